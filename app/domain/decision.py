@@ -1,0 +1,48 @@
+"""What may an engine answer, and which of two answers is the stricter?"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Decision(StrEnum):
+    """Listed from mild to severe. Elsewhere `require_attestation` is called escalate or defer."""
+
+    ALLOW = "allow"
+    REQUIRE_ATTESTATION = "require_attestation"
+    DENY = "deny"
+
+    @property
+    def severity(self) -> int:
+        return _SEVERITY[self]
+
+
+_SEVERITY = {decision: rank for rank, decision in enumerate(Decision)}
+
+
+def stricter(one: Decision, other: Decision) -> Decision:
+    """The more severe of two decisions."""
+    return one if one.severity >= other.severity else other
+
+
+class AnsweredBy(StrEnum):
+    """Whose answer the caller got. `fail_safe`: the legacy engine failed, which counts as deny."""
+
+    LEGACY = "legacy"
+    MODEL = "model"
+    REVIEWER = "reviewer"
+    FAIL_SAFE = "fail_safe"
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyAnswer:
+    """One answer of a legacy engine. A failed engine has `decision` deny and says why in `error`."""
+
+    engine: str
+    decision: Decision
+    rule: str | None
+    latency_ms: float
+    error: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.error is not None

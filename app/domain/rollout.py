@@ -1,0 +1,184 @@
+"""What has a phase, which limits does it carry, and which change of it is legal?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+
+from app.domain.phase import Phase, lowest
+from app.errors import CeilingReached, Conflict
+
+
+class Risk(StrEnum):
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+    @property
+    def is_high(self) -> bool:
+        """High and critical: zero wrong allows, and no fallback that a caller can provoke may loosen."""
+        return self in (Risk.HIGH, Risk.CRITICAL)
+
+
+class Combine(StrEnum):
+    """How two answers become one in enforced (DESIGN 4)."""
+
+    STRICTER = "stricter"
+    MODEL = "model"
+
+
+class Approval(StrEnum):
+    """`human`: from advisory on, no allow leaves without a person."""
+
+    NONE = "none"
+    HUMAN = "human"
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """Another rollout that must have been enforced for a while."""
+
+    rollout: str
+    enforced_days: float
+    override_below: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GateLimits:
+    """Conditions for entering one phase; None means not asked. Rates 0..1, times as named."""
+
+    agreement_above: float | None = None
+    override_below: float | None = None
+    error_below: float | None = None
+    wrong_allow_below: float | None = None
+    p95_below_ms: float | None = None
+    soak_days: float = 0.0
+    reviewed_at_least: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GuardrailLimits:
+    """Limits whose breach rolls back. Rates 0..1; latencies in ms; `alpha` over `horizon_days` in all."""
+
+    override_limit: float = 0.10
+    error_limit: float = 0.01
+    fallback_limit: float = 0.10
+    shift_limit: float = 0.20
+    latency_target_ms: float = 5_000.0
+    latency_alert_ms: float = 10_000.0
+    alpha: float = 0.01
+    horizon_days: float = 14.0
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPolicy:
+    """One entry of `policies/rollouts.yaml`."""
+
+    name: str
+    actions: tuple[str, ...]
+    risk: Risk
+    ceiling: Phase
+    when: str | None = None
+    gates: Mapping[Phase, GateLimits] = field(default_factory=dict)
+    guardrails: GuardrailLimits = GuardrailLimits()
+    exposure: tuple[float, ...] = (1.0,)  # steps, shares 0..1, rising
+    requires: tuple[Requirement, ...] = ()
+    combine: Combine = Combine.STRICTER
+    approval: Approval = Approval.NONE
+    rollback_to: Phase = Phase.ADVISORY
+    deadline_ms: float = 5_000.0
+    advisory_wait_ms: float = 0.0
+    observe_rate: float = 1.0
+    review_rate: float = 0.05
+    attestation_ttl_s: float = 900.0
+    review_due_days: float = 7.0
+    lapse_days: float = 7.0
+    confidence_at_least: float = 0.0
+    gate_alpha: float = 0.05
+    rollback_observe_days: float = 7.0
+
+
+@dataclass(frozen=True, slots=True)
+class Investigation:
+    """Opened by a rollback; promotion waits until it is closed."""
+
+    id: str
+    opened_at: datetime
+    version: str
+    cause: str | None = None
+    fix: str | None = None
+    closed_at: datetime | None = None
+    closed_by: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.closed_at is None
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutState:
+    """Where a rollout stands. `exposure` is a share of actors, 0..1."""
+
+    name: str
+    phase: Phase
+    exposure: float
+    revision: int
+    epoch: int
+    epoch_started_at: datetime
+    version: str
+    candidate: str | None = None
+    previous: str | None = None
+    held: bool = False
+    hold_reason: str | None = None
+    rolled_back: bool = False
+    investigation: Investigation | None = None
+
+
+def promoted(state: RolloutState, policy: RolloutPolicy, *, to: Phase, now: datetime) -> RolloutState:
+    """One phase up, at the first exposure step, in a new epoch. The gate is judged elsewhere.
+
+    Raises `CeilingReached` (law 7) and `Conflict("not-next-phase")`.
+    """
+    if to.rank > policy.ceiling.rank:
+        raise CeilingReached(policy.name, policy.ceiling)
+    if to is not state.phase.higher():
+        raise Conflict("not-next-phase", f"{state.name} is in {state.phase}; {to} is not the next phase up")
+    return _entered(state, phase=to, exposure=policy.exposure[0], now=now, rolled_back=False)
+
+
+def rolled_back(state: RolloutState, policy: RolloutPolicy, *, now: datetime) -> RolloutState | None:
+    """The lower of the rollback target and one phase down, or None in shadow: there is nothing below."""
+    if state.phase is Phase.SHADOW:
+        return None
+    target = lowest(policy.rollback_to, state.phase.lower())
+    return _entered(state, phase=target, exposure=1.0, now=now, rolled_back=True)
+
+
+def reset_to_shadow(state: RolloutState, *, now: datetime) -> RolloutState:
+    """Shadow under a new epoch: what a loosened policy and a killed plane's return cost."""
+    return _entered(state, phase=Phase.SHADOW, exposure=1.0, now=now, rolled_back=state.rolled_back)
+
+
+def new_epoch(state: RolloutState, *, now: datetime) -> RolloutState:
+    """The same phase with its evidence begun anew."""
+    return _entered(state, phase=state.phase, exposure=state.exposure, now=now, rolled_back=state.rolled_back)
+
+
+def exposed(state: RolloutState, *, exposure: float) -> RolloutState:
+    """Another share of actors; the epoch goes on."""
+    return replace(state, exposure=exposure, revision=state.revision + 1)
+
+
+def _entered(
+    state: RolloutState, *, phase: Phase, exposure: float, now: datetime, rolled_back: bool
+) -> RolloutState:
+    return replace(
+        state,
+        phase=phase,
+        exposure=exposure,
+        revision=state.revision + 1,
+        epoch=state.epoch + 1,
+        epoch_started_at=now,
+        rolled_back=rolled_back,
+    )

@@ -1,0 +1,234 @@
+"""Where does each rollout stand, and which transitions brought it there?"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, select, update
+
+from app.domain.clock import from_us, rfc3339, to_us
+from app.domain.phase import Phase
+from app.domain.rollout import Investigation, RolloutState
+from app.errors import NotFound, RevisionConflict
+from app.store import tables as t
+from app.store.ids import new_id
+from app.store.transaction import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneRow:
+    """What holds for all rollouts. `revision` grows with every change that a snapshot must see."""
+
+    kill_switch: bool
+    kill_reason: str | None
+    revision: int
+    guard_passes: int
+    guard_pass_us: int | None
+    clock_jump_us: int | None
+    actor_secret: bytes
+
+
+def read_plane(connection: Connection) -> PlaneRow:
+    row = connection.execute(select(t.plane).where(t.plane.c.id == 1)).mappings().one()
+    return PlaneRow(**{name: row[name] for name in PlaneRow.__dataclass_fields__})
+
+
+def touch_plane(tx: Transaction, **values: Any) -> None:
+    """Change the plane's row; every change grows its revision."""
+    changes = {"revision": t.plane.c.revision + 1, **values}
+    tx.connection.execute(update(t.plane).where(t.plane.c.id == 1).values(changes))
+
+
+def load_states(connection: Connection) -> dict[str, RolloutState]:
+    query = select(t.rollouts, *_INVESTIGATION).join_from(
+        t.rollouts, t.investigations, t.rollouts.c.investigation_id == t.investigations.c.id, isouter=True
+    )
+    return {row["name"]: _state(row) for row in connection.execute(query).mappings()}
+
+
+def lock_state(tx: Transaction, name: str) -> RolloutState:
+    """The state as nobody else can change it before this transaction ends."""
+    locked = select(t.rollouts.c.name).where(t.rollouts.c.name == name).with_for_update()
+    if tx.connection.execute(locked).one_or_none() is None:
+        raise NotFound("rollout", name)
+    return load_states(tx.connection)[name]
+
+
+def insert_state(tx: Transaction, state: RolloutState, *, settings_hash: str) -> None:
+    tx.insert(t.rollouts, {"name": state.name, **_columns(state), "baseline": None, "settings_hash": settings_hash})
+
+
+def settings_hashes(connection: Connection) -> dict[str, str]:
+    return {row.name: row.settings_hash for row in connection.execute(select(t.rollouts.c.name, t.rollouts.c.settings_hash))}
+
+
+def baselines(connection: Connection) -> dict[str, dict[str, int]]:
+    """The model's answers in each rollout's last shadow epoch, by label."""
+    rows = connection.execute(select(t.rollouts.c.name, t.rollouts.c.baseline))
+    return {row.name: json.loads(row.baseline) for row in rows if row.baseline}
+
+
+def save_state(tx: Transaction, state: RolloutState, *, was: int, **columns: Any) -> None:
+    """Compare-and-set on the revision; raises `RevisionConflict` when someone was first."""
+    changed = tx.connection.execute(
+        update(t.rollouts)
+        .where(t.rollouts.c.name == state.name, t.rollouts.c.revision == was)
+        .values(**_columns(state), **columns)
+    )
+    if changed.rowcount != 1:
+        actual = tx.connection.execute(select(t.rollouts.c.revision).where(t.rollouts.c.name == state.name)).scalar_one()
+        raise RevisionConflict(was, actual)
+    touch_plane(tx)
+
+
+def record_transition(
+    tx: Transaction,
+    *,
+    rollout: str,
+    kind: str,
+    before: dict[str, Any],
+    after: dict[str, Any],
+    actor: str,
+    automatic: bool,
+    reason: str,
+    evidence: dict[str, Any] | None,
+    revision: int,
+    now_us: int,
+) -> dict[str, Any]:
+    """One row per change; returns its wire form."""
+    row = {
+        "id": new_id(),
+        "created_us": now_us,
+        "rollout": rollout,
+        "kind": kind,
+        "from_state": json.dumps(before),
+        "to_state": json.dumps(after),
+        "actor": actor,
+        "automatic": automatic,
+        "reason": reason,
+        "evidence": None if evidence is None else json.dumps(evidence),
+        "revision": revision,
+    }
+    tx.insert(t.transitions, row)
+    return _transition(row)
+
+
+def list_transitions(connection: Connection, rollout: str | None, *, limit: int = 100) -> list[dict[str, Any]]:
+    """Newest first; those of one rollout include the kill switch's."""
+    query = select(t.transitions).order_by(t.transitions.c.id.desc()).limit(limit)
+    if rollout is not None:
+        query = query.where(t.transitions.c.rollout.in_((rollout, "*")))
+    return [_transition(row) for row in connection.execute(query).mappings()]
+
+
+def open_investigation(tx: Transaction, state: RolloutState, *, version: str, transition_id: str, now_us: int) -> None:
+    row = {
+        "id": new_id(),
+        "rollout": state.name,
+        "version": version,
+        "opened_us": now_us,
+        "transition_id": transition_id,
+        "cause": None,
+        "fix": None,
+        "closed_us": None,
+        "closed_by": None,
+    }
+    tx.insert(t.investigations, row)
+    tx.connection.execute(
+        update(t.rollouts).where(t.rollouts.c.name == state.name).values(investigation_id=row["id"])
+    )
+
+
+def close_investigation(tx: Transaction, investigation: Investigation) -> None:
+    assert investigation.closed_at is not None
+    tx.connection.execute(
+        update(t.investigations)
+        .where(t.investigations.c.id == investigation.id)
+        .values(
+            cause=investigation.cause,
+            fix=investigation.fix,
+            closed_us=to_us(investigation.closed_at),
+            closed_by=investigation.closed_by,
+        )
+    )
+    touch_plane(tx)
+
+
+def brief(state: RolloutState) -> dict[str, Any]:
+    """What a transition keeps of the state on either side."""
+    return {
+        "phase": state.phase,
+        "exposure": state.exposure,
+        "version": state.version,
+        "held": state.held,
+        "epoch": state.epoch,
+        "revision": state.revision,
+    }
+
+
+_INVESTIGATION = [
+    t.investigations.c[name].label(f"i_{name}")
+    for name in ("id", "version", "opened_us", "cause", "fix", "closed_us", "closed_by")
+]
+
+
+def _state(row: RowMapping) -> RolloutState:
+    investigation = None
+    if row["i_id"] is not None:
+        investigation = Investigation(
+            id=row["i_id"],
+            opened_at=from_us(row["i_opened_us"]),
+            version=row["i_version"],
+            cause=row["i_cause"],
+            fix=row["i_fix"],
+            closed_at=None if row["i_closed_us"] is None else from_us(row["i_closed_us"]),
+            closed_by=row["i_closed_by"],
+        )
+    return RolloutState(
+        name=row["name"],
+        phase=Phase(row["phase"]),
+        exposure=row["exposure"],
+        revision=row["revision"],
+        epoch=row["epoch"],
+        epoch_started_at=from_us(row["epoch_started_us"]),
+        version=row["version"],
+        candidate=row["candidate"],
+        previous=row["previous"],
+        held=row["held"],
+        hold_reason=row["hold_reason"],
+        rolled_back=row["rolled_back"],
+        investigation=investigation,
+    )
+
+
+def _columns(state: RolloutState) -> dict[str, Any]:
+    return {
+        "phase": state.phase.value,
+        "exposure": state.exposure,
+        "revision": state.revision,
+        "epoch": state.epoch,
+        "epoch_started_us": to_us(state.epoch_started_at),
+        "version": state.version,
+        "candidate": state.candidate,
+        "previous": state.previous,
+        "held": state.held,
+        "hold_reason": state.hold_reason,
+        "rolled_back": state.rolled_back,
+        "investigation_id": state.investigation.id if state.investigation else None,
+    }
+
+
+def _transition(row: RowMapping | dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "rollout": row["rollout"],
+        "at": rfc3339(row["created_us"]),
+        "kind": row["kind"],
+        "from": json.loads(row["from_state"]),
+        "to": json.loads(row["to_state"]),
+        "actor": row["actor"],
+        "automatic": row["automatic"],
+        "reason": row["reason"],
+        "evidence": None if row["evidence"] is None else json.loads(row["evidence"]),
+        "revision": row["revision"],
+    }

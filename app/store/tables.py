@@ -1,0 +1,293 @@
+"""Which rows does the plane keep?
+
+Times are whole microseconds since the epoch, UTC, in columns named `*_us`. Documents are JSON text.
+`decisions`, `advisories`, `verdicts`, `transitions` and `chain` are append-only: triggers refuse UPDATE
+always and DELETE unless retention has opened its gate (`app.store.retention`). `situations` and
+`reasonings` refuse UPDATE too but may be erased: the chain holds their salted commitments.
+"""
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text
+
+metadata = MetaData()
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", Text, primary_key=True),  # time-ordered: sorting by id is decision order
+    Column("created_us", BigInteger, nullable=False),
+    Column("rollout", Text, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("phase", Text, nullable=False),
+    Column("exposed", Boolean, nullable=False),
+    Column("action_type", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("answered_by", Text, nullable=False),
+    Column("fallback_reason", Text),
+    Column("combine", Text, nullable=False),
+    Column("legacy_engine", Text),
+    Column("legacy_decision", Text),
+    Column("legacy_rule", Text),
+    Column("legacy_error", Text),
+    Column("legacy_latency_ms", Float),
+    Column("latency_ms", Float, nullable=False),
+    Column("request_id", Text),
+    Column("situation_commitment", Text, nullable=False),  # salted hash: stays when the situation is erased
+    Column("commitment", Text, nullable=False),  # hash of this row's other columns
+    Index("decisions_by_rollout", "rollout", "id"),
+)
+
+# Erasable: what a person said or is, beside the salt of its commitment.
+situations = Table(
+    "situations",
+    metadata,
+    Column("decision_id", Text, primary_key=True),
+    Column("actor_id", Text, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+    Column("body", Text, nullable=False),  # canonical JSON
+    Index("situations_by_actor", "actor_id", "decision_id"),
+)
+
+advisories = Table(
+    "advisories",
+    metadata,
+    Column("decision_id", Text, primary_key=True),
+    Column("created_us", BigInteger, nullable=False),
+    Column("rollout", Text, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("decision", Text),
+    Column("p_allow", Float),
+    Column("p_require_attestation", Float),
+    Column("p_deny", Float),
+    Column("confidence", Float),
+    Column("coverage", Float),
+    Column("prompt_tokens", Integer),
+    Column("latency_ms", Float, nullable=False),
+    Column("started", Boolean, nullable=False),
+    Column("cached", Boolean, nullable=False),
+    Column("agrees", Boolean),  # with the legacy engine's raw answer; null when either has none
+    Column("commitment", Text, nullable=False),
+)
+
+# Erasable like the situation, whose words it quotes.
+reasonings = Table(
+    "reasonings",
+    metadata,
+    Column("decision_id", Text, primary_key=True),
+    Column("created_us", BigInteger, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+    Column("body", Text, nullable=False),  # JSON {text, attributions, generated}
+    Column("commitment", Text, nullable=False),  # hash of salt and body
+)
+
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("decision_id", Text, nullable=False, unique=True),
+    Column("created_us", BigInteger, nullable=False),
+    Column("rollout", Text, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("kind", Text, nullable=False),  # binding | drawn | report | picked
+    Column("status", Text, nullable=False),  # open | judged | expired | closed
+    Column("mode", Text, nullable=False),  # blind | assisted
+    Column("inclusion_probability", Float),  # null: not drawn, never estimates a rate
+    Column("priority", Integer, nullable=False),  # higher is judged first
+    Column("model_decision", Text),
+    Column("claimed_by", Text),
+    Column("claim_expires_us", BigInteger),
+    Column("due_us", BigInteger, nullable=False),  # binding: expires to deny; drawn: closes unjudged
+    Column("judged_us", BigInteger),
+    Column("verdict", Text),  # the verdict in force
+    Index("reviews_queue", "status", "priority", "id"),
+    Index("reviews_of_epoch", "rollout", "epoch", "decision_id"),
+)
+
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("review_id", Text, nullable=False, index=True),
+    Column("decision_id", Text, nullable=False, index=True),
+    Column("created_us", BigInteger, nullable=False),
+    Column("rollout", Text, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("judge", Text, nullable=False),  # key id
+    Column("source", Text, nullable=False),  # review | report | undo
+    Column("decision", Text),  # null on undo
+    Column("category", Text),
+    Column("notes", Text),
+    Column("llm_decision", Text),
+    Column("matches", Boolean),
+    Column("supersedes", Text),  # an earlier verdict's id
+    Column("commitment", Text, nullable=False),
+)
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("phase", Text, nullable=False),
+    Column("exposure", Float, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("epoch_started_us", BigInteger, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("candidate", Text),
+    Column("previous", Text),
+    Column("held", Boolean, nullable=False),
+    Column("hold_reason", Text),
+    Column("rolled_back", Boolean, nullable=False),
+    Column("investigation_id", Text),  # the latest one
+    Column("baseline", Text),  # JSON {decision: n}: the model's answers in its last shadow epoch
+    Column("settings_hash", Text, nullable=False),  # of what starts a new epoch when it changes
+)
+
+investigations = Table(
+    "investigations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("rollout", Text, nullable=False, index=True),
+    Column("version", Text, nullable=False),
+    Column("opened_us", BigInteger, nullable=False),
+    Column("transition_id", Text, nullable=False),
+    Column("cause", Text),  # model | prompt | integration | policy | other
+    Column("fix", Text),
+    Column("closed_us", BigInteger),
+    Column("closed_by", Text),
+)
+
+transitions = Table(
+    "transitions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("created_us", BigInteger, nullable=False),
+    Column("rollout", Text, nullable=False),  # "*" for the kill switch
+    Column("kind", Text, nullable=False),
+    Column("from_state", Text, nullable=False),  # JSON
+    Column("to_state", Text, nullable=False),  # JSON
+    Column("actor", Text, nullable=False),  # key id, or "automation"
+    Column("automatic", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("evidence", Text),  # JSON: what it rested on
+    Column("revision", Integer, nullable=False),
+    Column("commitment", Text, nullable=False),
+    Index("transitions_by_rollout", "rollout", "id"),
+)
+
+# One row, id 1: what holds for every rollout.
+plane = Table(
+    "plane",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kill_switch", Boolean, nullable=False),
+    Column("kill_reason", Text),
+    Column("revision", Integer, nullable=False),  # grows with every change that a snapshot must see
+    Column("guard_passes", BigInteger, nullable=False),  # complete guardrail passes so far
+    Column("guard_pass_us", BigInteger),
+    Column("clock_jump_us", BigInteger),  # when the clock last jumped by more than 60 s
+    Column("actor_secret", LargeBinary, nullable=False),  # HMAC key of the sticky actor share
+)
+
+evidence_counters = Table(
+    "evidence_counters",
+    metadata,
+    Column("instance", Text, primary_key=True),
+    Column("rollout", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("minute", Integer, primary_key=True),  # minutes since the epoch; compacted to hours and days
+    Column("metric", Text, primary_key=True),
+    Column("label", Text, primary_key=True),
+    Column("n", BigInteger, nullable=False),
+    Index("evidence_by_epoch", "rollout", "epoch", "metric"),
+)
+
+guardrail_streams = Table(
+    "guardrail_streams",
+    metadata,
+    Column("rollout", Text, primary_key=True),
+    Column("guardrail", Text, primary_key=True),
+    Column("epoch", Integer, nullable=False),
+    Column("limits_hash", Text, nullable=False),  # a changed limit restarts the stream
+    Column("state", Text, nullable=False),  # JSON of domain.sequential stream state(s)
+    Column("seen", Text, nullable=False),  # JSON: counter totals already folded in
+    Column("watermark", Text),  # id of the last decision whose label is settled
+    Column("updated_us", BigInteger, nullable=False),
+    Column("assessment", Text, nullable=False),  # JSON: the last one, as shown
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("secret_sha256", Text, nullable=False, unique=True),
+    Column("roles", Text, nullable=False),  # space-separated
+    Column("actors", Text, nullable=False),  # JSON list: actor ids that are this person's own
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_us", BigInteger),
+    Column("revoked_us", BigInteger),
+)
+
+policy_documents = Table(
+    "policy_documents",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("sha256", Text, nullable=False),
+    Column("body", Text, nullable=False),  # JSON {rollouts, legacy}: file texts
+    Column("status", Text, nullable=False),  # proposed | applied | superseded
+    Column("proposed_by", Text, nullable=False),
+    Column("proposed_us", BigInteger, nullable=False),
+    Column("applied_by", Text),
+    Column("applied_us", BigInteger),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("token", Text, primary_key=True),
+    Column("body_sha256", Text, nullable=False),
+    Column("decision_id", Text, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+    Column("fencing_token", BigInteger, nullable=False),
+)
+
+job_runs = Table(
+    "job_runs",
+    metadata,
+    Column("job", Text, primary_key=True),
+    Column("scheduled_us", BigInteger, primary_key=True),
+    Column("owner", Text, nullable=False),
+)
+
+# One row per commit batch of an instance.
+chain = Table(
+    "chain",
+    metadata,
+    Column("instance", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
+    Column("created_us", BigInteger, nullable=False),
+    Column("entries", Text, nullable=False),  # JSON [[table, id, commitment], …] in commit order
+    Column("previous", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
+APPEND_ONLY = (decisions, advisories, verdicts, transitions, chain)
+ERASABLE = (situations, reasonings)
