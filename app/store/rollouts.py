@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, func, select, update
 
 from app.domain.clock import from_us, rfc3339, to_us
 from app.domain.phase import Phase
@@ -55,11 +55,16 @@ def lock_state(tx: Transaction, name: str) -> RolloutState:
 
 
 def insert_state(tx: Transaction, state: RolloutState, *, settings_hash: str) -> None:
-    tx.insert(t.rollouts, {"name": state.name, **_columns(state), "baseline": None, "settings_hash": settings_hash})
+    tx.insert(
+        t.rollouts, {"name": state.name, **_columns(state), "baseline": None, "settings_hash": settings_hash}
+    )
 
 
 def settings_hashes(connection: Connection) -> dict[str, str]:
-    return {row.name: row.settings_hash for row in connection.execute(select(t.rollouts.c.name, t.rollouts.c.settings_hash))}
+    return {
+        row.name: row.settings_hash
+        for row in connection.execute(select(t.rollouts.c.name, t.rollouts.c.settings_hash))
+    }
 
 
 def baselines(connection: Connection) -> dict[str, dict[str, int]]:
@@ -76,7 +81,9 @@ def save_state(tx: Transaction, state: RolloutState, *, was: int, **columns: Any
         .values(**_columns(state), **columns)
     )
     if changed.rowcount != 1:
-        actual = tx.connection.execute(select(t.rollouts.c.revision).where(t.rollouts.c.name == state.name)).scalar_one()
+        actual = tx.connection.execute(
+            select(t.rollouts.c.revision).where(t.rollouts.c.name == state.name)
+        ).scalar_one()
         raise RevisionConflict(was, actual)
     touch_plane(tx)
 
@@ -113,7 +120,9 @@ def record_transition(
     return _transition(row)
 
 
-def list_transitions(connection: Connection, rollout: str | None, *, limit: int = 100) -> list[dict[str, Any]]:
+def list_transitions(
+    connection: Connection, rollout: str | None, *, limit: int = 100
+) -> list[dict[str, Any]]:
     """Newest first; those of one rollout include the kill switch's."""
     query = select(t.transitions).order_by(t.transitions.c.id.desc()).limit(limit)
     if rollout is not None:
@@ -121,7 +130,9 @@ def list_transitions(connection: Connection, rollout: str | None, *, limit: int 
     return [_transition(row) for row in connection.execute(query).mappings()]
 
 
-def open_investigation(tx: Transaction, state: RolloutState, *, version: str, transition_id: str, now_us: int) -> None:
+def open_investigation(
+    tx: Transaction, state: RolloutState, *, version: str, transition_id: str, now_us: int
+) -> None:
     row = {
         "id": new_id(),
         "rollout": state.name,
@@ -152,6 +163,15 @@ def close_investigation(tx: Transaction, investigation: Investigation) -> None:
         )
     )
     touch_plane(tx)
+
+
+def served_s_since(connection: Connection, rollout: str, *, version: str, since_us: int) -> int:
+    """Seconds that a version was served in a rollout, over its epochs, from an instant on."""
+    c = t.evidence_counters.c
+    query = select(func.sum(c.n)).where(
+        c.rollout == rollout, c.version == version, c.metric == "served_s", c.minute >= since_us // 60_000_000
+    )
+    return int(connection.execute(query).scalar_one() or 0)
 
 
 def brief(state: RolloutState) -> dict[str, Any]:

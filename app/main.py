@@ -1,0 +1,218 @@
+"""The one place that wires: settings become services, services become a server."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+import uvicorn
+from litestar import Litestar
+
+from app.domain.clock import to_us
+from app.engines.model.supervisor import ModelSupervisor
+from app.engines.model.version import ModelVersion, choose_version, load_versions
+from app.observability import Event, configure_logging
+from app.scheduling.jobs import Jobs
+from app.scheduling.leadership import Leadership
+from app.services.administration import Administration
+from app.services.container import Services
+from app.services.decide import Decider
+from app.services.gates import Gates
+from app.services.guard import Guard
+from app.services.idempotency import Replays
+from app.services.levers import Levers
+from app.services.notices import Notices
+from app.services.observe import Observer
+from app.services.opinion import Opinions
+from app.services.plane import Plane
+from app.services.policies import Policies, PolicyFiles, settle_at_start
+from app.services.ports import Model, NoModel
+from app.services.records import Strata
+from app.services.review import Reviews
+from app.services.rollouts import Rollouts
+from app.services.stories import Stories
+from app.settings import Settings
+from app.store.database import Database, one_server_lock
+from app.store.journal import Journal
+from app.store.keys import ensure_admin
+from app.store.ledger import Ledger
+from app.store.transaction import transaction
+from app.web.application import create_app
+
+log = structlog.get_logger()
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Everything of one server, made but not started."""
+
+    app: Litestar
+    services: Services
+
+
+@contextmanager
+def open_server(settings: Settings) -> Iterator[Server]:
+    """Migrate, settle the policy, see to the first key, and wire; closes all at the end.
+
+    Raises `Conflict` where the data directory is served already, and whatever is wrong with a file.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with one_server_lock(settings.data_dir):
+        files = PolicyFiles(settings.policies_dir, settings.legacy, settings.legacy_deadline_ms / 1000)
+        versions = load_versions(settings.policies_dir)
+        model = _model(settings, versions)
+        database = Database(settings.database_url)
+        database.migrate()
+        _prepare(settings, database, files, model.version_id)
+        journal = Journal(settings.data_dir / "journal")
+        ledger = Ledger(database, journal, settings.instance)
+        try:
+            services = _wire(settings, database, ledger, files, model, versions)
+            services.plane.refresh()
+            yield Server(create_app(services, lifespan=[_lifespan(settings, services)]), services)
+        finally:
+            ledger.close()
+            journal.close()
+            database.close()
+
+
+def serve(settings: Settings, *, started: Callable[[], None]) -> None:
+    """Serve until interrupted; `started` is called once the port is open."""
+    configure_logging(settings)
+    with open_server(settings) as server:
+        config = uvicorn.Config(
+            server.app,
+            host=settings.host,
+            port=settings.port,
+            loop="uvloop",
+            http="httptools",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=5,
+        )
+        log.info(Event.SERVER_STARTED, url=settings.url, instance=settings.instance)
+        _Announced(config, started).run()
+        log.info(Event.SERVER_STOPPED)
+
+
+class _Announced(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._announce = started
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]  # sockets of any kind
+        await super().startup(sockets)  # type: ignore[arg-type]
+        if self.started:
+            self._announce()
+
+
+def _model(settings: Settings, versions: dict[str, ModelVersion]) -> Model:
+    if not settings.model:
+        return NoModel()
+    version = choose_version(versions, model_path=settings.model_path, wanted=settings.model_version)
+    return ModelSupervisor(
+        version,
+        cache_dir=settings.cache_dir,
+        policies_dir=settings.policies_dir,
+        model_path=settings.model_path,
+        drills=settings.drills,
+        fault=settings.model_fault,
+        queue_limit=settings.queue_limit,
+    )
+
+
+def _prepare(settings: Settings, database: Database, files: PolicyFiles, version: str) -> None:
+    """What must lie in the database before the first request: a policy, its rollouts, a key."""
+    at = now()
+    with transaction(database, settings.instance, now_us=to_us(at)) as tx:
+        waiting = settle_at_start(tx, files.read(), version=version, now=at)
+        made = ensure_admin(tx, settings.admin_key, now_us=to_us(at))
+        if made is not None and settings.admin_key is None:
+            _keep_secret(settings.key_file, made[1])
+    for change in waiting:
+        log.warning(
+            Event.POLICY_WAITS,
+            rollout=change.rollout,
+            key=change.key,
+            mend="phasegate policies apply, by two people",
+        )
+
+
+def _keep_secret(path: Path, text: str) -> None:
+    """Write a file that only its owner reads, from the first byte on."""
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600, exist_ok=False)
+    path.write_text(text + "\n", encoding="ascii")
+
+
+def _wire(
+    settings: Settings,
+    database: Database,
+    ledger: Ledger,
+    files: PolicyFiles,
+    model: Model,
+    versions: dict[str, ModelVersion],
+) -> Services:
+    plane = Plane(database, files.compile)
+    notices, strata = Notices(), Strata()
+    gates = Gates(plane, {version.id: not version.show_legacy for version in versions.values()})
+    reviews = Reviews(plane, ledger, notices, now=now)
+    observer = Observer(model, ledger, reviews, strata)
+    guard = Guard(plane, ledger, model, notices, now=now)
+    return Services(
+        database=database,
+        ledger=ledger,
+        plane=plane,
+        model=model,
+        versions=versions,
+        notices=notices,
+        observer=observer,
+        decider=Decider(plane, ledger, model, observer, strata),
+        replays=Replays(plane, now=now),
+        opinions=Opinions(plane, model),
+        stories=Stories(database, ledger, model, notices, now=now),
+        reviews=reviews,
+        gates=gates,
+        rollouts=Rollouts(plane, gates, guard, now=now),
+        levers=Levers(plane, ledger, gates, notices, now=now),
+        guard=guard,
+        policies=Policies(files, plane, ledger, version=model.version_id, now=now),
+        administration=Administration(plane, ledger, now=now),
+        drills=settings.drills,
+    )
+
+
+def _lifespan(
+    settings: Settings, services: Services
+) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def run(_: Litestar) -> AsyncIterator[None]:
+        leadership = Leadership(services.ledger, settings.instance, now=now)
+        jobs = Jobs(
+            services,
+            leadership,
+            snapshot_s=settings.snapshot_interval_s,
+            guardrail_s=settings.guardrail_interval_s,
+            retention_days=settings.retention_days,
+            now=now,
+        )
+        if isinstance(services.model, ModelSupervisor):
+            await services.model.start()
+        services.observer.start()
+        await jobs.start()
+        try:
+            yield
+        finally:
+            await jobs.stop()
+            await services.observer.stop()
+            if isinstance(services.model, ModelSupervisor):
+                await services.model.stop()
+
+    return run

@@ -1,0 +1,137 @@
+"""What happens by the clock, and on which instance?"""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from app.domain.clock import to_us
+from app.errors import PhasegateError
+from app.observability import JOBS, Event
+from app.scheduling.leadership import Leadership
+from app.services.container import Services
+from app.services.gauges import show
+from app.store.counters import compact
+from app.store.retention import forget_expired, remove_old
+
+log = structlog.get_logger()
+
+_MISFIRE_S = 300
+_COMPACT_S = 600
+_RETAIN_S = 3_600
+_DAY_US = 86_400_000_000
+
+Job = Callable[[], Awaitable[None]]
+
+
+class Jobs:
+    """Every instance polls its snapshot; the leader judges guardrails, lets reviews expire and tidies up."""
+
+    def __init__(
+        self,
+        services: Services,
+        leadership: Leadership,
+        *,
+        snapshot_s: float,
+        guardrail_s: float,
+        retention_days: int,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._services = services
+        self._leadership = leadership
+        self._retention_days = retention_days
+        self._now = now
+        self._scheduler = AsyncIOScheduler(
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": _MISFIRE_S}
+        )
+        self._every(snapshot_s, "snapshot", self._poll)
+        self._every(1.0, "observe", self._adapt)
+        self._every(2.0, "lead", leadership.hold)
+        self._every(guardrail_s, "guardrails", self._leading(self._guard))
+        self._every(1.0, "expire_reviews", self._leading(self._expire))
+        self._every(60.0, "oversight", self._leading(self._oversight))
+        self._every(_COMPACT_S, "compact", self._leading(self._compact))
+        self._every(_RETAIN_S, "retention", self._leading(self._retain))
+
+    async def start(self) -> None:
+        """Lead, if nobody else does, and judge once before the first answer relies on it."""
+        await self._leadership.hold()
+        await self._leading(self._guard)()
+        self._scheduler.start()
+
+    async def stop(self) -> None:
+        self._scheduler.shutdown(wait=False)
+        await self._leadership.let_go()
+
+    def _every(self, seconds: float, name: str, job: Job) -> None:
+        self._scheduler.add_job(
+            _counted(name, job),
+            "interval",
+            seconds=seconds,
+            id=name,
+            next_run_time=self._now() + timedelta(seconds=seconds),
+        )
+
+    def _leading(self, job: Job) -> Job:
+        async def run() -> None:
+            if self._leadership.leads:
+                await job()
+
+        return run
+
+    async def _poll(self) -> None:
+        await self._services.plane.refresh_soon()
+        show(self._services)
+
+    async def _adapt(self) -> None:
+        self._services.observer.adapt()
+
+    async def _guard(self) -> None:
+        await self._services.guard.look()
+
+    async def _expire(self) -> None:
+        await self._services.guard.expire_reviews()
+
+    async def _oversight(self) -> None:
+        await self._services.guard.check_oversight()
+
+    async def _compact(self) -> None:
+        if await self._leadership.claims("compact", every_s=_COMPACT_S):
+            now_us = to_us(self._now())
+            await self._services.ledger.run(lambda tx: compact(tx, now_us))
+
+    async def _retain(self) -> None:
+        """Old decisions go in small steps, so that no caller waits behind one."""
+        if not await self._leadership.claims("retention", every_s=_RETAIN_S):
+            return
+        now_us = to_us(self._now())
+        before_us = now_us - self._retention_days * _DAY_US
+        await self._services.ledger.run(lambda tx: forget_expired(tx, now_us=now_us))
+        rows = 0
+        while True:
+            removal = await self._services.ledger.run(
+                lambda tx: remove_old(tx, older_than_us=before_us, now_us=now_us)
+            )
+            rows += removal.rows
+            if not removal.batches:
+                break
+        log.info(Event.RETENTION_RAN, rows=rows)
+
+
+def _counted(name: str, job: Job) -> Job:
+    """A job that fails says so and runs again at its next time."""
+
+    async def run() -> None:
+        try:
+            await job()
+        except PhasegateError as error:
+            JOBS.labels(name, "failed").inc()
+            log.warning(Event.JOB_FAILED, job=name, error=str(error))
+        except Exception:
+            JOBS.labels(name, "failed").inc()
+            log.exception(Event.JOB_FAILED, job=name)
+        else:
+            JOBS.labels(name, "done").inc()
+
+    return run

@@ -1,0 +1,97 @@
+"""Who holds keys, and does the history hold together?"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from app.domain.clock import rfc3339, rfc3339_or_none, to_us
+from app.domain.role import Principal, Role
+from app.errors import InvalidInput
+from app.observability import Event
+from app.services.plane import Plane
+from app.store import keys
+from app.store.chain import Verification, verify
+from app.store.ledger import Ledger
+from app.store.rollouts import list_transitions
+
+log = structlog.get_logger()
+
+
+class Administration:
+    def __init__(self, plane: Plane, ledger: Ledger, *, now: Callable[[], datetime]) -> None:
+        self._plane = plane
+        self._ledger = ledger
+        self._now = now
+
+    def keys(self) -> list[dict[str, Any]]:
+        with self._plane.database.read() as connection:
+            return [key_document(key) for key in keys.everyone(connection)]
+
+    async def create_key(
+        self, *, name: str, roles: list[str], actors: list[str], expires_us: int | None, by: Principal
+    ) -> dict[str, Any]:
+        """A new key; its plaintext is in the answer and nowhere else. Raises `InvalidInput`."""
+        now_us = to_us(self._now())
+        errors = [] if name.strip() else [("name", "must be a non-empty text")]
+        errors += [
+            ("roles", f"{role!r} is none of {', '.join(Role)}") for role in roles if role not in list(Role)
+        ]
+        if not roles:
+            errors.append(("roles", f"must name at least one of {', '.join(Role)}"))
+        if expires_us is not None and expires_us <= now_us:
+            errors.append(("expires_at", "must lie in the future"))
+        if errors:
+            raise InvalidInput(errors)
+        key, plaintext = await self._ledger.run(
+            lambda tx: keys.create(
+                tx,
+                name=name,
+                roles=[Role(role) for role in roles],
+                created_by=by.key_id,
+                now_us=now_us,
+                actors=actors,
+                expires_us=expires_us,
+            )
+        )
+        await self._plane.refresh_soon()
+        log.info(Event.KEY_CREATED, id=key.id, roles=sorted(key.roles), by=by.key_id)
+        return {**key_document(key), "key": plaintext}
+
+    async def revoke_key(self, key_id: str, *, by: Principal) -> dict[str, Any]:
+        now_us = to_us(self._now())
+        key = await self._ledger.run(lambda tx: keys.revoke(tx, key_id, now_us=now_us))
+        await self._plane.refresh_soon()
+        log.info(Event.KEY_REVOKED, id=key_id, by=by.key_id)
+        return key_document(key)
+
+    def verify(self) -> dict[str, Any]:
+        """Walk the hash chain from its beginning; reads the whole history."""
+        with self._plane.database.read() as connection:
+            found: Verification = verify(connection)
+        return {
+            "ok": found.ok,
+            "batches": found.batches,
+            "rows": found.rows,
+            "erased": found.erased,
+            "removed": found.removed,
+            "problems": found.problems,
+        }
+
+    def audit(self, rollout: str | None, *, limit: int) -> list[dict[str, Any]]:
+        with self._plane.database.read() as connection:
+            return list_transitions(connection, rollout, limit=limit)
+
+
+def key_document(key: keys.ApiKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "roles": sorted(key.roles),
+        "actors": sorted(key.actors),
+        "created_at": rfc3339(key.created_us),
+        "created_by": key.created_by,
+        "expires_at": rfc3339_or_none(key.expires_us),
+        "revoked_at": rfc3339_or_none(key.revoked_us),
+    }

@@ -1,0 +1,48 @@
+"""What does a running server consist of?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from app.engines.model.version import ModelVersion
+from app.services.administration import Administration
+from app.services.decide import Decider
+from app.services.gates import Gates
+from app.services.guard import Guard
+from app.services.idempotency import Replays
+from app.services.levers import Levers
+from app.services.notices import Notices
+from app.services.observe import Observer
+from app.services.opinion import Opinions
+from app.services.plane import Plane
+from app.services.policies import Policies
+from app.services.ports import Model
+from app.services.review import Reviews
+from app.services.rollouts import Rollouts
+from app.services.stories import Stories
+from app.store.database import Database
+from app.store.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Made once, in `app.main`; handlers and jobs take what they need from here."""
+
+    database: Database
+    ledger: Ledger
+    plane: Plane
+    model: Model
+    versions: Mapping[str, ModelVersion]
+    notices: Notices
+    observer: Observer
+    decider: Decider
+    replays: Replays
+    opinions: Opinions
+    stories: Stories
+    reviews: Reviews
+    gates: Gates
+    rollouts: Rollouts
+    levers: Levers
+    guard: Guard
+    policies: Policies
+    administration: Administration
+    drills: bool

@@ -1,0 +1,208 @@
+"""A situation comes in: who answers, what is recorded, and what does the caller get?"""
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from app.domain.advisory import Advisory, Outcome
+from app.domain.decision import AnsweredBy, LegacyAnswer
+from app.domain.phase import Phase
+from app.domain.routing import Answer, Engine, FallbackReason, PlaneState, Route, route, settle
+from app.engines.model.wire import Priority
+from app.observability import DECISION_SECONDS, DECISIONS, FALLBACKS, Event
+from app.services.documents import decision_document, fresh_advisory
+from app.services.observe import Observation, Observer, count_advisory
+from app.services.plane import Plane
+from app.services.ports import Model
+from app.services.records import Placed, Question, Strata, decision_entry, is_unsure
+from app.store.ids import new_id
+from app.store.ledger import Entry, Ledger
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """One way to record a decision: its entry, and the rows that the answer is made of."""
+
+    entry: Entry
+    row: dict[str, Any]
+    review: dict[str, Any] | None
+
+
+class Decider:
+    def __init__(
+        self, plane: Plane, ledger: Ledger, model: Model, observer: Observer, strata: Strata
+    ) -> None:
+        self._plane = plane
+        self._ledger = ledger
+        self._model = model
+        self._observer = observer
+        self._strata = strata
+
+    async def decide(self, question: Question) -> dict[str, Any]:
+        """Answer one situation in the `decision` shape, committed before it returns (law 2).
+
+        Raises `NotRecorded` where neither the database nor the journal takes the record.
+        """
+        placed = self._place(question)
+        if placed.plan.answered_by is Engine.MODEL:
+            return await self._by_model(placed)
+        return await self._by_legacy(placed)
+
+    def _place(self, question: Question) -> Placed:
+        view = self._plane.view
+        policy, state = view.place(question.situation)
+        share = view.share(question.situation.actor_id)
+        plan = route(state, share, self._plane.state(circuit_open=self._model.circuit_open))
+        return Placed(question, policy, state, plan, independent=not self._model.shows_legacy)
+
+    async def _by_legacy(self, placed: Placed) -> dict[str, Any]:
+        question = placed.question
+        legacy = await self._plane.view.policy.legacy.decide(question.situation)
+        answer = settle(placed.policy, placed.plan, legacy, None)
+        decision_id = new_id()
+        observed = placed.plan.observed_by is Engine.MODEL and self._observer.has_seat(placed, decision_id)
+        written = _Written(
+            *decision_entry(
+                placed,
+                decision_id,
+                answer,
+                legacy,
+                advisory=None,
+                draw=None,
+                observed=observed,
+                latency_ms=_elapsed_ms(question),
+            )
+        )
+        await self._ledger.append(written.entry)
+        advisory = None
+        if observed:
+            advisory = await self._observed(placed, written, legacy)
+        return self._answered(placed, written, advisory)
+
+    async def _observed(self, placed: Placed, written: _Written, legacy: LegacyAnswer) -> Advisory | None:
+        """Hand the decision to the observer; wait for the advisory only as long as the rollout says."""
+        seen: asyncio.Future[Advisory] = asyncio.get_running_loop().create_future()
+        observation = Observation(written.row["id"], placed, legacy, written.review is not None, seen)
+        self._observer.submit(observation)
+        if placed.plan.phase is Phase.SHADOW or placed.policy.advisory_wait_ms <= 0:
+            return None
+        done, _ = await asyncio.wait((seen,), timeout=placed.policy.advisory_wait_ms / 1000)
+        return seen.result() if done and not seen.cancelled() else None
+
+    async def _by_model(self, placed: Placed) -> dict[str, Any]:
+        legacy, advisory = await self._ask_both(placed)
+        count_advisory(placed, legacy, advisory)
+        plan = self._checked_again(placed)
+        answer = settle(placed.policy, plan, legacy, advisory)
+        placed = replace(placed, plan=plan)
+        latency_ms = _elapsed_ms(placed.question)
+        if answer.answered_by is not AnsweredBy.MODEL:
+            written = self._write(placed, answer, legacy, advisory, latency_ms)
+        else:
+            # Committed only while the revision stands; if it moved, this is what is committed instead.
+            stale = replace(
+                placed,
+                plan=replace(plan, answered_by=Engine.LEGACY, fallback_reason=FallbackReason.STALE_STATE),
+            )
+            spare = self._write(
+                stale, settle(stale.policy, stale.plan, legacy, advisory), legacy, advisory, latency_ms
+            )
+            written = self._write(placed, answer, legacy, advisory, latency_ms, otherwise=spare.entry)
+            receipt = await self._ledger.append(written.entry)
+            written = spare if receipt.entry is spare.entry else written
+            return self._explained_later(placed, written, legacy, advisory)
+        await self._ledger.append(written.entry)
+        return self._explained_later(placed, written, legacy, advisory)
+
+    async def _ask_both(self, placed: Placed) -> tuple[LegacyAnswer, Advisory]:
+        engine = self._plane.view.policy.legacy
+        situation = placed.question.situation
+        if self._model.shows_legacy:
+            legacy = await engine.decide(situation)
+            advisory = await self._ask_model(placed, legacy)
+        else:
+            legacy, advisory = await asyncio.gather(engine.decide(situation), self._ask_model(placed, None))
+        if is_unsure(advisory, placed.policy):
+            advisory = replace(advisory, outcome=Outcome.UNSURE)
+        return legacy, advisory
+
+    async def _ask_model(self, placed: Placed, legacy: LegacyAnswer | None) -> Advisory:
+        budget_s = placed.policy.deadline_ms / 1000 - (time.monotonic() - placed.question.started)
+        return await self._model.advise(
+            placed.question.situation,
+            priority=Priority.BINDING,
+            deadline_s=max(budget_s, 0.0),
+            legacy=legacy.decision if legacy else None,
+        )
+
+    def _checked_again(self, placed: Placed) -> Route:
+        """The route as it stands now that the model has answered: what moved meanwhile counts (law 8)."""
+        view = self._plane.view
+        state = view.states[placed.state.name]
+        plane: PlaneState = self._plane.state(circuit_open=False)
+        if plane.kill_switch:
+            reason = FallbackReason.KILL_SWITCH
+        elif plane.is_stale or (state.revision, state.version) != (
+            placed.state.revision,
+            placed.state.version,
+        ):
+            reason = FallbackReason.STALE_STATE
+        else:
+            return placed.plan
+        return replace(placed.plan, answered_by=Engine.LEGACY, fallback_reason=reason)
+
+    def _write(
+        self,
+        placed: Placed,
+        answer: Answer,
+        legacy: LegacyAnswer,
+        advisory: Advisory,
+        latency_ms: float,
+        *,
+        otherwise: Entry | None = None,
+    ) -> _Written:
+        decision_id = new_id()
+        return _Written(
+            *decision_entry(
+                placed,
+                decision_id,
+                answer,
+                legacy,
+                advisory=advisory,
+                draw=self._strata.draw(placed, decision_id, legacy, advisory),
+                observed=True,
+                latency_ms=latency_ms,
+                otherwise=otherwise,
+            )
+        )
+
+    def _explained_later(
+        self, placed: Placed, written: _Written, legacy: LegacyAnswer, advisory: Advisory
+    ) -> dict[str, Any]:
+        seen: asyncio.Future[Advisory] = asyncio.get_running_loop().create_future()
+        self._observer.explain_later(Observation(written.row["id"], placed, legacy, False, seen), advisory)
+        return self._answered(placed, written, advisory)
+
+    def _answered(self, placed: Placed, written: _Written, advisory: Advisory | None) -> dict[str, Any]:
+        row, review = written.row, written.review
+        DECISIONS.labels(row["rollout"], row["phase"], row["decision"], row["answered_by"]).inc()
+        DECISION_SECONDS.labels(row["phase"]).observe(time.monotonic() - placed.question.started)
+        if row["fallback_reason"] is not None:
+            FALLBACKS.labels(row["rollout"], row["fallback_reason"]).inc()
+        log.debug(Event.DECISION, id=row["id"], rollout=row["rollout"], decision=row["decision"])
+        return decision_document(
+            row,
+            advisory=None if advisory is None else fresh_advisory(advisory, None),
+            review=None
+            if review is None
+            else {"id": review["id"], "status": review["status"], "kind": review["kind"]},
+        )
+
+
+def _elapsed_ms(question: Question) -> float:
+    return round((time.monotonic() - question.started) * 1000, 3)

@@ -1,0 +1,109 @@
+"""What does a decision look like on the wire, fresh or remembered?"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from app.domain.advisory import Advisory, Reasoning
+from app.domain.clock import rfc3339
+from app.domain.decision import AnsweredBy, Decision
+from app.store.decisions import advisory_wire
+
+
+def decision_document(
+    row: Mapping[Any, Any], *, advisory: dict[str, Any] | None, review: dict[str, Any] | None
+) -> dict[str, Any]:
+    """The `decision` shape from a row of `decisions`, its first answer in force."""
+    legacy = None
+    if row["legacy_engine"] is not None:
+        legacy = {
+            "engine": row["legacy_engine"],
+            "decision": row["legacy_decision"],
+            "rule": row["legacy_rule"],
+            "error": row["legacy_error"],
+            "latency_ms": row["legacy_latency_ms"],
+        }
+    return {
+        "id": row["id"],
+        "created_at": rfc3339(row["created_us"]),
+        "decision": row["decision"],
+        "final": review is None or review["kind"] != "binding" or review["status"] != "open",
+        "rollout": row["rollout"],
+        "phase": row["phase"],
+        "exposed": row["exposed"],
+        "answered_by": row["answered_by"],
+        "fallback_reason": row["fallback_reason"],
+        "combine": row["combine"],
+        "legacy": legacy,
+        "version": row["version"],
+        "revision": row["revision"],
+        "latency_ms": row["latency_ms"],
+        "advisory": advisory,
+        "review": review,
+    }
+
+
+def remembered_decision(row: Mapping[Any, Any], *, now_us: int) -> dict[str, Any]:
+    """The `decision` shape of a stored decision, with the answer that is in force now."""
+    review = None
+    if row["review_id"] is not None:
+        review = {"id": row["review_id"], "status": row["review_status"], "kind": row["review_kind"]}
+    document = decision_document(row, advisory=advisory_wire(row), review=review)
+    if review is None or review["kind"] != "binding":
+        return document
+    expires_at = rfc3339(row["review_due_us"])
+    if review["status"] == "judged":
+        document.update(decision=row["review_verdict"], answered_by=AnsweredBy.REVIEWER)
+        if row["review_verdict"] == Decision.ALLOW:
+            document["valid_until"] = rfc3339(
+                row["review_judged_us"] + row["review_due_us"] - row["created_us"]
+            )
+    elif review["status"] == "expired" or row["review_due_us"] <= now_us:
+        review["status"] = "expired"
+        document.update(decision=Decision.DENY, answered_by=AnsweredBy.FAIL_SAFE, final=True)
+    else:
+        review["expires_at"] = expires_at
+    return document
+
+
+def fresh_advisory(advisory: Advisory, reasoning: Reasoning | None) -> dict[str, Any]:
+    """The `advisory` member of a decision that was just made."""
+    p = advisory.probabilities
+    return {
+        "version": advisory.version,
+        "outcome": advisory.outcome,
+        "decision": advisory.decision,
+        "probabilities": None
+        if p is None
+        else {"allow": p.allow, "require_attestation": p.require_attestation, "deny": p.deny},
+        "confidence": advisory.confidence,
+        "coverage": advisory.coverage,
+        "reasoning": None if reasoning is None else reasoning.text,
+        "generated": None if reasoning is None else reasoning.generated,
+        "attributions": None if reasoning is None else attributions(reasoning),
+        "latency_ms": advisory.latency_ms,
+        "prompt_tokens": advisory.prompt_tokens,
+        "cached": advisory.cached,
+    }
+
+
+def attributions(reasoning: Reasoning) -> list[dict[str, Any]] | None:
+    if reasoning.attributions is None:
+        return None
+    return [
+        {"field": a.field, "effect": a.effect, "decision_without": a.decision_without}
+        for a in reasoning.attributions
+    ]
+
+
+def reasoning_body(reasoning: Reasoning) -> str:
+    """What the `reasonings` table keeps."""
+    return json.dumps(
+        {"text": reasoning.text, "attributions": attributions(reasoning), "generated": reasoning.generated}
+    )
+
+
+def situation_document(row: Mapping[Any, Any]) -> dict[str, Any] | None:
+    """What the caller asked, or None where it was erased."""
+    body = row["situation"]
+    return None if body is None else dict(json.loads(body))

@@ -1,0 +1,135 @@
+"""What does the evidence of a rollout say, and is it enough for the next phase?"""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from app.domain.clock import to_us
+from app.domain.condition import Condition, GateOutcome, OtherRollout
+from app.domain.counters import NOT_OBSERVED, Metric
+from app.domain.evidence import Evidence, from_totals, unreadable
+from app.domain.gate import Gate, GateContext, assess_gate
+from app.domain.phase import Phase
+from app.domain.rollout import RolloutPolicy, RolloutState
+from app.services.plane import Plane
+from app.store.counters import by_day, totals
+from app.store.decisions import recount_pairs
+from app.store.rollouts import load_states, read_plane, served_s_since
+
+_DAY_S = 86_400.0
+
+
+class Gates:
+    """Judges promotions. `independent` says of a version id whether its agreement counts."""
+
+    def __init__(self, plane: Plane, independent: Mapping[str, bool]) -> None:
+        self._plane = plane
+        self._independent = independent
+
+    def evidence(self, connection: Connection, state: RolloutState) -> Evidence:
+        """The evidence of the rollout's present epoch."""
+        counted = totals(connection, state.name, state.epoch)
+        observed = by_day(connection, state.name, state.epoch, Metric.OBSERVATION)
+        served = by_day(connection, state.name, state.epoch, Metric.SERVED_S)
+        days = {
+            day.toordinal(): (
+                sum(n for outcome, n in observed.get(day, {}).items() if outcome != NOT_OBSERVED),
+                sum(served.get(day, {}).values()),
+            )
+            for day in {*observed, *served}
+        }
+        return from_totals(
+            state.name,
+            state.version,
+            epoch=state.epoch,
+            epoch_started_at=state.epoch_started_at,
+            totals=counted,
+            days=days,
+            independent=self._independent.get(state.version, True),
+        )
+
+    def assess(
+        self, connection: Connection, policy: RolloutPolicy, state: RolloutState, *, to: Phase, now: datetime
+    ) -> Gate:
+        """Judge a promotion on what `connection` sees; a promotion passes its own locked transaction."""
+        evidence = self.evidence(connection, state)
+        if policy.risk.is_high:
+            evidence = _recounted(connection, state, evidence)
+        plane = read_plane(connection)
+        elapsed_days = max((now - state.epoch_started_at).total_seconds() / _DAY_S, 1 / _DAY_S)
+        context = GateContext(
+            kill_switch=plane.kill_switch,
+            clock_jump_us=plane.clock_jump_us,
+            observed_days_since_closed=_observed_days(connection, state),
+            others=self._others(connection, policy),
+            observations_per_day=evidence.observed / elapsed_days,
+            reviews_per_day=evidence.n(Metric.REVIEWED) / elapsed_days,
+        )
+        return assess_gate(policy, state, evidence, context, to=to, now=now)
+
+    def _others(self, connection: Connection, policy: RolloutPolicy) -> dict[str, OtherRollout]:
+        if not policy.requires:
+            return {}
+        states = load_states(connection)
+        return {
+            name: OtherRollout(states[name].phase, self.evidence(connection, states[name]))
+            for name in (requirement.rollout for requirement in policy.requires)
+            if name in states
+        }
+
+
+def _observed_days(connection: Connection, state: RolloutState) -> float:
+    """Served days of the investigated version since its investigation closed."""
+    case = state.investigation
+    if case is None or case.closed_at is None:
+        return 0.0
+    return (
+        served_s_since(connection, state.name, version=case.version, since_us=to_us(case.closed_at)) / _DAY_S
+    )
+
+
+def _recounted(connection: Connection, state: RolloutState, evidence: Evidence) -> Evidence:
+    """High risk does not rest on counters alone: the ledger itself must say the same."""
+    counted = evidence.of(Metric.PAIR)
+    ledger = recount_pairs(connection, state.name, state.epoch)
+    if counted == ledger:
+        return evidence
+    return unreadable(
+        state.name,
+        state.version,
+        epoch=state.epoch,
+        epoch_started_at=state.epoch_started_at,
+        problem=f"the counters say {json.dumps(counted)}, the ledger {json.dumps(ledger)}",
+    )
+
+
+def ceiling_gate(policy: RolloutPolicy, to: Phase) -> Gate:
+    """What a gate above the ceiling says: nothing will ever open it."""
+    said = f"{policy.name} never goes past {policy.ceiling}"
+    condition = Condition("ceiling", GateOutcome.FAIL, said)
+    return Gate(policy.name, to, GateOutcome.FAIL, said, (condition,))
+
+
+def describe(
+    state: RolloutState, policy: RolloutPolicy, gate: Gate | None, *, kill_switch: bool
+) -> dict[str, Any]:
+    """The one plain sentence of a rollout: ready, not yet, rolled back and why, held, or at its ceiling."""
+    if kill_switch:
+        return {
+            "state": "held",
+            "sentence": "the kill switch is engaged: the legacy engine answers everything",
+        }
+    if state.held:
+        return {"state": "held", "sentence": f"held: {state.hold_reason}"}
+    if state.rolled_back and state.investigation is not None and state.investigation.is_open:
+        return {
+            "state": "rolled_back",
+            "sentence": f"rolled back to {state.phase}; investigation {state.investigation.id} is open",
+        }
+    if gate is None:
+        return {"state": "at_ceiling", "sentence": f"at its ceiling: {policy.ceiling}"}
+    ready = gate.outcome is GateOutcome.PASS
+    return {"state": "ready" if ready else "not_yet", "sentence": gate.sentence}

@@ -1,0 +1,287 @@
+"""Has a rollout become so bad that it must go back, and did somebody watch?"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection
+
+from app.domain.clock import to_us
+from app.domain.counters import served_counts
+from app.domain.evidence import from_totals
+from app.domain.guardrail import Action, Assessment, Facts, Guardrail, GuardrailOutcome, advance, to_wire
+from app.domain.phase import Phase
+from app.domain.rollout import RolloutPolicy, RolloutState
+from app.domain.stream import StreamState
+from app.engines.model.link import ModelState
+from app.observability import GUARDRAIL_E_VALUE, TRANSITIONS, Event
+from app.services.notices import Notices
+from app.services.plane import Plane
+from app.services.ports import Model
+from app.services.transitions import AUTOMATION, hold, roll_back
+from app.store.counters import totals_of_all
+from app.store.ledger import Ledger
+from app.store.reviews import drawn_labels, expire_due, oversight
+from app.store.rollouts import PlaneRow, baselines, load_states, lock_state, read_plane, touch_plane
+from app.store.streams import assessments, load_streams, save_streams
+from app.store.transaction import CounterKey, Transaction
+
+log = structlog.get_logger()
+
+CLOCK_JUMP_S = 60.0
+_LABELS_AT_MOST = 20_000  # of one rollout's open tail
+_SERVED_AT_MOST_S = 60  # a longer gap between passes was no service
+_DAY_US = 86_400_000_000
+
+Judged = dict[tuple[str, str], tuple[StreamState, dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """One look at every rollout, in one transaction."""
+
+    tx: Transaction
+    plane: PlaneRow
+    now: datetime
+    elapsed_s: int
+    model_up: bool
+
+
+class Guard:
+    """Judges every rollout's guardrails; harm is judged before any hold, in every phase."""
+
+    def __init__(
+        self,
+        plane: Plane,
+        ledger: Ledger,
+        model: Model,
+        notices: Notices,
+        *,
+        now: Callable[[], datetime],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._plane = plane
+        self._ledger = ledger
+        self._model = model
+        self._notices = notices
+        self._now = now
+        self._monotonic = monotonic
+        self._last: tuple[datetime, float] | None = None
+
+    async def look(self) -> list[dict[str, Any]]:
+        """One complete pass; returns the transitions that it made."""
+        now, tick = self._now(), self._monotonic()
+        jumped = self._clock_jumped(now, tick)
+        self._last = now, tick
+
+        def work(tx: Transaction) -> list[dict[str, Any]]:
+            plane = read_plane(tx.connection)
+            elapsed_s = _elapsed_s(plane, now)
+            up = self._model.status.state is ModelState.READY
+            made = self._judge_all(_Pass(tx, plane, now, elapsed_s, up))
+            marks: dict[str, Any] = {"guard_passes": plane.guard_passes + 1, "guard_pass_us": to_us(now)}
+            if jumped:
+                marks["clock_jump_us"] = to_us(now)
+            touch_plane(tx, **marks)
+            return made
+
+        made = await self._ledger.run(work)
+        await self._plane.refresh_soon()
+        for transition in made:
+            TRANSITIONS.labels(transition["rollout"], transition["kind"], "true").inc()
+            log.warning(
+                Event.ROLLBACK if transition["kind"] == "rollback" else Event.TRANSITION,
+                rollout=transition["rollout"],
+                kind=transition["kind"],
+                reason=transition["reason"],
+            )
+            self._notices.publish("transition", transition)
+        return made
+
+    def _clock_jumped(self, now: datetime, tick: float) -> bool:
+        if self._last is None:
+            return False
+        wall_s, steady_s = (now - self._last[0]).total_seconds(), tick - self._last[1]
+        if abs(wall_s - steady_s) <= CLOCK_JUMP_S:
+            return False
+        log.error(Event.CLOCK_JUMPED, wall_s=wall_s, steady_s=steady_s)
+        return True
+
+    def _judge_all(self, this: _Pass) -> list[dict[str, Any]]:
+        connection = this.tx.connection
+        states, counted = load_states(connection), totals_of_all(connection)
+        streams, bases = load_streams(connection), baselines(connection)
+        judged: Judged = {}
+        made: list[dict[str, Any]] = []
+        for policy in self._plane.view.policy.book.policies:
+            state = states[policy.name]
+            self._count_service(this, state)
+            facts = _facts(
+                connection, policy, state, counted.get(policy.name, {}), bases, streams, now=this.now
+            )
+            transition = self._judge(this, state, facts, streams, judged)
+            if transition is not None:
+                made.append(transition)
+        save_streams(this.tx, judged, now_us=to_us(this.now))
+        return made
+
+    def _judge(
+        self,
+        this: _Pass,
+        state: RolloutState,
+        facts: Facts,
+        streams: dict[tuple[str, str], StreamState],
+        judged: Judged,
+    ) -> dict[str, Any] | None:
+        """Advance all of a rollout's guardrails, then act on the gravest breach."""
+        breaches: list[Assessment] = []
+        for guardrail in Guardrail:
+            key = (state.name, guardrail.value)
+            stream, assessment = advance(guardrail, streams.get(key), facts)
+            judged[key] = stream, to_wire(assessment)
+            if assessment.e_value is not None:
+                GUARDRAIL_E_VALUE.labels(state.name, guardrail).set(assessment.e_value)
+            if assessment.outcome is GuardrailOutcome.BREACH:
+                breaches.append(assessment)
+        return self._act(this, state, facts.policy, breaches)
+
+    def _act(
+        self, this: _Pass, state: RolloutState, policy: RolloutPolicy, breaches: list[Assessment]
+    ) -> dict[str, Any] | None:
+        for breach in (b for b in breaches if b.action is Action.ROLLBACK):
+            state = lock_state(this.tx, state.name)
+            transition = roll_back(
+                this.tx,
+                state,
+                policy,
+                actor=AUTOMATION,
+                reason=f"guardrail {breach.name}: {breach.sentence}",
+                now=this.now,
+                evidence={"guardrail": to_wire(breach)},
+            )
+            if transition is not None:
+                return transition
+        for breach in breaches:
+            if breach.action is Action.HOLD and not state.held and breach.raised:
+                return hold(
+                    this.tx,
+                    lock_state(this.tx, state.name),
+                    actor=AUTOMATION,
+                    reason=f"guardrail {breach.name}: {breach.sentence}",
+                    now=this.now,
+                    evidence={"guardrail": to_wire(breach)},
+                )
+        return None
+
+    def _count_service(self, this: _Pass, state: RolloutState) -> None:
+        """Soak counts time in which the rollout was really served by this plane and its model."""
+        if state.held or this.plane.kill_switch or not this.model_up or this.elapsed_s <= 0:
+            return
+        minute = to_us(this.now) // 60_000_000
+        for metric, label, n in served_counts(this.elapsed_s):
+            this.tx.count(CounterKey(state.name, state.version, state.epoch, minute, metric, label), n)
+
+    async def expire_reviews(self) -> list[str]:
+        """Overdue binding reviews become deny; returns their decisions."""
+        now_us = to_us(self._now())
+        expired = await self._ledger.run(lambda tx: expire_due(tx, now_us))
+        for decision_id in expired:
+            self._notices.decided(decision_id)
+        return expired
+
+    async def check_oversight(self) -> list[dict[str, Any]]:
+        """Lapsed oversight is not "no data": hold after `lapse_days` without a verdict, demote after twice that."""
+        now = self._now()
+
+        def work(tx: Transaction) -> list[dict[str, Any]]:
+            seen = oversight(tx.connection)
+            states = load_states(tx.connection)
+            made = [
+                self._lapsed(tx, policy, states[policy.name], seen[policy.name], now=now)
+                for policy in self._plane.view.policy.book.policies
+                if policy.name in seen
+            ]
+            return [transition for transition in made if transition is not None]
+
+        made = await self._ledger.run(work)
+        if made:
+            await self._plane.refresh_soon()
+        return made
+
+    def _lapsed(
+        self,
+        tx: Transaction,
+        policy: RolloutPolicy,
+        state: RolloutState,
+        seen: tuple[int | None, int | None],
+        *,
+        now: datetime,
+    ) -> dict[str, Any] | None:
+        last_us, oldest_us = seen
+        if oldest_us is None or state.phase is Phase.SHADOW:
+            return None
+        since_us = max(oldest_us, last_us or 0, to_us(state.epoch_started_at))
+        days = (to_us(now) - since_us) / _DAY_US
+        said = f"no drawn review was judged for {days:.1f} days"
+        if days >= 2 * policy.lapse_days:
+            return roll_back(tx, lock_state(tx, state.name), policy, actor=AUTOMATION, reason=said, now=now)
+        if days >= policy.lapse_days and not state.held:
+            return hold(tx, lock_state(tx, state.name), actor=AUTOMATION, reason=said, now=now)
+        return None
+
+    def assessments(self, name: str) -> list[dict[str, Any]]:
+        """Every guardrail of a rollout in its fixed order, as last judged."""
+        with self._plane.database.read() as connection:
+            state = load_states(connection)[self._plane.view.policy.book.get(name).name]
+            said = assessments(connection, name, epoch=state.epoch)
+        return [said.get(guardrail.value) or _unjudged(guardrail) for guardrail in Guardrail]
+
+
+def _facts(
+    connection: Connection,
+    policy: RolloutPolicy,
+    state: RolloutState,
+    counted: dict[tuple[str, str], int],
+    bases: dict[str, dict[str, int]],
+    streams: dict[tuple[str, str], StreamState],
+    *,
+    now: datetime,
+) -> Facts:
+    evidence = from_totals(
+        state.name,
+        state.version,
+        epoch=state.epoch,
+        epoch_started_at=state.epoch_started_at,
+        totals=counted,
+        days={},
+    )
+    stream = streams.get((state.name, Guardrail.OVERRIDE.value))
+    after = stream.watermark if stream is not None and stream.epoch == state.epoch else None
+    labels = drawn_labels(connection, state.name, epoch=state.epoch, after=after, limit=_LABELS_AT_MOST)
+    return Facts(policy, state.phase, evidence, now, labels, bases.get(state.name))
+
+
+def _elapsed_s(plane: PlaneRow, now: datetime) -> int:
+    """Seconds on the clock's face since the last pass: over many passes nothing is lost to rounding."""
+    if plane.guard_pass_us is None:
+        return 0
+    passed = to_us(now) // 1_000_000 - plane.guard_pass_us // 1_000_000
+    return passed if 0 <= passed <= _SERVED_AT_MOST_S else 0
+
+
+def _unjudged(guardrail: Guardrail) -> dict[str, Any]:
+    return {
+        "name": guardrail.value,
+        "outcome": GuardrailOutcome.INSUFFICIENT.value,
+        "action": None,
+        "e_value": None,
+        "threshold": None,
+        "rate": None,
+        "limit": None,
+        "n": 0,
+        "pending": 0,
+        "sentence": "not judged yet in this epoch",
+    }

@@ -1,0 +1,243 @@
+"""People steer: promote, roll back, expose, hold, investigate and kill."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from app.domain.clock import to_us
+from app.domain.condition import GateOutcome
+from app.domain.gate import Gate
+from app.domain.gate import to_wire as gate_document
+from app.domain.phase import Phase
+from app.domain.role import Principal, Role
+from app.domain.rollout import RolloutPolicy, RolloutState, exposed, promoted
+from app.errors import Conflict, Forbidden, GateNotMet, InvalidInput, RevisionConflict
+from app.observability import TRANSITIONS, Event
+from app.services.gates import Gates
+from app.services.notices import Notices
+from app.services.plane import Plane
+from app.services.transitions import hold, move, resume, roll_back
+from app.store.ledger import Ledger
+from app.store.rollouts import (
+    close_investigation,
+    load_states,
+    lock_state,
+    read_plane,
+    record_transition,
+    touch_plane,
+)
+from app.store.transaction import Transaction
+
+log = structlog.get_logger()
+
+CAUSES = ("model", "prompt", "integration", "policy", "other")
+
+
+class Levers:
+    def __init__(
+        self, plane: Plane, ledger: Ledger, gates: Gates, notices: Notices, *, now: Callable[[], datetime]
+    ) -> None:
+        self._plane = plane
+        self._ledger = ledger
+        self._gates = gates
+        self._notices = notices
+        self._now = now
+
+    async def promote(
+        self, name: str, *, to: Phase, reason: str, expected_revision: int, by: Principal
+    ) -> dict[str, Any]:
+        """One phase up, if the evidence carries it; judged under the row's lock (law 4).
+
+        Raises `CeilingReached`, `RevisionConflict`, `GateNotMet` with the whole gate, and `Conflict`
+        where the rollout is held or killed or `to` is not the next phase.
+        """
+        now = self._now()
+
+        def work(tx: Transaction) -> dict[str, Any]:
+            state, policy = self._locked(tx, name, expected_revision)
+            after = promoted(state, policy, to=to, now=now)
+            gate: Gate = self._gates.assess(tx.connection, policy, state, to=to, now=now)
+            if gate.outcome is not GateOutcome.PASS:
+                raise GateNotMet(gate_document(gate))
+            return move(
+                tx,
+                state,
+                after,
+                kind="promote",
+                actor=by.key_id,
+                reason=reason,
+                now=now,
+                evidence=gate_document(gate),
+            )
+
+        return await self._done(await self._ledger.run(work))
+
+    async def roll_back(self, name: str, *, reason: str, by: Principal) -> dict[str, Any]:
+        """Down at once: takes no expected revision and waits for nothing but the row's lock."""
+        now = self._now()
+
+        def work(tx: Transaction) -> dict[str, Any]:
+            state = lock_state(tx, name)
+            policy = self._policy(name)
+            transition = roll_back(tx, state, policy, actor=by.key_id, reason=reason, now=now)
+            if transition is None:
+                raise Conflict("already-lowest", f"{name} is in shadow; there is nothing below")
+            return transition
+
+        return await self._done(await self._ledger.run(work))
+
+    async def expose(
+        self, name: str, *, exposure: float, reason: str, expected_revision: int | None, by: Principal
+    ) -> dict[str, Any]:
+        """Another share of actors: down freely, up one of the rollout's steps at a time."""
+        now = self._now()
+
+        def work(tx: Transaction) -> dict[str, Any]:
+            state, policy = self._locked(tx, name, expected_revision)
+            self._check_exposure(tx, state, policy, exposure)
+            after = exposed(state, exposure=exposure)
+            return move(tx, state, after, kind="exposure", actor=by.key_id, reason=reason, now=now)
+
+        return await self._done(await self._ledger.run(work))
+
+    def _check_exposure(
+        self, tx: Transaction, state: RolloutState, policy: RolloutPolicy, exposure: float
+    ) -> None:
+        if not 0 <= exposure <= 1:
+            raise InvalidInput([("exposure", "must be a share from 0 to 1")])
+        if exposure <= state.exposure:
+            return
+        if state.held:
+            raise Conflict("held", f"{state.name} is held: {state.hold_reason}")
+        if read_plane(tx.connection).kill_switch:
+            raise Conflict("kill-switch", "the kill switch is engaged")
+        steps = [step for step in policy.exposure if step > state.exposure]
+        if not steps or exposure > steps[0]:
+            upward = f"the next step up is {steps[0]:.0%}" if steps else "there is no step above"
+            raise Conflict("not-next-step", f"{state.name} is at {state.exposure:.0%}; {upward}")
+
+    async def hold(self, name: str, *, reason: str, by: Principal) -> dict[str, Any]:
+        """Freeze promotions and ramps, not rollbacks."""
+        now = self._now()
+
+        def work(tx: Transaction) -> dict[str, Any]:
+            state = lock_state(tx, name)
+            if state.held:
+                raise Conflict("held", f"{name} is held already: {state.hold_reason}")
+            return hold(tx, state, actor=by.key_id, reason=reason, now=now)
+
+        return await self._done(await self._ledger.run(work))
+
+    async def resume(self, name: str, *, reason: str, by: Principal) -> dict[str, Any]:
+        now = self._now()
+
+        def work(tx: Transaction) -> dict[str, Any]:
+            state = lock_state(tx, name)
+            if not state.held:
+                raise Conflict("not-held", f"{name} is not held")
+            return resume(tx, state, actor=by.key_id, reason=reason, now=now)
+
+        return await self._done(await self._ledger.run(work))
+
+    async def close_investigation(self, name: str, *, cause: str, fix: str, by: Principal) -> dict[str, Any]:
+        """Say what a rollback was due to; promotion needs it."""
+        if cause not in CAUSES:
+            raise InvalidInput([("cause", f"must be one of {', '.join(CAUSES)}")])
+        if not fix.strip():
+            raise InvalidInput([("fix", "says what was done; must be a non-empty text")])
+        now = self._now()
+
+        def work(tx: Transaction) -> dict[str, Any]:
+            state = lock_state(tx, name)
+            found = state.investigation
+            if found is None or not found.is_open:
+                raise Conflict("no-investigation", f"{name} has no open investigation")
+            closed = replace(found, cause=cause, fix=fix, closed_at=now, closed_by=by.key_id)
+            close_investigation(tx, closed)
+            after = replace(state, investigation=closed, revision=state.revision + 1)
+            return move(
+                tx, state, after, kind="investigation", actor=by.key_id, reason=f"{cause}: {fix}", now=now
+            )
+
+        return await self._done(await self._ledger.run(work))
+
+    async def kill(self, *, engaged: bool, reason: str, by: Principal) -> dict[str, Any]:
+        """Every rollout by the legacy engine at once; released at the first exposure step."""
+        needed = Role.OPERATOR if engaged else Role.APPROVER
+        if not by.may(needed):
+            raise Forbidden(
+                "role", f"the kill switch is {'engaged' if engaged else 'released'} by an {needed}"
+            )
+        now = self._now()
+
+        def work(tx: Transaction) -> dict[str, Any]:
+            before = read_plane(tx.connection)
+            if before.kill_switch == engaged:
+                raise Conflict(
+                    "kill-switch", f"the kill switch is {'engaged' if engaged else 'released'} already"
+                )
+            touch_plane(tx, kill_switch=engaged, kill_reason=reason if engaged else None)
+            if not engaged:
+                self._step_down_exposures(tx, by, reason, now)
+            return record_transition(
+                tx,
+                rollout="*",
+                kind="kill_switch",
+                before={"kill_switch": before.kill_switch},
+                after={"kill_switch": engaged},
+                actor=by.key_id,
+                automatic=False,
+                reason=reason,
+                evidence=None,
+                revision=before.revision + 1,
+                now_us=to_us(now),
+            )
+
+        return await self._done(await self._ledger.run(work))
+
+    def _step_down_exposures(self, tx: Transaction, by: Principal, reason: str, now: datetime) -> None:
+        for name in load_states(tx.connection):
+            state = lock_state(tx, name)
+            first = self._policy(name).exposure[0]
+            if state.phase is Phase.SHADOW or state.exposure <= first:
+                continue
+            why = f"kill switch released: {reason}"
+            move(
+                tx,
+                state,
+                exposed(state, exposure=first),
+                kind="exposure",
+                actor=by.key_id,
+                reason=why,
+                now=now,
+            )
+
+    def _locked(
+        self, tx: Transaction, name: str, expected_revision: int | None
+    ) -> tuple[RolloutState, RolloutPolicy]:
+        state = lock_state(tx, name)
+        if expected_revision is not None and state.revision != expected_revision:
+            raise RevisionConflict(expected_revision, state.revision)
+        return state, self._policy(name)
+
+    def _policy(self, name: str) -> RolloutPolicy:
+        return self._plane.view.policy.book.get(name)
+
+    async def _done(self, transition: dict[str, Any]) -> dict[str, Any]:
+        """Let this instance route by the change before the person who made it is told."""
+        await self._plane.refresh_soon()
+        TRANSITIONS.labels(
+            transition["rollout"], transition["kind"], str(transition["automatic"]).lower()
+        ).inc()
+        log.info(
+            Event.TRANSITION,
+            rollout=transition["rollout"],
+            kind=transition["kind"],
+            actor=transition["actor"],
+            reason=transition["reason"],
+        )
+        self._notices.publish("transition", transition)
+        return transition

@@ -1,0 +1,60 @@
+"""Who waits for something to happen, and how do they hear of it?"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_BACKLOG = 256
+_QUIET_S = 15.0
+
+
+class Notices:
+    """In-process news: decisions that came into force, and events for whoever follows the plane.
+
+    Lives on one event loop. A follower that does not keep up loses the oldest events.
+    """
+
+    def __init__(self) -> None:
+        self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._followers: set[asyncio.Queue[tuple[str, dict[str, Any]]]] = set()
+
+    def decided(self, decision_id: str) -> None:
+        for event in self._waiters.get(decision_id, ()):
+            event.set()
+
+    @contextmanager
+    def waiting_for(self, decision_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set when the decision in force changes."""
+        event = asyncio.Event()
+        self._waiters[decision_id].add(event)
+        try:
+            yield event
+        finally:
+            self._waiters[decision_id].discard(event)
+            if not self._waiters[decision_id]:
+                del self._waiters[decision_id]
+
+    def publish(self, kind: str, body: dict[str, Any]) -> None:
+        for queue in self._followers:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait((kind, body))
+
+    async def follow(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Every event from now on, as kind and body; an empty kind each 15 quiet seconds."""
+        queue: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(_BACKLOG)
+        self._followers.add(queue)
+        try:
+            while True:
+                yield await _next(queue)
+        finally:
+            self._followers.discard(queue)
+
+
+async def _next(queue: asyncio.Queue[tuple[str, dict[str, Any]]]) -> tuple[str, dict[str, Any]]:
+    try:
+        return await asyncio.wait_for(queue.get(), _QUIET_S)
+    except TimeoutError:
+        return "", {}

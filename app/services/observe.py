@@ -1,0 +1,190 @@
+"""Who looks at the decisions that already left, without ever delaying one?"""
+
+import asyncio
+import contextlib
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import structlog
+
+from app.domain.advisory import Advisory, Outcome, Reasoning
+from app.domain.decision import LegacyAnswer
+from app.domain.phase import Phase
+from app.domain.sampling import Draw, drawn
+from app.engines.model.wire import Priority
+from app.errors import PhasegateError
+from app.observability import ADVISORIES, ADVISORY_SECONDS, COMPARISONS, NOT_OBSERVED, Event
+from app.services.documents import reasoning_body
+from app.services.ports import Model
+from app.services.records import Placed, Strata, is_unsure, observation_entry
+from app.store import tables as t
+from app.store.ledger import Entry, Ledger
+from app.store.transaction import seal
+
+log = structlog.get_logger()
+
+_SEATS = 128
+_IN_FLIGHT = 2  # one computed, one waiting at the worker's door: more would only add to the latency
+_EXPLANATIONS = 64
+# The share of traffic that is looked at follows what the worker gets done.
+_FASTER, _SLOWER, _LEAST = 1.1, 0.8, 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A decision that left, for the model to look at; `seen` gets its advisory."""
+
+    decision_id: str
+    placed: Placed
+    legacy: LegacyAnswer
+    has_review: bool
+    seen: asyncio.Future[Advisory]
+
+
+class LateLabels(Protocol):
+    """Takes an advisory for a decision that people may have judged already (services/review.py)."""
+
+    async def advisory_for_reviewed(
+        self, observation: Observation, advisory: Advisory, draw: Draw | None
+    ) -> None: ...
+
+
+class Observer:
+    """A bounded queue before the model; a full one sheds, and what is shed is `not_observed`."""
+
+    def __init__(self, model: Model, ledger: Ledger, labels: LateLabels, strata: Strata) -> None:
+        self._model = model
+        self._ledger = ledger
+        self._labels = labels
+        self._strata = strata
+        self._waiting: dict[Phase, deque[Observation]] = {Phase.ADVISORY: deque(), Phase.SHADOW: deque()}
+        self._unexplained: deque[tuple[Observation, Advisory]] = deque(maxlen=_EXPLANATIONS)
+        self._work = asyncio.Semaphore(0)
+        self._to_explain = asyncio.Event()
+        self._rate = 1.0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        workers = [self._observe_for_ever() for _ in range(_IN_FLIGHT)]
+        self._tasks = [asyncio.create_task(run) for run in (*workers, self._explain_for_ever())]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def rate(self) -> float:
+        """The share of decisions that is observed at present, before a rollout's own rate."""
+        return self._rate
+
+    @property
+    def queued(self) -> int:
+        return sum(len(queue) for queue in self._waiting.values())
+
+    def has_seat(self, placed: Placed, decision_id: str) -> bool:
+        """Whether a decision will be observed: drawn by the hash of its id, and room left."""
+        if not self._model.is_ready:
+            NOT_OBSERVED.labels(placed.state.name, "model_down").inc()
+            return False
+        if self.queued >= _SEATS:
+            NOT_OBSERVED.labels(placed.state.name, "shed").inc()
+            return False
+        if not drawn(decision_id, self._rate * placed.policy.observe_rate):
+            NOT_OBSERVED.labels(placed.state.name, "unsampled").inc()
+            return False
+        return True
+
+    def submit(self, observation: Observation) -> None:
+        self._waiting[observation.placed.plan.phase].append(observation)
+        self._work.release()
+
+    def adapt(self) -> None:
+        """Called every second: look at less when the queue stands, at more when it runs dry."""
+        queued = self.queued
+        if queued > _SEATS // 2:
+            self._rate = max(_LEAST, self._rate * _SLOWER)
+        elif queued < _SEATS // 8:
+            self._rate = min(1.0, self._rate * _FASTER)
+
+    def explain_later(self, observation: Observation, advisory: Advisory) -> None:
+        """Reasons come after answers, at the lowest priority; the oldest wait is given up first."""
+        self._unexplained.append((observation, advisory))
+        self._to_explain.set()
+
+    async def _observe_for_ever(self) -> None:
+        while True:
+            await self._work.acquire()
+            queue = self._waiting[Phase.ADVISORY] or self._waiting[Phase.SHADOW]
+            observation = queue.popleft()
+            try:
+                await self._observe(observation)
+            except PhasegateError as error:
+                # The caller has long been answered; the observation is lost, and says so.
+                log.warning(Event.OBSERVATION_LOST, decision=observation.decision_id, error=str(error))
+            finally:
+                if not observation.seen.done():
+                    observation.seen.cancel()
+
+    async def _observe(self, observation: Observation) -> None:
+        placed = observation.placed
+        shadow = placed.plan.phase is Phase.SHADOW
+        advisory = await self._model.advise(
+            placed.question.situation,
+            priority=Priority.SHADOW if shadow else Priority.ADVISORY,
+            deadline_s=placed.policy.deadline_ms / 1000,
+            legacy=observation.legacy.decision,
+        )
+        if is_unsure(advisory, placed.policy):
+            advisory = replace(advisory, outcome=Outcome.UNSURE)
+        if not observation.seen.done():
+            observation.seen.set_result(advisory)
+        count_advisory(placed, observation.legacy, advisory)
+        draw = self._strata.draw(placed, observation.decision_id, observation.legacy, advisory)
+        if observation.has_review:
+            await self._labels.advisory_for_reviewed(observation, advisory, draw)
+        else:
+            entry = observation_entry(
+                placed, observation.decision_id, observation.legacy, advisory, draw=draw
+            )
+            await self._ledger.append(entry)
+        if observation.has_review or draw is not None:
+            self.explain_later(observation, advisory)
+
+    async def _explain_for_ever(self) -> None:
+        while True:
+            await self._to_explain.wait()
+            while self._unexplained:
+                observation, advisory = self._unexplained.popleft()
+                with contextlib.suppress(PhasegateError):  # explained again when somebody asks
+                    await self.explain(
+                        observation.decision_id, observation.placed, observation.legacy, advisory
+                    )
+            self._to_explain.clear()
+
+    async def explain(
+        self, decision_id: str, placed: Placed, legacy: LegacyAnswer, advisory: Advisory
+    ) -> Reasoning | None:
+        """Compute and keep the reasons for one advisory; None where it has no probabilities."""
+        if advisory.probabilities is None:
+            return None
+        reasoning = await self._model.explain(placed.question.situation, advisory, legacy=legacy.decision)
+        await self._ledger.append(reasoning_entry(decision_id, reasoning, now_us=placed.question.now_us))
+        return reasoning
+
+
+def reasoning_entry(decision_id: str, reasoning: Reasoning, *, now_us: int) -> Entry:
+    body = reasoning_body(reasoning)
+    salt, _ = seal(body)
+    row = {"decision_id": decision_id, "created_us": now_us, "salt": salt, "body": body}
+    return Entry(((t.reasonings, row),), (), None, None)
+
+
+def count_advisory(placed: Placed, legacy: LegacyAnswer, advisory: Advisory) -> None:
+    """What Prometheus sees of a model's answer."""
+    ADVISORIES.labels(placed.state.name, advisory.outcome).inc()
+    if advisory.started:
+        ADVISORY_SECONDS.observe(advisory.latency_ms / 1000)
+    if advisory.answer is not None and not legacy.failed:
+        COMPARISONS.labels(placed.state.name, legacy.decision, advisory.answer).inc()

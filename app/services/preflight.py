@@ -1,0 +1,318 @@
+"""Can this machine serve, and if not, what mends it?"""
+
+import importlib.util
+import math
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+import msgspec
+
+from app.domain.advisory import Outcome
+from app.domain.phase import Phase
+from app.domain.situation import Situation, Trust
+from app.engines.legacy.build import build_legacy_engine, legacy_source
+from app.engines.model.supervisor import ModelSupervisor
+from app.engines.model.version import ModelVersion, choose_version, load_versions
+from app.engines.model.weights import find_weights
+from app.engines.model.wire import Priority
+from app.errors import PhasegateError, PolicyError, StoreUnavailable
+from app.policy.rollouts import RolloutBook, load_rollouts
+from app.settings import Settings
+from app.store.database import Database
+
+_PYTHON = (3, 11)
+_GIB = 2**30
+_DISK_RECOMMENDED = 5 * _GIB
+_DISK_NEEDED = _GIB // 2  # a converted model and a few days of logs
+_LOAD_LIMIT_S = 900.0
+_LATENCY_LIMIT_S = {"CPU": 15.0, "GPU": 5.0}
+_MEASURE_S = 5.0
+_MEASURE_AT_MOST = 20
+_GPU_DRIVERS = ("/proc/driver/nvidia/version", "/dev/kfd")
+_SAMPLE = Situation("read", "member", "preflight", Trust(0.8, 0.8, 0.8), resource="docs/public/readme.md")
+
+
+class CheckOutcome(StrEnum):
+    PASS = "pass"  # noqa: S105 -- not a password
+    WARNING = "warning"  # serves, but not as it should
+    FAIL = "fail"
+    SKIPPED = "skipped"  # rests on a check that failed, or does not apply
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing looked at. `mend` says what to do, where something is to be done."""
+
+    name: str
+    outcome: CheckOutcome
+    value: str | float | None
+    limit: str | float | None
+    sentence: str
+    mend: str | None = None
+
+
+def quick_checks(settings: Settings) -> Iterator[Check]:
+    """What can be known without loading the model, each as soon as it is known."""
+    yield _python()
+    yield _disk(settings)
+    yield _guarded(
+        "policies", lambda: _policies(settings), "mend the file; `phasegate policies check` reads it again"
+    )
+    yield _guarded(
+        "database", lambda: _database(settings), "start the database or mend PHASEGATE_DATABASE_URL"
+    )
+    if not settings.model:
+        yield Check(
+            "model_file", CheckOutcome.SKIPPED, None, None, "the model is switched off by PHASEGATE_MODEL"
+        )
+        return
+    yield _llama_cpp()
+    yield _guarded(
+        "model_file", lambda: _model_file(settings), "restore the file or mend PHASEGATE_MODEL_PATH"
+    )
+    version = _version(settings)
+    if version is not None and version.decoding.n_gpu_layers != 0:
+        yield _gpu_driver()
+
+
+async def model_checks(settings: Settings) -> list[Check]:
+    """Load the model in a worker of its own, ask it, and compare its speed with the deadlines."""
+    version = _version(settings)
+    if version is None or not settings.model:
+        why = "no version can be chosen" if settings.model else "the model is switched off by PHASEGATE_MODEL"
+        return [
+            Check(name, CheckOutcome.SKIPPED, None, None, why)
+            for name in ("load", "inference", "latency", "deadlines")
+        ]
+    model = ModelSupervisor(
+        version,
+        cache_dir=settings.cache_dir,
+        policies_dir=settings.policies_dir,
+        model_path=settings.model_path,
+    )
+    await model.start()
+    try:
+        return await _loaded_checks(model, settings)
+    finally:
+        await model.stop()
+
+
+async def _loaded_checks(model: ModelSupervisor, settings: Settings) -> list[Check]:
+    if not await model.wait_ready(_LOAD_LIMIT_S):
+        failed = Check(
+            "load",
+            CheckOutcome.FAIL,
+            None,
+            None,
+            f"the model does not load: {model.status.error}",
+            "check the path, the permissions and the memory, or set PHASEGATE_MODEL=off",
+        )
+        later = [
+            Check(name, CheckOutcome.SKIPPED, None, None, "the model does not load")
+            for name in ("inference", "latency", "deadlines")
+        ]
+        return [failed, *later]
+    status = model.status
+    place = "GPU" if status.offloaded_layers else "CPU"
+    loaded = Check(
+        "load", CheckOutcome.PASS, status.load_s, None, f"{status.model} loads in {status.load_s or 0:.1f} s"
+    )
+    outcomes, latencies_s = await _measure(model)
+    return [
+        loaded,
+        _inference(outcomes),
+        _latency(latencies_s, place),
+        _guarded("deadlines", lambda: _deadlines(latencies_s, load_rollouts(_rollouts_file(settings))), None),
+    ]
+
+
+async def _measure(model: ModelSupervisor) -> tuple[list[Outcome], list[float]]:
+    """Ask until enough is known; the first answer counts too, because a caller may be the first."""
+    outcomes: list[Outcome] = []
+    latencies_s: list[float] = []
+    until = time.monotonic() + _MEASURE_S
+    while not outcomes or (time.monotonic() < until and len(outcomes) < _MEASURE_AT_MOST):
+        started = time.monotonic()
+        advisory = await model.advise(_SAMPLE, priority=Priority.BINDING, deadline_s=60.0)
+        latencies_s.append(time.monotonic() - started)
+        outcomes.append(advisory.outcome)
+    return outcomes, latencies_s
+
+
+def _inference(outcomes: list[Outcome]) -> Check:
+    # An unsure model has answered: how sure it must be is its version's business.
+    wrong = [outcome for outcome in outcomes if outcome not in (Outcome.OK, Outcome.UNSURE)]
+    if wrong:
+        sentence = f"{len(wrong)} of {len(outcomes)} questions failed: {wrong[0]}"
+        return Check(
+            "inference", CheckOutcome.FAIL, len(wrong), 0, sentence, "check the model's prompt and file"
+        )
+    return Check(
+        "inference", CheckOutcome.PASS, len(outcomes), None, f"{len(outcomes)} questions, all answered"
+    )
+
+
+def _latency(latencies_s: list[float], place: str) -> Check:
+    slowest, limit = max(latencies_s), _LATENCY_LIMIT_S[place]
+    sentence = f"the slowest answer took {slowest:.2f} s on the {place}; the limit is {limit:g} s"
+    if slowest < limit:
+        return Check("latency", CheckOutcome.PASS, slowest, limit, sentence)
+    return Check(
+        "latency", CheckOutcome.FAIL, slowest, limit, sentence, "use a GPU, a smaller context or model"
+    )
+
+
+def _deadlines(latencies_s: list[float], book: RolloutBook) -> Check:
+    p95_s = sorted(latencies_s)[math.ceil(0.95 * len(latencies_s)) - 1]
+    answering = [policy for policy in book.policies if policy.ceiling is Phase.ENFORCED]
+    if not answering:
+        return Check("deadlines", CheckOutcome.SKIPPED, p95_s, None, "no rollout may ever be enforced")
+    tightest = min(answering, key=lambda policy: policy.deadline_ms)
+    limit_s = tightest.deadline_ms / 1_000
+    sentence = f"p95 of {len(latencies_s)} answers is {p95_s:.2f} s; the tightest deadline is {limit_s:g} s ({tightest.name})"
+    if p95_s < limit_s:
+        return Check("deadlines", CheckOutcome.PASS, p95_s, limit_s, sentence)
+    return Check(
+        "deadlines", CheckOutcome.FAIL, p95_s, limit_s, sentence, "raise deadline_ms or use a faster model"
+    )
+
+
+def _python() -> Check:
+    wanted = ".".join(map(str, _PYTHON))
+    outcome = CheckOutcome.PASS if sys.version_info >= _PYTHON else CheckOutcome.FAIL
+    sentence = f"Python {platform.python_version()}"
+    return Check(
+        "python",
+        outcome,
+        platform.python_version(),
+        wanted,
+        sentence,
+        f"install Python {wanted}" if outcome is CheckOutcome.FAIL else None,
+    )
+
+
+def _llama_cpp() -> Check:
+    # Found, not imported: the library belongs into the worker alone, whose load proves the rest.
+    if importlib.util.find_spec("llama_cpp") is None:
+        return Check(
+            "llama_cpp",
+            CheckOutcome.FAIL,
+            None,
+            None,
+            "llama-cpp-python is not installed",
+            "run `make serve`",
+        )
+    found = installed_version("llama-cpp-python")
+    return Check("llama_cpp", CheckOutcome.PASS, found, None, f"llama-cpp-python {found}")
+
+
+def _gpu_driver() -> Check:
+    for path in map(Path, _GPU_DRIVERS):
+        if path.exists():
+            return Check("gpu_driver", CheckOutcome.PASS, str(path), None, f"a GPU driver is loaded: {path}")
+    return Check(
+        "gpu_driver",
+        CheckOutcome.WARNING,
+        None,
+        None,
+        "the version asks for a GPU and no driver is loaded: the CPU answers",
+        "install the driver, or set n_gpu_layers: 0 in the version's file",
+    )
+
+
+def _disk(settings: Settings) -> Check:
+    place = settings.data_dir
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    value, limit = round(free / _GIB, 1), round(_DISK_RECOMMENDED / _GIB, 1)
+    sentence = f"{value} GiB free for {settings.data_dir}; {limit} GiB are recommended"
+    if free >= _DISK_RECOMMENDED:
+        return Check("disk", CheckOutcome.PASS, value, limit, sentence)
+    outcome = CheckOutcome.WARNING if free >= _DISK_NEEDED else CheckOutcome.FAIL
+    return Check(
+        "disk", outcome, value, limit, sentence, "free some space, or shorten PHASEGATE_RETENTION_DAYS"
+    )
+
+
+def _policies(settings: Settings) -> Check:
+    book = load_rollouts(_rollouts_file(settings))
+    source = legacy_source(settings.legacy, policies_dir=settings.policies_dir)
+    build_legacy_engine(settings.legacy, source=source)
+    versions = load_versions(settings.policies_dir)
+    sentence = f"{len(book.names)} rollouts, legacy engine {settings.legacy.partition(':')[0]}, {len(versions)} model versions"
+    return Check("policies", CheckOutcome.PASS, len(book.names), None, sentence)
+
+
+def _database(settings: Settings) -> Check:
+    kind, _, path = settings.database_url.partition(":///")
+    if kind == "sqlite" and not Path(path).exists():
+        return Check("database", CheckOutcome.PASS, kind, None, f"{path} will be created")
+    database = Database(settings.database_url)
+    try:
+        with database.read():
+            pass
+        database.check_schema()
+    finally:
+        database.close()
+    return Check(
+        "database",
+        CheckOutcome.PASS,
+        database.dialect,
+        None,
+        f"{database.dialect} answers, its schema is this program's",
+    )
+
+
+def _model_file(settings: Settings) -> Check:
+    version = _chosen(settings)
+    weights = find_weights(
+        version,
+        policies_dir=settings.policies_dir,
+        cache_dir=settings.cache_dir,
+        model_path=settings.model_path,
+    )
+    size = weights.source.stat().st_size / 2**20
+    return Check(
+        "model_file",
+        CheckOutcome.PASS,
+        weights.sha256,
+        version.model.sha256,
+        f"{version.id}: {weights.source.name}, {size:.0f} MiB, SHA-256 {weights.sha256[:12]}…",
+    )
+
+
+def _rollouts_file(settings: Settings) -> Path:
+    return settings.policies_dir / "rollouts.yaml"
+
+
+def _chosen(settings: Settings) -> ModelVersion:
+    return choose_version(
+        load_versions(settings.policies_dir), model_path=settings.model_path, wanted=settings.model_version
+    )
+
+
+def _version(settings: Settings) -> ModelVersion | None:
+    """The version to load, or None where `_model_file` says why there is none."""
+    try:
+        return _chosen(settings)
+    except PhasegateError:
+        return None
+
+
+def _guarded(name: str, look: Callable[[], Check], mend: str | None) -> Check:
+    """What goes wrong in looking is the check's outcome."""
+    try:
+        return look()
+    except StoreUnavailable as error:
+        # Behind is no failure: `serve` migrates before it serves, and the message names the command.
+        behind = "phasegate db migrate" in str(error)
+        outcome = CheckOutcome.WARNING if behind else CheckOutcome.FAIL
+        return Check(name, outcome, None, None, str(error), "phasegate db migrate" if behind else mend)
+    except (PhasegateError, PolicyError, OSError) as error:
+        return Check(name, CheckOutcome.FAIL, None, None, str(error), mend)

@@ -1,0 +1,290 @@
+"""Which rows and counts does a decision leave behind?"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.domain.advisory import Advisory, Outcome
+from app.domain.counters import Count, advisory_counts, decision_counts, draw_counts
+from app.domain.decision import Decision, LegacyAnswer
+from app.domain.phase import Phase
+from app.domain.role import Principal
+from app.domain.rollout import RolloutPolicy, RolloutState
+from app.domain.routing import Answer, Engine, Route
+from app.domain.sampling import Draw, Stratum, review_draw, review_mode, stratum_of
+from app.domain.situation import Situation, canonical
+from app.store import tables as t
+from app.store.ids import new_id
+from app.store.ledger import Entry, Guard
+from app.store.reviews import PRIORITY
+from app.store.transaction import CounterKey, seal
+
+_MINUTE_US = 60_000_000
+_DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A caller's idempotency key, with the hash of the body that it came with."""
+
+    key_id: str
+    value: str
+    body_sha256: str
+    expires_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A situation as it came in: from whom, when (`started` is monotonic seconds)."""
+
+    situation: Situation
+    principal: Principal
+    request_id: str | None
+    started: float
+    now_us: int
+    token: Token | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A question in its rollout, as the plane stood when it came."""
+
+    question: Question
+    policy: RolloutPolicy
+    state: RolloutState
+    plan: Route
+    independent: bool  # of the legacy answer: false where the version's prompt shows it
+
+    def key(self, metric: str, label: str) -> CounterKey:
+        minute = self.question.now_us // _MINUTE_US
+        return CounterKey(self.state.name, self.state.version, self.state.epoch, minute, metric, label)
+
+    def counts(self, increments: Iterable[Count]) -> tuple[tuple[CounterKey, int], ...]:
+        return tuple((self.key(metric, label), n) for metric, label, n in increments)
+
+
+class Strata:
+    """How many agreements and disagreements each epoch has had so far, as this instance saw them."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, int], Counter[Stratum]] = {}
+
+    def draw(self, placed: Placed, decision_id: str, legacy: LegacyAnswer, advisory: Advisory) -> Draw | None:
+        """Whether this decision is drawn for review, and how; None also where there is nothing to judge."""
+        model = advisory.answer
+        if model is None or not placed.plan.exposed:
+            return None
+        key = (placed.state.name, placed.state.epoch)
+        if key not in self._seen:
+            # An older epoch of the rollout is over: only one is kept.
+            self._seen = {other: seen for other, seen in self._seen.items() if other[0] != key[0]}
+            self._seen[key] = Counter()
+        seen = self._seen[key]
+        draw = review_draw(
+            decision_id,
+            rate=placed.policy.review_rate,
+            model=model,
+            legacy=legacy.decision,
+            agreed=seen[Stratum.AGREEMENT],
+            disagreed=seen[Stratum.DISAGREEMENT],
+        )
+        seen[stratum_of(model, legacy.decision)] += 1
+        return draw
+
+
+def decision_entry(
+    placed: Placed,
+    decision_id: str,
+    answer: Answer,
+    legacy: LegacyAnswer,
+    *,
+    advisory: Advisory | None,
+    draw: Draw | None,
+    observed: bool,
+    latency_ms: float,
+    otherwise: Entry | None = None,
+) -> tuple[Entry, dict[str, Any], dict[str, Any] | None]:
+    """The entry for the ledger, its decision row and its review row.
+
+    `observed` says that a model will look at this decision later. With `otherwise` the entry stands
+    only while the rollout's revision does (law 8).
+    """
+    question, state = placed.question, placed.state
+    situation = question.situation
+    body = canonical(situation).decode("utf-8", "backslashreplace")
+    salt, commitment = seal(body)
+    row: dict[str, Any] = {
+        "id": decision_id,
+        "created_us": question.now_us,
+        "rollout": state.name,
+        "epoch": state.epoch,
+        "revision": state.revision,
+        "version": state.version,
+        "phase": placed.plan.phase.value,
+        "exposed": placed.plan.exposed,
+        "action_type": situation.action_type,
+        "key_id": question.principal.key_id,
+        "decision": answer.decision.value,
+        "answered_by": answer.answered_by.value,
+        "fallback_reason": answer.fallback_reason.value if answer.fallback_reason else None,
+        "combine": placed.policy.combine.value,
+        "legacy_engine": legacy.engine,
+        "legacy_decision": legacy.decision.value,
+        "legacy_rule": legacy.rule,
+        "legacy_error": legacy.error,
+        "legacy_latency_ms": legacy.latency_ms,
+        "latency_ms": latency_ms,
+        "request_id": question.request_id,
+        "situation_commitment": commitment,
+    }
+    kept = {"decision_id": decision_id, "actor_id": situation.actor_id, "salt": salt, "body": body}
+    rows = [(t.decisions, row), (t.situations, kept)]
+    counts = decision_counts(answer, phase=placed.plan.phase, exposed=placed.plan.exposed)
+    if advisory is not None:
+        rows.append((t.advisories, advisory_row(placed, decision_id, advisory, legacy)))
+    if advisory is not None or (placed.plan.observed_by is Engine.MODEL and not observed):
+        counts += advisory_counts(advisory, legacy, exposed=placed.plan.exposed)
+    review = _review(placed, decision_id, answer, legacy, advisory=advisory, draw=draw)
+    if review is not None:
+        rows.append((t.reviews, review))
+    if draw is not None:
+        counts += draw_counts(draw)
+    if question.token is not None:
+        rows.append((t.idempotency, _token_row(question.token, decision_id)))
+    guard = Guard(state.name, state.revision) if otherwise is not None else None
+    entry = Entry(tuple(rows), placed.counts(counts), guard, otherwise)
+    return entry, row, review
+
+
+def observation_entry(
+    placed: Placed, decision_id: str, legacy: LegacyAnswer, advisory: Advisory, *, draw: Draw | None
+) -> Entry:
+    """What an observation adds to a decision that already left."""
+    rows: list[tuple[Any, Mapping[str, Any]]] = [
+        (t.advisories, advisory_row(placed, decision_id, advisory, legacy))
+    ]
+    counts = advisory_counts(advisory, legacy, exposed=placed.plan.exposed)
+    if draw is not None:
+        rows.append((t.reviews, drawn_review(placed, decision_id, legacy, advisory, draw)))
+        counts += draw_counts(draw)
+    return Entry(tuple(rows), placed.counts(counts), None, None)
+
+
+def advisory_row(
+    placed: Placed, decision_id: str, advisory: Advisory, legacy: LegacyAnswer
+) -> dict[str, Any]:
+    p = advisory.probabilities
+    return {
+        "decision_id": decision_id,
+        "created_us": placed.question.now_us,
+        "rollout": placed.state.name,
+        "epoch": placed.state.epoch,
+        "version": advisory.version,
+        "outcome": advisory.outcome.value,
+        "decision": advisory.decision.value if advisory.decision else None,
+        "p_allow": p.allow if p else None,
+        "p_require_attestation": p.require_attestation if p else None,
+        "p_deny": p.deny if p else None,
+        "confidence": advisory.confidence,
+        "coverage": advisory.coverage,
+        "prompt_tokens": advisory.prompt_tokens,
+        "latency_ms": advisory.latency_ms,
+        "started": advisory.started,
+        "cached": advisory.cached,
+        "agrees": None if advisory.answer is None or legacy.failed else advisory.answer is legacy.decision,
+    }
+
+
+def drawn_review(
+    placed: Placed, decision_id: str, legacy: LegacyAnswer, advisory: Advisory, draw: Draw
+) -> dict[str, Any]:
+    """The review of a drawn decision; where the model is milder than the rules it goes first."""
+    assert advisory.answer is not None
+    milder = advisory.answer.severity < legacy.decision.severity
+    return _review_row(
+        placed,
+        decision_id,
+        kind="drawn",
+        probability=draw.inclusion_probability,
+        priority=PRIORITY["too_permissive" if milder else "drawn"],
+        model_decision=advisory.answer,
+        due_us=placed.question.now_us + int(placed.policy.review_due_days * _DAY_US),
+    )
+
+
+def _review(
+    placed: Placed,
+    decision_id: str,
+    answer: Answer,
+    legacy: LegacyAnswer,
+    *,
+    advisory: Advisory | None,
+    draw: Draw | None,
+) -> dict[str, Any] | None:
+    """The review that a decision opens at once: a binding one, a drawn one, or one that is both."""
+    if placed.plan.phase is Phase.SHADOW or answer.decision is not Decision.REQUIRE_ATTESTATION:
+        return (
+            None
+            if draw is None or advisory is None
+            else drawn_review(placed, decision_id, legacy, advisory, draw)
+        )
+    return _review_row(
+        placed,
+        decision_id,
+        kind="binding",
+        probability=None if draw is None else draw.inclusion_probability,
+        priority=PRIORITY["binding"],
+        model_decision=None if advisory is None else advisory.answer,
+        due_us=placed.question.now_us + int(placed.policy.attestation_ttl_s * 1e6),
+    )
+
+
+def _review_row(
+    placed: Placed,
+    decision_id: str,
+    *,
+    kind: str,
+    probability: float | None,
+    priority: int,
+    model_decision: Decision | None,
+    due_us: int,
+) -> dict[str, Any]:
+    return {
+        "id": new_id(),
+        "decision_id": decision_id,
+        "created_us": placed.question.now_us,
+        "rollout": placed.state.name,
+        "epoch": placed.state.epoch,
+        "version": placed.state.version,
+        "kind": kind,
+        "status": "open",
+        "mode": review_mode(decision_id),
+        "inclusion_probability": probability,
+        "priority": priority,
+        "model_decision": model_decision.value if model_decision else None,
+        "claimed_by": None,
+        "claim_expires_us": None,
+        "due_us": due_us,
+        "judged_us": None,
+        "verdict": None,
+    }
+
+
+def _token_row(token: Token, decision_id: str) -> dict[str, Any]:
+    return {
+        "key_id": token.key_id,
+        "token": token.value,
+        "decision_id": decision_id,
+        "body_sha256": token.body_sha256,
+        "expires_us": token.expires_us,
+    }
+
+
+def is_unsure(advisory: Advisory, policy: RolloutPolicy) -> bool:
+    """The rollout asks for more confidence than the model has."""
+    return (
+        advisory.outcome is Outcome.OK
+        and advisory.confidence is not None
+        and advisory.confidence < policy.confidence_at_least
+    )

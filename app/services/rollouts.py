@@ -1,0 +1,111 @@
+"""Where does each rollout stand, in one picture?"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from app.domain.clock import rfc3339, to_us
+from app.domain.evidence import to_wire as evidence_document
+from app.domain.gate import Gate
+from app.domain.gate import to_wire as gate_document
+from app.domain.phase import Phase
+from app.domain.rollout import RolloutPolicy, RolloutState
+from app.services.gates import Gates, ceiling_gate, describe
+from app.services.guard import Guard
+from app.services.plane import Plane
+from app.store.rollouts import list_transitions, load_states, read_plane
+
+
+class Rollouts:
+    def __init__(self, plane: Plane, gates: Gates, guard: Guard, *, now: Callable[[], datetime]) -> None:
+        self._plane = plane
+        self._gates = gates
+        self._guard = guard
+        self._now = now
+
+    def all(self) -> list[dict[str, Any]]:
+        """Every rollout of the policy in force, in its order."""
+        with self._plane.database.read() as connection:
+            states = load_states(connection)
+            return [
+                self._document(connection, policy, states[policy.name])
+                for policy in self._plane.view.policy.book.policies
+            ]
+
+    def one(self, name: str) -> dict[str, Any]:
+        """One rollout with its gate, guardrails and evidence. Raises `NotFound`."""
+        with self._plane.database.read() as connection:
+            policy, state = self._find(connection, name)
+            document = self._document(connection, policy, state)
+            gate = self._next_gate(connection, policy, state)
+            document["gate"] = None if gate is None else gate_document(gate)
+        document["guardrails"] = self._guard.assessments(name)
+        return document
+
+    def gate(self, name: str, to: Phase | None) -> dict[str, Any]:
+        with self._plane.database.read() as connection:
+            policy, state = self._find(connection, name)
+            wanted = to or state.phase.higher() or Phase.ENFORCED
+            if wanted.rank > policy.ceiling.rank:
+                return gate_document(ceiling_gate(policy, wanted))
+            return gate_document(self._gates.assess(connection, policy, state, to=wanted, now=self._now()))
+
+    def guardrails(self, name: str) -> dict[str, Any]:
+        return {"rollout": name, "guardrails": self._guard.assessments(name)}
+
+    def evidence(self, name: str) -> dict[str, Any]:
+        with self._plane.database.read() as connection:
+            policy, state = self._find(connection, name)
+            return evidence_document(self._gates.evidence(connection, state), alpha=policy.gate_alpha)
+
+    def transitions(self, name: str, *, limit: int) -> list[dict[str, Any]]:
+        with self._plane.database.read() as connection:
+            self._find(connection, name)
+            return list_transitions(connection, name, limit=limit)
+
+    def _find(self, connection: Connection, name: str) -> tuple[RolloutPolicy, RolloutState]:
+        return self._plane.view.policy.book.get(name), load_states(connection)[name]
+
+    def _next_gate(self, connection: Connection, policy: RolloutPolicy, state: RolloutState) -> Gate | None:
+        to = state.phase.higher()
+        if to is None or to.rank > policy.ceiling.rank:
+            return None
+        return self._gates.assess(connection, policy, state, to=to, now=self._now())
+
+    def _document(self, connection: Connection, policy: RolloutPolicy, state: RolloutState) -> dict[str, Any]:
+        killed = read_plane(connection).kill_switch
+        case = state.investigation
+        return {
+            "name": state.name,
+            "actions": list(policy.actions),
+            "when": policy.when,
+            "risk": policy.risk,
+            "phase": state.phase,
+            "exposure": state.exposure,
+            "exposure_steps": list(policy.exposure),
+            "ceiling": policy.ceiling,
+            "combine": policy.combine,
+            "approval": policy.approval,
+            "revision": state.revision,
+            "epoch": state.epoch,
+            "epoch_started_at": rfc3339(to_us(state.epoch_started_at)),
+            "version": state.version,
+            "candidate": state.candidate,
+            "previous": state.previous,
+            "held": state.held,
+            "hold_reason": state.hold_reason,
+            "kill_switch": killed,
+            "investigation": None
+            if case is None
+            else {
+                "id": case.id,
+                "opened_at": rfc3339(to_us(case.opened_at)),
+                "version": case.version,
+                "cause": case.cause,
+                "fix": case.fix,
+                "closed_at": None if case.closed_at is None else rfc3339(to_us(case.closed_at)),
+            },
+            "status": describe(state, policy, self._next_gate(connection, policy, state), kill_switch=killed),
+        }

@@ -1,0 +1,136 @@
+"""What became of a decision, and who may know?"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from app.domain.advisory import Advisory, Outcome, Probabilities
+from app.domain.clock import to_us
+from app.domain.decision import Decision
+from app.domain.role import Principal, Role
+from app.domain.situation import parse_situation
+from app.errors import NotFound
+from app.services.documents import attributions, remembered_decision, situation_document
+from app.services.notices import Notices
+from app.services.observe import reasoning_entry
+from app.services.ports import Model
+from app.store.database import Database
+from app.store.decisions import Filters, find, page, verdicts_of
+from app.store.ledger import Ledger
+
+MAX_WAIT_S = 60.0
+# Another instance's verdict is seen by looking again, one's own at once.
+_LOOK_AGAIN_S = 0.5
+
+
+class Stories:
+    def __init__(
+        self,
+        database: Database,
+        ledger: Ledger,
+        model: Model,
+        notices: Notices,
+        *,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._ledger = ledger
+        self._model = model
+        self._notices = notices
+        self._now = now
+
+    async def of(self, decision_id: str, principal: Principal, *, wait_s: float = 0.0) -> dict[str, Any]:
+        """The whole story of one decision; waits up to `wait_s` while a binding review is open.
+
+        Raises `NotFound`, also where the decision is another caller's.
+        """
+        until = time.monotonic() + min(wait_s, MAX_WAIT_S)
+        with self._notices.waiting_for(decision_id) as decided:
+            while True:
+                story = await asyncio.to_thread(self._read, decision_id, principal)
+                left = until - time.monotonic()
+                if story["final"] or left <= 0:
+                    break
+                decided.clear()
+                await _first(decided, min(left, _LOOK_AGAIN_S))
+        await self._explain(story)
+        return story
+
+    def page(
+        self, filters: Filters, principal: Principal, *, cursor: str | None, limit: int
+    ) -> dict[str, Any]:
+        """Newest first; a caller sees their own key's decisions only."""
+        if not _may_see_all(principal):
+            filters = replace(filters, key_id=principal.key_id)
+        with self._database.read() as connection:
+            rows = page(connection, filters, cursor=cursor, limit=limit)
+        decisions = [self._document(row, principal) for row in rows]
+        return {"decisions": decisions, "next_cursor": rows[-1]["id"] if len(rows) == limit else None}
+
+    def _read(self, decision_id: str, principal: Principal) -> dict[str, Any]:
+        with self._database.read() as connection:
+            row = find(connection, decision_id)
+            if row is None or not (_may_see_all(principal) or row["key_id"] == principal.key_id):
+                raise NotFound("decision", decision_id)
+            story = self._document(row, principal)
+            story["verdicts"] = verdicts_of(connection, decision_id)
+            return story
+
+    def _document(self, row: RowMapping, principal: Principal) -> dict[str, Any]:
+        document = remembered_decision(row, now_us=to_us(self._now()))
+        document["situation"] = situation_document(row)
+        document["agreement"] = row["agrees"]
+        document["request_id"] = row["request_id"]
+        if row["review_mode"] == "blind" and row["review_status"] == "open" and _judges_only(principal):
+            document["advisory"] = None  # the verdict comes before the model's opinion
+        return document
+
+    async def _explain(self, story: dict[str, Any]) -> None:
+        """Reasons that nobody had asked for yet are computed when somebody does, and kept."""
+        advisory = story["advisory"]
+        if advisory is None or advisory["reasoning"] is not None or advisory["probabilities"] is None:
+            return
+        if advisory["version"] != self._model.version_id or story["situation"] is None:
+            return
+        legacy = story["legacy"]
+        reasoning = await self._model.explain(
+            parse_situation(story["situation"]),
+            _advisory(advisory),
+            legacy=Decision(legacy["decision"]) if legacy else None,
+        )
+        advisory.update(
+            reasoning=reasoning.text, attributions=attributions(reasoning), generated=reasoning.generated
+        )
+        await self._ledger.append(reasoning_entry(story["id"], reasoning, now_us=to_us(self._now())))
+
+
+def _advisory(document: dict[str, Any]) -> Advisory:
+    return Advisory(
+        version=document["version"],
+        outcome=Outcome(document["outcome"]),
+        latency_ms=document["latency_ms"],
+        decision=Decision(document["decision"]),
+        probabilities=Probabilities(**document["probabilities"]),
+        confidence=document["confidence"],
+        coverage=document["coverage"],
+    )
+
+
+def _may_see_all(principal: Principal) -> bool:
+    return principal.may(Role.REVIEWER, Role.OPERATOR, Role.APPROVER, Role.AUDITOR)
+
+
+def _judges_only(principal: Principal) -> bool:
+    return principal.may(Role.REVIEWER) and not principal.may(Role.OPERATOR, Role.AUDITOR)
+
+
+async def _first(event: asyncio.Event, timeout_s: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), timeout_s)
+    except TimeoutError:
+        return

@@ -1,0 +1,158 @@
+"""What happened to one decision, and which decisions match a question?"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, Select, func, select
+
+from app.domain.clock import rfc3339
+from app.store import tables as t
+
+MAX_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What `GET /v1/decisions` may ask for; None means any. Times in microseconds."""
+
+    rollout: str | None = None
+    phase: str | None = None
+    decision: str | None = None
+    agreement: bool | None = None
+    actor_id: str | None = None
+    key_id: str | None = None
+    since_us: int | None = None
+    until_us: int | None = None
+
+
+def find(connection: Connection, decision_id: str) -> RowMapping | None:
+    """One decision with its situation, advisory, reasoning and review, as one row."""
+    return connection.execute(_wide().where(t.decisions.c.id == decision_id)).mappings().one_or_none()
+
+
+def page(connection: Connection, filters: Filters, *, cursor: str | None, limit: int) -> list[RowMapping]:
+    """Newest first; `cursor` is the id after which to go on."""
+    query = _wide().order_by(t.decisions.c.id.desc()).limit(min(limit, MAX_PAGE))
+    if cursor is not None:
+        query = query.where(t.decisions.c.id < cursor)
+    for column, value in (
+        (t.decisions.c.rollout, filters.rollout),
+        (t.decisions.c.phase, filters.phase),
+        (t.decisions.c.decision, filters.decision),
+        (t.decisions.c.key_id, filters.key_id),
+        (t.advisories.c.agrees, filters.agreement),
+        (t.situations.c.actor_id, filters.actor_id),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    if filters.since_us is not None:
+        query = query.where(t.decisions.c.created_us >= filters.since_us)
+    if filters.until_us is not None:
+        query = query.where(t.decisions.c.created_us < filters.until_us)
+    return list(connection.execute(query).mappings())
+
+
+def verdicts_of(connection: Connection, decision_id: str) -> list[dict[str, Any]]:
+    """Oldest first, undone and superseded ones included."""
+    query = select(t.verdicts).where(t.verdicts.c.decision_id == decision_id).order_by(t.verdicts.c.id)
+    return [verdict_wire(row) for row in connection.execute(query).mappings()]
+
+
+def verdict_wire(row: RowMapping) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "at": rfc3339(row["created_us"]),
+        "judge": row["judge"],
+        "source": row["source"],
+        "decision": row["decision"],
+        "category": row["category"],
+        "notes": row["notes"],
+        "llm_decision": row["llm_decision"],
+        "match": row["matches"],
+        "supersedes": row["supersedes"],
+    }
+
+
+def recount_pairs(connection: Connection, rollout: str, epoch: int) -> dict[str, int]:
+    """The epoch's "legacy>model" table counted from the ledger itself, exposed decisions only."""
+    query = (
+        select(t.decisions.c.legacy_decision, t.advisories.c.decision, func.count())
+        .join_from(t.decisions, t.advisories, t.decisions.c.id == t.advisories.c.decision_id)
+        .where(
+            t.decisions.c.rollout == rollout,
+            t.decisions.c.epoch == epoch,
+            t.decisions.c.exposed,
+            t.advisories.c.outcome == "ok",
+            t.decisions.c.legacy_error.is_(None),
+        )
+        .group_by(t.decisions.c.legacy_decision, t.advisories.c.decision)
+    )
+    return {f"{legacy}>{model}": n for legacy, model, n in connection.execute(query)}
+
+
+def advisory_wire(row: Mapping[Any, Any]) -> dict[str, Any] | None:
+    """The advisory of a wide row."""
+    if row["a_outcome"] is None:
+        return None
+    reasoning = json.loads(row["reasoning"]) if row["reasoning"] else {}
+    has_probabilities = row["p_allow"] is not None
+    return {
+        "version": row["a_version"],
+        "outcome": row["a_outcome"],
+        "decision": row["a_decision"],
+        "probabilities": {
+            "allow": row["p_allow"],
+            "require_attestation": row["p_require_attestation"],
+            "deny": row["p_deny"],
+        }
+        if has_probabilities
+        else None,
+        "confidence": row["confidence"],
+        "coverage": row["coverage"],
+        "reasoning": reasoning.get("text"),
+        "generated": reasoning.get("generated"),
+        "attributions": reasoning.get("attributions"),
+        "latency_ms": row["a_latency_ms"],
+        "prompt_tokens": row["prompt_tokens"],
+        "cached": row["cached"],
+    }
+
+
+def _wide() -> Select[Any]:
+    d, a, s, r = t.decisions, t.advisories, t.situations, t.reviews
+    joined = (
+        d.join(s, s.c.decision_id == d.c.id, isouter=True)
+        .join(a, a.c.decision_id == d.c.id, isouter=True)
+        .join(t.reasonings, t.reasonings.c.decision_id == d.c.id, isouter=True)
+        .join(r, r.c.decision_id == d.c.id, isouter=True)
+    )
+    return select(
+        d,
+        s.c.body.label("situation"),
+        s.c.actor_id,
+        a.c.version.label("a_version"),
+        a.c.outcome.label("a_outcome"),
+        a.c.decision.label("a_decision"),
+        a.c.p_allow,
+        a.c.p_require_attestation,
+        a.c.p_deny,
+        a.c.confidence,
+        a.c.coverage,
+        a.c.latency_ms.label("a_latency_ms"),
+        a.c.prompt_tokens,
+        a.c.cached,
+        a.c.agrees,
+        t.reasonings.c.body.label("reasoning"),
+        r.c.id.label("review_id"),
+        r.c.status.label("review_status"),
+        r.c.kind.label("review_kind"),
+        r.c.mode.label("review_mode"),
+        r.c.verdict.label("review_verdict"),
+        r.c.due_us.label("review_due_us"),
+        r.c.judged_us.label("review_judged_us"),
+        r.c.claimed_by.label("review_claimed_by"),
+        r.c.claim_expires_us.label("review_claim_expires_us"),
+        r.c.inclusion_probability.label("review_inclusion_probability"),
+    ).select_from(joined)

@@ -1,0 +1,137 @@
+"""Decisions over HTTP: ask, ask many, look back, report."""
+
+import asyncio
+import time
+from typing import Annotated, Any
+
+import msgspec
+from litestar import MediaType, Request, Response, get, post
+from litestar.params import Dependency, Parameter
+
+from app.domain.decision import Decision
+from app.domain.phase import Phase
+from app.domain.role import Role
+from app.domain.situation import MAX_SITUATION_BYTES, parse_situation
+from app.errors import InvalidInput, InvalidSituation, PhasegateError
+from app.observability import REQUEST_ID
+from app.services.container import Services
+from app.services.records import Question, Token
+from app.services.review import parse_verdict
+from app.store.decisions import MAX_PAGE, Filters
+from app.web.authentication import principal_of, requires
+from app.web.bodies import MAX_BATCH, MAX_BATCH_BYTES, decode, read_body, sha256
+from app.web.parse import instant_us
+from app.web.problems import problem_of
+
+Plane = Annotated[Services, Dependency(skip_validation=True)]
+
+_encode = msgspec.json.Encoder().encode
+
+
+@post("/v1/decisions", status_code=200, guards=[requires(Role.CALLER)])
+async def decide(request: Request[Any, Any, Any], services: Plane) -> Response[bytes]:
+    """Answer one situation. The answer is recorded before it is sent."""
+    started = time.monotonic()
+    body = await read_body(request)
+    question = _question(request, decode(body), started)
+    token = request.headers.get("idempotency-key")
+    if token is None:
+        document = await services.decider.decide(question)
+    else:
+
+        async def ask(known: Token) -> dict[str, Any]:
+            return await services.decider.decide(
+                Question(
+                    question.situation,
+                    question.principal,
+                    question.request_id,
+                    question.started,
+                    question.now_us,
+                    known,
+                )
+            )
+
+        document = await services.replays.once(question.principal.key_id, token, sha256(body), ask)
+    return Response(_encode(document), media_type=MediaType.JSON)
+
+
+@post("/v1/decisions:batch", status_code=200, guards=[requires(Role.CALLER)])
+async def decide_many(request: Request[Any, Any, Any], services: Plane) -> Response[bytes]:
+    """Answer up to 1,000 situations in order; a bad one is a problem in its place."""
+    started = time.monotonic()
+    body = decode(await read_body(request, at_most=MAX_BATCH_BYTES))
+    situations = body.get("situations") if isinstance(body, dict) else None
+    if not isinstance(situations, list):
+        raise InvalidInput([("situations", "must be a list of situations")])
+    if len(situations) > MAX_BATCH:
+        raise InvalidInput([("situations", f"must hold at most {MAX_BATCH}, not {len(situations)}")])
+
+    async def one(raw: object) -> dict[str, Any]:
+        try:
+            if len(_encode(raw)) > MAX_SITUATION_BYTES:
+                raise InvalidSituation([("", f"is larger than {MAX_SITUATION_BYTES} bytes")])
+            return await services.decider.decide(_question(request, raw, started))
+        except PhasegateError as error:
+            return problem_of(error)
+
+    decisions = await asyncio.gather(*(one(raw) for raw in situations))
+    return Response(_encode({"decisions": decisions}), media_type=MediaType.JSON)
+
+
+@get("/v1/decisions/{decision_id:str}", guards=[requires(*Role)])
+async def story(
+    request: Request[Any, Any, Any], services: Plane, decision_id: str, wait_s: float = 0.0
+) -> dict[str, Any]:
+    """One decision's whole story. `wait_s` waits for a binding verdict, up to 60 seconds."""
+    return await services.stories.of(decision_id, principal_of(request), wait_s=wait_s)
+
+
+@get("/v1/decisions", guards=[requires(*Role)], sync_to_thread=True)
+def page(
+    request: Request[Any, Any, Any],
+    services: Plane,
+    *,
+    rollout: str | None = None,
+    phase: Phase | None = None,
+    decision: Decision | None = None,
+    agreement: bool | None = None,
+    actor_id: Annotated[str | None, Parameter(query="actor")] = None,
+    since: str | None = None,
+    until: str | None = None,
+    cursor: str | None = None,
+    limit: Annotated[int, Parameter(ge=1, le=MAX_PAGE)] = 50,
+) -> dict[str, Any]:
+    """Newest first, by cursor; a caller sees their own."""
+    filters = Filters(
+        rollout=rollout,
+        phase=phase,
+        decision=decision,
+        agreement=agreement,
+        actor_id=actor_id,
+        since_us=instant_us("since", since),
+        until_us=instant_us("until", until),
+    )
+    return services.stories.page(filters, principal_of(request), cursor=cursor, limit=limit)
+
+
+@post(
+    "/v1/decisions/{decision_id:str}/report",
+    status_code=200,
+    guards=[requires(Role.CALLER, Role.REVIEWER, Role.OPERATOR)],
+)
+async def report(request: Request[Any, Any, Any], services: Plane, decision_id: str) -> dict[str, Any]:
+    """An incident: what the decision should have been."""
+    verdict = parse_verdict(decode(await read_body(request)))
+    return await services.reviews.report(decision_id, verdict, principal_of(request))
+
+
+@post("/advisory", status_code=200, guards=[requires(Role.CALLER, Role.REVIEWER, Role.OPERATOR)])
+async def advisory(request: Request[Any, Any, Any], services: Plane) -> dict[str, Any]:
+    """The model's opinion alone, with its reasoning; binds nobody and is not recorded."""
+    return await services.opinions.of(parse_situation(decode(await read_body(request))))
+
+
+def _question(request: Request[Any, Any, Any], raw: object, started: float) -> Question:
+    return Question(
+        parse_situation(raw), principal_of(request), REQUEST_ID.get(), started, time.time_ns() // 1_000
+    )

@@ -1,0 +1,69 @@
+"""Is the server alive, ready, and well? No key needed."""
+
+from typing import Annotated, Any
+
+from litestar import MediaType, Response, get
+from litestar.params import Dependency
+
+from app.engines.model.link import ModelState
+from app.observability import exposition
+from app.services.container import Services
+from app.store.ledger import LedgerState
+
+Plane = Annotated[Services, Dependency(skip_validation=True)]
+
+
+@get("/health", sync_to_thread=False)
+def health(services: Plane) -> dict[str, Any]:
+    """`healthy`, or `degraded` where the legacy engine stands in; says which part is not well."""
+    model, plane = services.model.status, services.plane
+    parts = {
+        "model": model.state is ModelState.READY and not model.circuit_open,
+        "ledger": services.ledger.state is LedgerState.OK,
+        "plane": not plane.state(circuit_open=False).is_stale,
+    }
+    return {
+        "status": "healthy" if all(parts.values()) else "degraded",
+        "degraded": sorted(part for part, well in parts.items() if not well),
+        "model": {
+            "state": model.state,
+            "version": model.version,
+            "name": model.model,
+            "restarts": model.restarts,
+            "queue": model.queue_depth,
+            "circuit_open": model.circuit_open,
+            "load_s": model.load_s,
+            "offloaded_layers": model.offloaded_layers,
+            "error": model.error,
+        },
+        "ledger": services.ledger.state,
+        "kill_switch": plane.view.kill_switch,
+        "snapshot_age_s": round(plane.snapshot_age_s, 3),
+        "guard_pass_age_s": round(min(plane.guard_age_s, 1e9), 3),
+        "drills": services.drills,
+        "fault": model.fault,
+    }
+
+
+@get("/health/live", sync_to_thread=False)
+def live() -> dict[str, str]:
+    return {"status": "alive"}
+
+
+@get("/health/ready", sync_to_thread=False)
+def ready(services: Plane) -> Response[dict[str, str]]:
+    """200 once the model has loaded for the first time; later trouble is the legacy engine's to bear."""
+    if services.model.status.loaded_once:
+        return Response({"status": "ready"})
+    return Response({"status": "loading"}, status_code=503)
+
+
+@get("/metrics", media_type=MediaType.TEXT, sync_to_thread=True)
+def metrics() -> Response[bytes]:
+    return Response(exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@get("/", media_type=MediaType.JSON, sync_to_thread=False)
+def index() -> dict[str, Any]:
+    """Where to go from here; the console will live at this address."""
+    return {"phasegate": "rollout control plane", "schema": "/schema/openapi.json", "health": "/health"}

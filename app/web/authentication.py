@@ -1,0 +1,75 @@
+"""Whose request is this, and may they make it?"""
+
+import time
+from typing import Any, ClassVar
+
+from litestar.connection import ASGIConnection
+from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
+from litestar.handlers import BaseRouteHandler
+from litestar.types import ASGIApp, Guard, Message, Receive, Scope, Send
+
+from app.domain.role import Principal, Role
+from app.observability import REQUEST_SECONDS, REQUESTS, begin_request
+from app.services.plane import Plane
+
+_BEARER = b"bearer "
+
+
+class Gatekeeper:
+    """ASGI middleware: a request id for everything, the key's holder in the scope, and counts."""
+
+    scopes: ClassVar = {"http"}
+
+    def __init__(self, app: ASGIApp, plane: Plane) -> None:
+        self.app = app
+        self._plane = plane
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        presented, wanted_id = None, None
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                presented = value
+            elif name == b"x-request-id":
+                wanted_id = value.decode("latin-1")
+        request_id = begin_request(wanted_id).encode("latin-1")
+        scope["auth"] = self._principal(presented)
+        status = 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        finally:
+            route = scope.get("path_template") or "unmatched"
+            REQUESTS.labels(str(scope.get("method")), route, str(status)).inc()
+            REQUEST_SECONDS.labels(route).observe(time.perf_counter() - started)
+
+    def _principal(self, presented: bytes | None) -> Principal | None:
+        if presented is None or presented[: len(_BEARER)].lower() != _BEARER:
+            return None
+        return self._plane.principal(presented[len(_BEARER) :].decode("latin-1").strip())
+
+
+def requires(*roles: Role) -> Guard:
+    """A route's guard: 401 without a valid key, 403 where the key holds none of the roles."""
+
+    def check(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        principal = connection.scope.get("auth")
+        if principal is None:
+            raise NotAuthorizedException("send a valid key: Authorization: Bearer pg_…")
+        if not principal.may(*roles):
+            raise PermissionDeniedException(f"this takes the role {' or '.join(roles)}")
+
+    return check
+
+
+def principal_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
+    principal = connection.scope["auth"]
+    assert isinstance(principal, Principal), "the route has a guard"
+    return principal
