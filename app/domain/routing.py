@@ -117,7 +117,11 @@ def _settle(policy: RolloutPolicy, plan: Route, legacy: LegacyAnswer, advisory: 
     if advisory is None:
         return _by_legacy(policy, legacy, FallbackReason.UNAVAILABLE)
     if advisory.outcome is not Outcome.OK or advisory.decision is None:
-        reason = FallbackReason(advisory.outcome) if advisory.outcome is not Outcome.OK else FallbackReason.MALFORMED
+        reason = (
+            FallbackReason(advisory.outcome)
+            if advisory.outcome is not Outcome.OK
+            else FallbackReason.MALFORMED
+        )
         return _by_legacy(policy, legacy, reason)
     return _combined(policy.combine, legacy.decision, advisory.decision)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,11 +23,18 @@ _TRUST_NAMES = {
 _TRUST_FIELDS = ("competence", "reliability", "integrity")
 _OLD_NAMES, _NEW_NAMES = tuple(_TRUST_NAMES)[:3], tuple(_TRUST_NAMES)[3:]
 _TEXT_FIELDS = ("resource", "team_context", "timestamp")
-_KNOWN = frozenset(
-    ("action_type", "actor_role", "actor_id", "t3_tensor", "recent_history", "identity_metrics", "details")
-    + _TEXT_FIELDS
+_OTHER_FIELDS = (
+    "action_type",
+    "actor_role",
+    "actor_id",
+    "t3_tensor",
+    "recent_history",
+    "identity_metrics",
+    "details",
 )
+_KNOWN = frozenset({*_OTHER_FIELDS, *_TEXT_FIELDS})
 _NAME_LENGTH = 256
+_MAX_LEVELS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +47,8 @@ class Trust:
 
     @property
     def mean(self) -> float:
-        return (self.competence + self.reliability + self.integrity) / 3
+        # Rounded so that three times 0.7 is 0.7 and not just below it.
+        return round((self.competence + self.reliability + self.integrity) / 3, 9)
 
     @property
     def lowest(self) -> float:
@@ -71,19 +80,29 @@ def parse_situation(raw: object) -> Situation:
     """
     if not isinstance(raw, dict):
         raise InvalidSituation([("", "a situation is a JSON object")])
-    errors: list[tuple[str, str]] = []
+    errors = [(field, "is nested too deeply") for field, value in raw.items() if not _is_shallow(value)]
     action_type = _name(raw, "action_type", errors)
     actor_role = _name(raw, "actor_role", errors)
     actor_id = _name(raw, "actor_id", errors)
     trust = _trust(raw.get("t3_tensor"), errors)
-    texts = [_text(raw.get(field), field, errors) for field in _TEXT_FIELDS]
+    resource, team_context, timestamp = (_text(raw.get(field), field, errors) for field in _TEXT_FIELDS)
     history = _history(raw.get("recent_history"), errors)
     metrics = _metrics(raw.get("identity_metrics"), errors)
     if errors:
         raise InvalidSituation(errors)
     extra = {key: value for key, value in raw.items() if key not in _KNOWN and value is not None}
     return Situation(
-        action_type, actor_role, actor_id, trust, *texts, history, metrics, raw.get("details"), extra or None
+        action_type=action_type,
+        actor_role=actor_role,
+        actor_id=actor_id,
+        trust=trust,
+        resource=resource,
+        team_context=team_context,
+        timestamp=timestamp,
+        recent_history=history,
+        identity_metrics=metrics,
+        details=raw.get("details"),
+        extra=extra or None,
     )
 
 
@@ -126,6 +145,14 @@ def facts(situation: Situation) -> dict[str, Any]:
     return document
 
 
+def _is_shallow(value: object, levels: int = _MAX_LEVELS) -> bool:
+    """Whether a value's nesting is bounded: every reader of it recurses."""
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_shallow(item, levels - 1) for item in inner)
+
+
 def _name(raw: dict[str, Any], field: str, errors: list[tuple[str, str]]) -> str:
     value = raw.get(field)
     if value is None:
@@ -134,6 +161,8 @@ def _name(raw: dict[str, Any], field: str, errors: list[tuple[str, str]]) -> str
         errors.append((field, "must be a non-empty text"))
     elif len(value) > _NAME_LENGTH:
         errors.append((field, f"must be at most {_NAME_LENGTH} characters"))
+    elif not value.isprintable() and any(unicodedata.category(character) == "Cc" for character in value):
+        errors.append((field, "must not hold control characters"))
     else:
         return value
     return ""
@@ -150,13 +179,17 @@ def _trust(value: object, errors: list[tuple[str, str]]) -> Trust:
     nothing = Trust(0.0, 0.0, 0.0)
     if not isinstance(value, dict):
         problem = "is required" if value is None else "must be an object"
-        errors.append(("t3_tensor", f"{problem}: {', '.join(_OLD_NAMES)} or {', '.join(_NEW_NAMES)}, each 0..1"))
+        errors.append(
+            ("t3_tensor", f"{problem}: {', '.join(_OLD_NAMES)} or {', '.join(_NEW_NAMES)}, each 0..1")
+        )
         return nothing
     unknown = [key for key in value if key not in _TRUST_NAMES]
     errors.extend((f"t3_tensor.{key}", "is not a part of the trust tensor") for key in unknown)
     newer = any(name in value for name in _NEW_NAMES)
     if newer and any(name in value for name in _OLD_NAMES):
-        errors.append(("t3_tensor", f"mixes two namings: use {', '.join(_OLD_NAMES)} or {', '.join(_NEW_NAMES)}"))
+        errors.append(
+            ("t3_tensor", f"mixes two namings: use {', '.join(_OLD_NAMES)} or {', '.join(_NEW_NAMES)}")
+        )
         return nothing
     names = _NEW_NAMES if newer else _OLD_NAMES
     parts = [_share(value.get(name), f"t3_tensor.{name}", errors) for name in names]

@@ -1,11 +1,9 @@
 """Can this machine serve, and if not, what mends it?"""
 
 import importlib.util
-import math
 import platform
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from importlib.metadata import version as installed_version
@@ -13,16 +11,11 @@ from pathlib import Path
 
 import msgspec
 
-from app.domain.advisory import Outcome
-from app.domain.phase import Phase
-from app.domain.situation import Situation, Trust
 from app.engines.legacy.build import build_legacy_engine, legacy_source
-from app.engines.model.supervisor import ModelSupervisor
 from app.engines.model.version import ModelVersion, choose_version, load_versions
 from app.engines.model.weights import find_weights
-from app.engines.model.wire import Priority
-from app.errors import PhasegateError, PolicyError, StoreUnavailable
-from app.policy.rollouts import RolloutBook, load_rollouts
+from app.errors import PhasegateError, StoreUnavailable
+from app.policy.rollouts import load_rollouts
 from app.settings import Settings
 from app.store.database import Database
 
@@ -30,12 +23,7 @@ _PYTHON = (3, 11)
 _GIB = 2**30
 _DISK_RECOMMENDED = 5 * _GIB
 _DISK_NEEDED = _GIB // 2  # a converted model and a few days of logs
-_LOAD_LIMIT_S = 900.0
-_LATENCY_LIMIT_S = {"CPU": 15.0, "GPU": 5.0}
-_MEASURE_S = 5.0
-_MEASURE_AT_MOST = 20
 _GPU_DRIVERS = ("/proc/driver/nvidia/version", "/dev/kfd")
-_SAMPLE = Situation("read", "member", "preflight", Trust(0.8, 0.8, 0.8), resource="docs/public/readme.md")
 
 
 class CheckOutcome(StrEnum):
@@ -60,10 +48,10 @@ def quick_checks(settings: Settings) -> Iterator[Check]:
     """What can be known without loading the model, each as soon as it is known."""
     yield _python()
     yield _disk(settings)
-    yield _guarded(
+    yield guarded(
         "policies", lambda: _policies(settings), "mend the file; `phasegate policies check` reads it again"
     )
-    yield _guarded(
+    yield guarded(
         "database", lambda: _database(settings), "start the database or mend PHASEGATE_DATABASE_URL"
     )
     if not settings.model:
@@ -72,114 +60,12 @@ def quick_checks(settings: Settings) -> Iterator[Check]:
         )
         return
     yield _llama_cpp()
-    yield _guarded(
+    yield guarded(
         "model_file", lambda: _model_file(settings), "restore the file or mend PHASEGATE_MODEL_PATH"
     )
-    version = _version(settings)
+    version = chosen_version(settings)
     if version is not None and version.decoding.n_gpu_layers != 0:
         yield _gpu_driver()
-
-
-async def model_checks(settings: Settings) -> list[Check]:
-    """Load the model in a worker of its own, ask it, and compare its speed with the deadlines."""
-    version = _version(settings)
-    if version is None or not settings.model:
-        why = "no version can be chosen" if settings.model else "the model is switched off by PHASEGATE_MODEL"
-        return [
-            Check(name, CheckOutcome.SKIPPED, None, None, why)
-            for name in ("load", "inference", "latency", "deadlines")
-        ]
-    model = ModelSupervisor(
-        version,
-        cache_dir=settings.cache_dir,
-        policies_dir=settings.policies_dir,
-        model_path=settings.model_path,
-    )
-    await model.start()
-    try:
-        return await _loaded_checks(model, settings)
-    finally:
-        await model.stop()
-
-
-async def _loaded_checks(model: ModelSupervisor, settings: Settings) -> list[Check]:
-    if not await model.wait_ready(_LOAD_LIMIT_S):
-        failed = Check(
-            "load",
-            CheckOutcome.FAIL,
-            None,
-            None,
-            f"the model does not load: {model.status.error}",
-            "check the path, the permissions and the memory, or set PHASEGATE_MODEL=off",
-        )
-        later = [
-            Check(name, CheckOutcome.SKIPPED, None, None, "the model does not load")
-            for name in ("inference", "latency", "deadlines")
-        ]
-        return [failed, *later]
-    status = model.status
-    place = "GPU" if status.offloaded_layers else "CPU"
-    loaded = Check(
-        "load", CheckOutcome.PASS, status.load_s, None, f"{status.model} loads in {status.load_s or 0:.1f} s"
-    )
-    outcomes, latencies_s = await _measure(model)
-    return [
-        loaded,
-        _inference(outcomes),
-        _latency(latencies_s, place),
-        _guarded("deadlines", lambda: _deadlines(latencies_s, load_rollouts(_rollouts_file(settings))), None),
-    ]
-
-
-async def _measure(model: ModelSupervisor) -> tuple[list[Outcome], list[float]]:
-    """Ask until enough is known; the first answer counts too, because a caller may be the first."""
-    outcomes: list[Outcome] = []
-    latencies_s: list[float] = []
-    until = time.monotonic() + _MEASURE_S
-    while not outcomes or (time.monotonic() < until and len(outcomes) < _MEASURE_AT_MOST):
-        started = time.monotonic()
-        advisory = await model.advise(_SAMPLE, priority=Priority.BINDING, deadline_s=60.0)
-        latencies_s.append(time.monotonic() - started)
-        outcomes.append(advisory.outcome)
-    return outcomes, latencies_s
-
-
-def _inference(outcomes: list[Outcome]) -> Check:
-    # An unsure model has answered: how sure it must be is its version's business.
-    wrong = [outcome for outcome in outcomes if outcome not in (Outcome.OK, Outcome.UNSURE)]
-    if wrong:
-        sentence = f"{len(wrong)} of {len(outcomes)} questions failed: {wrong[0]}"
-        return Check(
-            "inference", CheckOutcome.FAIL, len(wrong), 0, sentence, "check the model's prompt and file"
-        )
-    return Check(
-        "inference", CheckOutcome.PASS, len(outcomes), None, f"{len(outcomes)} questions, all answered"
-    )
-
-
-def _latency(latencies_s: list[float], place: str) -> Check:
-    slowest, limit = max(latencies_s), _LATENCY_LIMIT_S[place]
-    sentence = f"the slowest answer took {slowest:.2f} s on the {place}; the limit is {limit:g} s"
-    if slowest < limit:
-        return Check("latency", CheckOutcome.PASS, slowest, limit, sentence)
-    return Check(
-        "latency", CheckOutcome.FAIL, slowest, limit, sentence, "use a GPU, a smaller context or model"
-    )
-
-
-def _deadlines(latencies_s: list[float], book: RolloutBook) -> Check:
-    p95_s = sorted(latencies_s)[math.ceil(0.95 * len(latencies_s)) - 1]
-    answering = [policy for policy in book.policies if policy.ceiling is Phase.ENFORCED]
-    if not answering:
-        return Check("deadlines", CheckOutcome.SKIPPED, p95_s, None, "no rollout may ever be enforced")
-    tightest = min(answering, key=lambda policy: policy.deadline_ms)
-    limit_s = tightest.deadline_ms / 1_000
-    sentence = f"p95 of {len(latencies_s)} answers is {p95_s:.2f} s; the tightest deadline is {limit_s:g} s ({tightest.name})"
-    if p95_s < limit_s:
-        return Check("deadlines", CheckOutcome.PASS, p95_s, limit_s, sentence)
-    return Check(
-        "deadlines", CheckOutcome.FAIL, p95_s, limit_s, sentence, "raise deadline_ms or use a faster model"
-    )
 
 
 def _python() -> Check:
@@ -241,7 +127,7 @@ def _disk(settings: Settings) -> Check:
 
 
 def _policies(settings: Settings) -> Check:
-    book = load_rollouts(_rollouts_file(settings))
+    book = load_rollouts(rollouts_file(settings))
     source = legacy_source(settings.legacy, policies_dir=settings.policies_dir)
     build_legacy_engine(settings.legacy, source=source)
     versions = load_versions(settings.policies_dir)
@@ -287,7 +173,7 @@ def _model_file(settings: Settings) -> Check:
     )
 
 
-def _rollouts_file(settings: Settings) -> Path:
+def rollouts_file(settings: Settings) -> Path:
     return settings.policies_dir / "rollouts.yaml"
 
 
@@ -297,7 +183,7 @@ def _chosen(settings: Settings) -> ModelVersion:
     )
 
 
-def _version(settings: Settings) -> ModelVersion | None:
+def chosen_version(settings: Settings) -> ModelVersion | None:
     """The version to load, or None where `_model_file` says why there is none."""
     try:
         return _chosen(settings)
@@ -305,7 +191,7 @@ def _version(settings: Settings) -> ModelVersion | None:
         return None
 
 
-def _guarded(name: str, look: Callable[[], Check], mend: str | None) -> Check:
+def guarded(name: str, look: Callable[[], Check], mend: str | None) -> Check:
     """What goes wrong in looking is the check's outcome."""
     try:
         return look()
@@ -314,5 +200,5 @@ def _guarded(name: str, look: Callable[[], Check], mend: str | None) -> Check:
         behind = "phasegate db migrate" in str(error)
         outcome = CheckOutcome.WARNING if behind else CheckOutcome.FAIL
         return Check(name, outcome, None, None, str(error), "phasegate db migrate" if behind else mend)
-    except (PhasegateError, PolicyError, OSError) as error:
+    except (PhasegateError, OSError) as error:
         return Check(name, CheckOutcome.FAIL, None, None, str(error), mend)

@@ -1,9 +1,10 @@
 """Which rows does the plane keep?
 
 Times are whole microseconds since the epoch, UTC, in columns named `*_us`. Documents are JSON text.
-`decisions`, `advisories`, `verdicts`, `transitions` and `chain` are append-only: triggers refuse UPDATE
-always and DELETE unless retention has opened its gate (`app.store.retention`). `situations` and
-`reasonings` refuse UPDATE too but may be erased: the chain holds their salted commitments.
+`decisions`, `advisories`, `verdicts`, `transitions`, `retentions` and `chain` are append-only: triggers
+refuse UPDATE and DELETE; only `decisions` and `advisories` may be deleted, and only while retention has
+opened its gate (`app.store.retention`). `situations` and `reasonings` refuse UPDATE too but may be
+erased: the chain holds their salted commitments.
 """
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text
@@ -185,7 +186,7 @@ transitions = Table(
 plane = Table(
     "plane",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Integer, primary_key=True, autoincrement=False),
     Column("kill_switch", Boolean, nullable=False),
     Column("kill_reason", Text),
     Column("revision", Integer, nullable=False),  # grows with every change that a snapshot must see
@@ -215,10 +216,7 @@ guardrail_streams = Table(
     Column("rollout", Text, primary_key=True),
     Column("guardrail", Text, primary_key=True),
     Column("epoch", Integer, nullable=False),
-    Column("limits_hash", Text, nullable=False),  # a changed limit restarts the stream
-    Column("state", Text, nullable=False),  # JSON of domain.sequential stream state(s)
-    Column("seen", Text, nullable=False),  # JSON: counter totals already folded in
-    Column("watermark", Text),  # id of the last decision whose label is settled
+    Column("state", Text, nullable=False),  # JSON of domain.stream.StreamState
     Column("updated_us", BigInteger, nullable=False),
     Column("assessment", Text, nullable=False),  # JSON: the last one, as shown
 )
@@ -255,8 +253,8 @@ idempotency = Table(
     metadata,
     Column("key_id", Text, primary_key=True),
     Column("token", Text, primary_key=True),
+    Column("decision_id", Text, primary_key=True),  # the latest counts
     Column("body_sha256", Text, nullable=False),
-    Column("decision_id", Text, nullable=False),
     Column("expires_us", BigInteger, nullable=False),
 )
 
@@ -289,5 +287,27 @@ chain = Table(
     Column("hash", Text, nullable=False),
 )
 
-APPEND_ONLY = (decisions, advisories, verdicts, transitions, chain)
+# Up to where retention has emptied an instance's chain: what is missing there was removed by rule.
+retentions = Table(
+    "retentions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("created_us", BigInteger, nullable=False),
+    Column("instance", Text, nullable=False),
+    Column("through_seq", BigInteger, nullable=False),
+    Column("removed", BigInteger, nullable=False),  # rows
+    Column("commitment", Text, nullable=False),
+)
+
+# One row, id 1: open only inside a transaction in which retention deletes.
+retention_gate = Table(
+    "retention_gate",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("is_open", Boolean, nullable=False),
+)
+
+APPEND_ONLY = (decisions, advisories, verdicts, transitions, retentions, chain)
 ERASABLE = (situations, reasonings)
+RETAINED = (decisions, advisories)  # append-only, but retention may delete them when they are old
+REPLACED = (guardrail_streams,)  # a newer row takes the place of an older one with the same key

@@ -1,0 +1,41 @@
+# `make serve` and `make test` are the two commands; `make help` lists the rest.
+
+PYTHON ?= python3
+BIN := .venv/bin
+SHELL := /bin/bash
+
+.DEFAULT_GOAL := help
+.PHONY: help serve demo test lint bench-path bench-model lock clean
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: .venv/.installed ## Install what is missing and serve on 127.0.0.1:8000
+	@exec $(BIN)/phasegate serve
+
+demo: .venv/.installed ## Tell the whole story on a server of its own, in under two minutes
+	@exec $(BIN)/phasegate demo
+
+test: .venv/.installed-for-tests ## Run lint, types, import rules and all tests
+	@scripts/test.sh
+
+bench-path: .venv/.installed-for-tests ## Decisions a second over a bare echo, and what observing costs
+	@$(BIN)/python tests/bench/path.py
+
+bench-model: .venv/.installed-for-tests ## Decisions a second over the plain recipe on the same model
+	@$(BIN)/python tests/bench/model.py
+
+lock: ## Write requirements*.lock from what .venv holds
+	@$(BIN)/python scripts/lock.py
+
+clean: ## Remove .venv and caches; data/ stays
+	@rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find app tests migrations -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.installed: requirements.lock pyproject.toml
+	@scripts/install.sh "$(PYTHON)"
+	@touch $@
+
+.venv/.installed-for-tests: requirements-test.lock .venv/.installed
+	@scripts/install.sh "$(PYTHON)" tests
+	@touch $@

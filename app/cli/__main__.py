@@ -1,0 +1,5 @@
+"""How does another program start a command of the same interpreter?"""
+
+from app.cli import main
+
+main()

@@ -1,0 +1,39 @@
+"""How does a model come to decide, fail, and lose its phase again, as a story one can watch?"""
+
+import asyncio
+
+import rich_click as click
+
+from app.cli import EXIT_ERROR
+from app.cli.demo.acts import play
+from app.cli.demo.server import running
+from app.cli.demo.story import Story, Trouble
+from app.cli.output import json_option
+from app.client import ClientError
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="Leave the server running at the end, until Ctrl-C.")
+@json_option
+def demo(*, keep: bool, as_json: bool) -> None:
+    """Take the model through shadow, advisory and enforced, break it, and watch it come back.
+
+    On a server of its own: free port, own data, drills allowed. The gates are the real ones, with
+    the small limits of policies/demo/rollouts.yaml. With --json the story is one object a line.
+    """
+    story = Story(as_json=as_json)
+    try:
+        asyncio.run(_show(story, keep=keep))
+    except (Trouble, ClientError) as trouble:
+        story.tell("trouble", f"The story ends here: {trouble}")
+        raise SystemExit(EXIT_ERROR) from None
+    except KeyboardInterrupt:
+        story.tell("stopped", "Stopped.")
+
+
+async def _show(story: Story, *, keep: bool) -> None:
+    async with running(story) as server:
+        await play(server, story)
+        if keep:
+            story.tell("kept", f"{server.url} stays up; its key is {server.admin_key}. Ctrl-C ends it.")
+            await server.process.wait()

@@ -1,0 +1,86 @@
+"""Who acts in the demo beside the model: callers who ask and a reviewer who judges."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from app.cli.demo.situations import careful_verdict, stream
+from app.client import AsyncClient, ClientError, Decision
+
+_CALLERS = 6
+_PAUSE_S = 0.5
+_REVIEW_PAUSE_S = 0.3
+_SEED = 20_260_101
+
+
+class Tally:
+    """What came of the questions and the verdicts so far."""
+
+    def __init__(self) -> None:
+        self.answered_by: Counter[str] = Counter()
+        self.decisions: Counter[str] = Counter()
+        self.fallbacks: Counter[str] = Counter()
+        self.example: str | None = None  # the last decision in which the model was stricter than the rules
+        self.lost = 0
+        self.verdicts: Counter[bool | None] = Counter()
+        self.judging: asyncio.Task[None] | None = None
+        self.asking = asyncio.Event()  # callers ask while it is set
+        self.asking.set()
+
+    def check(self) -> None:
+        """Raises what ended the reviewer's work; callers are never ended by anything."""
+        if self.judging is not None and self.judging.done():
+            self.judging.result()
+
+    def count(self, decision: Decision) -> None:
+        if decision.source != "server":
+            self.lost += 1
+            return
+        self.decisions[decision.decision] += 1
+        self.answered_by[str(decision.answered_by)] += 1
+        if reason := decision.raw.get("fallback_reason"):
+            self.fallbacks[reason] += 1
+        stricter = (decision.answered_by, decision.decision) == ("model", "require_attestation")
+        if stricter and decision.raw["legacy"]["decision"] == "allow":
+            self.example = decision.id
+
+    @property
+    def asked(self) -> int:
+        return self.answered_by.total() + self.lost
+
+
+@asynccontextmanager
+async def at_work(caller: AsyncClient, reviewer: AsyncClient) -> AsyncIterator[Tally]:
+    """Callers and the reviewer, for as long as the block runs."""
+    tally, situations = Tally(), stream(_SEED)
+    tally.judging = asyncio.create_task(_judge(reviewer, tally))
+    tasks = [tally.judging, *(asyncio.create_task(_ask(caller, situations, tally)) for _ in range(_CALLERS))]
+    try:
+        yield tally
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _ask(client: AsyncClient, situations: Iterator[dict[str, Any]], tally: Tally) -> None:
+    while await tally.asking.wait():
+        tally.count(await client.decide(next(situations)))
+        await asyncio.sleep(_PAUSE_S)
+
+
+async def _judge(client: AsyncClient, tally: Tally) -> None:
+    while True:
+        for review in await client.reviews(status="open", rollout="read"):
+            if review["situation"] is None:
+                continue
+            try:
+                feedback = await client.verdict(review["id"], decision=careful_verdict(review["situation"]))
+            except ClientError as error:
+                if error.status != 409:  # it closed by itself between the list and the verdict
+                    raise
+                continue
+            tally.verdicts[feedback["match"]] += 1
+        await asyncio.sleep(_REVIEW_PAUSE_S)

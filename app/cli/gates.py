@@ -1,0 +1,61 @@
+"""What does a promotion still need, and what would other limits have said?"""
+
+import rich_click as click
+
+from app.cli.groups import NounGroup
+from app.cli.output import emit_facts, emit_json, emit_table, json_option, say
+from app.cli.remote import server
+from app.client.wire import Document
+from app.domain.gate import try_gate
+
+_RATE = click.FloatRange(0, 1, min_open=True, max_open=True)
+_COLUMNS = ("name", "outcome", "value", "bound", "limit", "n", "needed", "eta", "sentence")
+
+
+@click.group(cls=NounGroup, named="show")
+def gates() -> None:
+    """Show what a promotion needs, or try limits out: `phasegate gates read --to advisory`."""
+
+
+@gates.command()
+@click.argument("name")
+@click.option(
+    "--to", type=click.Choice(["advisory", "enforced"]), help="Phase to enter; the next one up by default."
+)
+@json_option
+def show(*, name: str, to: str | None, as_json: bool) -> None:
+    """The gate of rollout NAME, condition by condition."""
+    with server(as_json=as_json) as client:
+        document = client.gate(name, to=to or _next_phase(client.rollout(name)))
+    if as_json:
+        emit_json(document)
+    else:
+        emit_gate(document)
+
+
+def emit_gate(gate: Document) -> None:
+    """The conditions as a table, and the sentence that sums them up."""
+    emit_table(_COLUMNS, [[each.get(column) for column in _COLUMNS] for each in gate["conditions"]])
+    say(f"{gate['rollout']} to {gate['to']}: {gate['outcome']}: {gate['sentence']}")
+
+
+def _next_phase(rollout: Document) -> str:
+    return "advisory" if rollout["phase"] == "shadow" else "enforced"
+
+
+@gates.command("try")
+@click.option("--limit", type=_RATE, required=True, help="Rate of bad observations to lie below.")
+@click.option("--alpha", type=_RATE, default=0.05, show_default=True, help="Chance of a false pass.")
+@click.option("--n", type=click.IntRange(min=0), required=True, help="Observations.")
+@click.option("--bad", type=click.IntRange(min=0), required=True, help="Bad ones among them.")
+@json_option
+def try_limits(*, limit: float, alpha: float, n: int, bad: int, as_json: bool) -> None:
+    """Say whether BAD of N observations prove a rate below the limit."""
+    if bad > n:
+        raise click.BadParameter(f"{bad} is more than the {n} observations", param_hint="'--bad'")
+    trial = try_gate(n, bad, limit=limit, alpha=alpha)
+    facts = {"outcome": trial.outcome, "log_m": trial.log_m, "upper": trial.upper}
+    if as_json:
+        emit_json(facts)
+    else:
+        emit_facts(facts.items())

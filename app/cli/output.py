@@ -1,0 +1,55 @@
+"""How does a command write its data to stdout and its words to stderr?"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import rich_click as click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Row = Sequence[object]
+
+json_option: Callable[[F], F] = click.option(
+    "--json", "as_json", is_flag=True, help="Print the data as JSON."
+)
+
+
+def say(text: str) -> None:
+    """A sentence for the person, on stderr."""
+    click.echo(text, err=True)
+
+
+def emit_json(document: object) -> None:
+    click.echo(json.dumps(document, ensure_ascii=False))
+
+
+def emit_table(columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """Aligned columns without lines around them, so that `awk` can read them too."""
+    cells = [[cell(value) for value in row] for row in rows]
+    widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(columns)]
+    for row in [list(columns), *cells]:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def emit_facts(facts: Iterable[tuple[str, object]]) -> None:
+    """One `name value` pair a line."""
+    pairs = [(name, cell(value)) for name, value in facts]
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        click.echo(f"{name.ljust(width)}  {value}".rstrip())
+
+
+def cell(value: object) -> str:
+    """A value as a person reads it in a table."""
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4g}"
+        case list() | tuple():
+            return ",".join(cell(each) for each in value)
+        case _:
+            return str(value)

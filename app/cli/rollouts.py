@@ -1,0 +1,92 @@
+"""Where does each rollout stand?"""
+
+import rich_click as click
+
+from app.cli.groups import NounGroup
+from app.cli.output import emit_facts, emit_json, emit_table, json_option, say
+from app.cli.remote import server
+
+
+@click.group(cls=NounGroup, alone="list", named="show")
+def rollouts() -> None:
+    """List rollouts, or show one: `phasegate rollouts read`."""
+
+
+@rollouts.command("list")
+@json_option
+def list_rollouts(*, as_json: bool) -> None:
+    """All rollouts with their phases; `show` says more of one."""
+    with server(as_json=as_json) as client:
+        found = client.rollouts()
+    if as_json:
+        emit_json({"rollouts": found})
+        return
+    emit_table(
+        ("name", "phase", "exposure", "ceiling", "risk", "version", "revision", "state"),
+        [
+            (
+                each["name"],
+                each["phase"],
+                f"{each['exposure']:.0%}",
+                each["ceiling"],
+                each["risk"],
+                each["version"],
+                each["revision"],
+                each["status"]["state"],
+            )
+            for each in found
+        ],
+    )
+
+
+@rollouts.command()
+@click.argument("name")
+@json_option
+def show(*, name: str, as_json: bool) -> None:
+    """All that is known of rollout NAME."""
+    with server(as_json=as_json) as client:
+        found = client.rollout(name)
+    if as_json:
+        emit_json(found)
+        return
+    status = found["status"]
+    emit_facts((key, value) for key, value in found.items() if not isinstance(value, dict))
+    say(f"{status['state']}: {status['sentence']}")
+
+
+@rollouts.command()
+@click.argument("name")
+@json_option
+def transitions(*, name: str, as_json: bool) -> None:
+    """What happened to rollout NAME, who did it and why."""
+    with server(as_json=as_json) as client:
+        document = client.get(f"/v1/rollouts/{name}/transitions")
+    if as_json:
+        emit_json(document)
+        return
+    columns = ("at", "kind", "actor", "automatic", "revision", "reason")
+    emit_table(columns, [[each.get(column) for column in columns] for each in document["transitions"]])
+
+
+@rollouts.command()
+@click.argument("name")
+@json_option
+def evidence(*, name: str, as_json: bool) -> None:
+    """What has been counted in the present epoch of rollout NAME."""
+    with server(as_json=as_json) as client:
+        document = client.evidence(name)
+    if as_json:
+        emit_json(document)
+        return
+    emit_facts(_flat("", document))
+
+
+def _flat(prefix: str, document: dict[str, object]) -> list[tuple[str, object]]:
+    """Nested members under dotted names."""
+    facts: list[tuple[str, object]] = []
+    for key, value in document.items():
+        if isinstance(value, dict):
+            facts += _flat(f"{prefix}{key}.", value)
+        else:
+            facts.append((f"{prefix}{key}", value))
+    return facts

@@ -1,0 +1,26 @@
+"""How does a person start the server, and what are they told?"""
+
+import rich_click as click
+
+from app.cli import EXIT_ERROR
+from app.cli.output import say
+from app.cli.preflight import failed, lines
+from app.cli.welcome import welcome
+from app.main import serve as run_server
+from app.services.preflight import quick_checks
+from app.settings import load_settings
+
+
+@click.command()
+def serve() -> None:
+    """Check this machine, migrate the database and serve until interrupted.
+
+    The model loads in the background: the legacy engine answers from the first moment.
+    """
+    settings = load_settings()
+    checks = list(quick_checks(settings))
+    for line in lines(checks):
+        say(line)
+    if failed(checks):
+        raise SystemExit(EXIT_ERROR)
+    run_server(settings, started=lambda: say(welcome(settings)))

@@ -1,0 +1,191 @@
+"""Does the evidence carry a promotion to the next phase?"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, assert_never
+
+from app.domain import condition
+from app.domain.condition import Condition, GateOutcome, OtherRollout, worst
+from app.domain.counters import Metric
+from app.domain.evidence import Evidence
+from app.domain.phase import Phase
+from app.domain.rollout import GateLimits, RolloutPolicy, RolloutState
+from app.domain.sequential import Group, above, below, log_m, upper_bound
+
+
+@dataclass(frozen=True, slots=True)
+class GateContext:
+    """What a gate needs beside the evidence.
+
+    `observed_days_since_closed` counts the version's observed days since its investigation closed.
+    `others` holds the rollouts that the policy requires. The rates per day turn counts into times.
+    """
+
+    kill_switch: bool = False
+    clock_jump_us: int | None = None
+    observed_days_since_closed: float = 0.0
+    others: Mapping[str, OtherRollout] = field(default_factory=dict)
+    observations_per_day: float | None = None
+    reviews_per_day: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The judged conditions of one promotion, and the sentence that sums them up."""
+
+    rollout: str
+    to: Phase
+    outcome: GateOutcome
+    sentence: str
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What the gate's test says of bare counts."""
+
+    outcome: GateOutcome
+    log_m: float
+    upper: float
+
+
+def assess_gate(
+    policy: RolloutPolicy,
+    state: RolloutState,
+    evidence: Evidence,
+    context: GateContext,
+    *,
+    to: Phase,
+    now: datetime,
+) -> Gate:
+    """Judge every condition of a promotion to `to`, whether or not `to` is the next phase up."""
+    conditions = (
+        *_evidence_conditions(policy, evidence, context, to),
+        *_state_conditions(policy, state, context, to=to, now=now),
+    )
+    outcome = worst(judged.outcome for judged in conditions)
+    return Gate(state.name, to, outcome, _sentence(to, outcome, conditions), conditions)
+
+
+def try_gate(n: int, bad: int, *, limit: float, alpha: float) -> Trial:
+    """The gate's test on counts that a person wants to try. Raises ValueError for impossible ones."""
+    groups = [Group(n, bad)]
+    outcome = GateOutcome.INSUFFICIENT
+    if below(groups, limit, alpha):
+        outcome = GateOutcome.PASS
+    elif above(groups, limit, alpha):
+        outcome = GateOutcome.FAIL
+    return Trial(outcome, log_m(n, bad, limit), upper_bound(n, bad, alpha))
+
+
+def to_wire(gate: Gate) -> dict[str, Any]:
+    """The `gate` shape; `eta` is in seconds."""
+    return {
+        "rollout": gate.rollout,
+        "to": gate.to.value,
+        "outcome": gate.outcome.value,
+        "sentence": gate.sentence,
+        "conditions": [
+            {
+                "name": judged.name,
+                "outcome": judged.outcome.value,
+                "value": judged.value,
+                "bound": judged.bound,
+                "limit": judged.limit,
+                "n": judged.n,
+                "needed": judged.needed,
+                "eta": judged.eta_s,
+                "sentence": judged.sentence,
+            }
+            for judged in gate.conditions
+        ],
+    }
+
+
+def _evidence_conditions(
+    policy: RolloutPolicy, evidence: Evidence, context: GateContext, to: Phase
+) -> Iterator[Condition]:
+    limits = policy.gates.get(to)
+    if limits is None or _asks_for_nothing(limits):
+        # No data is not good news (law 5): a gate without conditions is shut, not open.
+        yield Condition("gate", GateOutcome.ERROR, f"the policy names no evidence for entering {to}")
+    elif evidence.problem is not None:
+        yield Condition("evidence", GateOutcome.ERROR, f"the evidence cannot be read: {evidence.problem}")
+    else:
+        yield from _rate_conditions(limits, policy.gate_alpha, evidence, context)
+        yield from _people_conditions(limits, policy, evidence, context)
+        if limits.soak_days > 0:
+            yield condition.soak(evidence, days=limits.soak_days)
+
+
+def _rate_conditions(
+    limits: GateLimits, alpha: float, evidence: Evidence, context: GateContext
+) -> Iterator[Condition]:
+    per_day = context.observations_per_day
+    if limits.agreement_above is not None:
+        yield condition.agreement(evidence, limit=limits.agreement_above, alpha=alpha, per_day=per_day)
+    if limits.error_below is not None:
+        yield condition.error(evidence, limit=limits.error_below, alpha=alpha, per_day=per_day)
+    if limits.p95_below_ms is not None:
+        yield condition.latency(evidence, limit_ms=limits.p95_below_ms, alpha=alpha, per_day=per_day)
+
+
+def _people_conditions(
+    limits: GateLimits, policy: RolloutPolicy, evidence: Evidence, context: GateContext
+) -> Iterator[Condition]:
+    alpha, per_day = policy.gate_alpha, context.reviews_per_day
+    if limits.override_below is not None:
+        yield condition.override(evidence, limit=limits.override_below, alpha=alpha, per_day=per_day)
+    if limits.reviewed_at_least:
+        yield condition.reviewed(evidence, at_least=limits.reviewed_at_least, per_day=per_day)
+    asked = limits.override_below is not None or limits.reviewed_at_least > 0
+    if asked and evidence.n(Metric.DRAWN):
+        yield condition.reviews_judged(evidence, per_day=per_day)
+    wrong_allow = limits.wrong_allow_below
+    if wrong_allow is None and policy.risk.is_high:
+        wrong_allow = condition.WRONG_ALLOW_LIMIT
+    if wrong_allow is not None:
+        yield condition.wrong_allows(evidence, limit=wrong_allow, alpha=alpha, per_day=per_day)
+
+
+def _state_conditions(
+    policy: RolloutPolicy, state: RolloutState, context: GateContext, *, to: Phase, now: datetime
+) -> Iterator[Condition]:
+    if state.investigation is not None:
+        yield condition.investigation(
+            state.investigation,
+            observed_days=context.observed_days_since_closed,
+            days=policy.rollback_observe_days,
+        )
+    if to is Phase.ENFORCED:
+        for requirement in policy.requires:
+            other = context.others.get(requirement.rollout)
+            yield condition.required(requirement, other, alpha=policy.gate_alpha)
+    yield condition.held(state)
+    yield condition.kill_switch(engaged=context.kill_switch)
+    yield condition.clock(context.clock_jump_us, epoch_started_at=state.epoch_started_at, now=now)
+
+
+def _asks_for_nothing(limits: GateLimits) -> bool:
+    rates = (limits.agreement_above, limits.override_below, limits.error_below, limits.p95_below_ms)
+    return all(rate is None for rate in rates) and not limits.reviewed_at_least and limits.soak_days <= 0
+
+
+def _sentence(to: Phase, outcome: GateOutcome, conditions: tuple[Condition, ...]) -> str:
+    open_ones = sorted(
+        (judged for judged in conditions if judged.outcome is not GateOutcome.PASS),
+        key=lambda judged: -tuple(GateOutcome).index(judged.outcome),
+    )
+    reasons = "; ".join(judged.sentence for judged in open_ones)
+    match outcome:
+        case GateOutcome.PASS:
+            return f"ready for {to}: all {len(conditions)} conditions hold"
+        case GateOutcome.INSUFFICIENT:
+            return f"not yet ready for {to}: {reasons}"
+        case GateOutcome.FAIL:
+            return f"not fit for {to}: {reasons}"
+        case GateOutcome.ERROR:
+            return f"readiness for {to} cannot be judged: {reasons}"
+        case _:
+            assert_never(outcome)

@@ -1,0 +1,245 @@
+"""How much do yes-or-no observations speak against a limit, asked as often as one likes?
+
+Two tests that stay valid however often they are looked at. The guardrail's is a mixture of
+Shiryaev-Roberts e-processes (e-SR: Shin, Ramdas & Rinaldo 2024, "E-detectors", with a head start): it
+looks for a rate that has risen above its limit, at an unknown time. The gate's is a mixture martingale
+(Robbins 1970) over a Beta(1/2, 1/2) prior truncated to the rates below the limit: it looks for proof that
+the rate lies below. A limit is a rate between 0 and 1, both excluded.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from app.domain.beta import log_beta, log_share_below
+
+ODDS_RATIOS = (1.6, 2.2, 3.5, 7.0, 20.0)
+HEAD_START = 0.5
+
+Stream = tuple[float, ...]
+
+_LARGEST = 1e300  # evidence beyond this says nothing more, and infinity cannot be multiplied by 0
+_LOG_LARGEST = math.log(_LARGEST)
+_DAY_S = 86_400.0
+_PRIOR = 0.5
+_GRID = 128
+_BISECTIONS = 60
+_MOST_NEEDED = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What a stream of samples said. `alarm_at` is the 1-based sample of the alarm."""
+
+    alarm_at: int | None
+    e_value: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """`bad` of `n` observations that were drawn with the same probability.
+
+    `weight` is the smallest probability of all groups over this one's, above 0 and at most 1.
+    """
+
+    n: float
+    bad: float
+    weight: float = 1.0
+
+
+def start() -> Stream:
+    """A stream at the entry of a phase: half of the horizon's allowance is spent at once."""
+    return (HEAD_START,) * len(ODDS_RATIOS)
+
+
+def gap(elapsed_s: float, horizon_days: float) -> float:
+    """The share of the allowance that falls due with the time since the last observation."""
+    return (1 - HEAD_START) * max(elapsed_s, 0.0) / (horizon_days * _DAY_S)
+
+
+def step(stream: Stream, *, n: int, bad: int, limit: float, gap: float) -> Stream:
+    """Fold in one batch of `n` observations of which `bad` were bad: S = A^bad B^(n - bad) (S + g)."""
+    _check(n, bad, limit)
+    growth = (bad * if_bad + (n - bad) * if_good for if_bad, if_good in _log_factors_of(limit))
+    return tuple(_grown(s + gap, log_factor) for s, log_factor in zip(stream, growth, strict=True))
+
+
+def weighted_step(stream: Stream, *, bad: bool, weight: float, limit: float, gap: float) -> Stream:
+    """Fold in one drawn label: the factor is 1 + l w (x - p0), which for weight 1 is A or B.
+
+    `weight` is the smallest inclusion probability that the sampling can have over this label's.
+    """
+    _check(1, bad, limit)
+    factors = (
+        1 + (q - limit) / (limit * (1 - limit)) * min(weight, 1.0) * (bad - limit)
+        for q in _alternatives(limit)
+    )
+    return tuple(_grown(s + gap, math.log(factor)) for s, factor in zip(stream, factors, strict=True))
+
+
+def e_value(stream: Stream) -> float:
+    """The evidence that the rate has risen above the limit; an alarm at 1/alpha or more."""
+    return sum(stream) / len(stream)
+
+
+def watch(samples: Iterable[int], *, limit: float, alpha: float, gap: float) -> Watch:
+    """Read samples, 1 for a bad one, until the alarm; `gap` is the same at every sample."""
+    stream, n = start(), 0
+    for n, sample in enumerate(samples, start=1):
+        stream = step(stream, n=1, bad=sample, limit=limit, gap=gap)
+        if e_value(stream) >= 1 / alpha:
+            return Watch(n, e_value(stream), n)
+    return Watch(None, e_value(stream), n)
+
+
+def log_m(n: float, bad: float, limit: float) -> float:
+    """The logarithm of M against "the bad rate is `limit` or more"; it is proved below the limit at M >= 1/alpha."""
+    _check(n, bad, limit)
+    a, b = _PRIOR + bad, _PRIOR + n - bad
+    gained = log_beta(a, b) + log_share_below(limit, a, b)
+    prior = log_beta(_PRIOR, _PRIOR) + log_share_below(limit, _PRIOR, _PRIOR)
+    return gained - prior - bad * math.log(limit) - (n - bad) * math.log1p(-limit)
+
+
+def weighted_log_m(groups: Sequence[Group], limit: float) -> float:
+    """`log_m` for groups that were drawn with unequal probabilities.
+
+    For each rate q of the prior the factor of an observation is 1 + w (p0 - q)(p0 - x) / (p0 (1 - p0)):
+    its mean is at most 1 where the population's rate is p0 or more. Equal weights give `log_m` itself.
+    """
+    if len({group.weight for group in groups if group.n}) <= 1:
+        return log_m(sum(group.n for group in groups), sum(group.bad for group in groups), limit)
+    # Beta(1/2, 1/2) is uniform in the angle whose squared sine is the rate.
+    end = math.asin(math.sqrt(limit))
+    rates = (math.sin(end * (node + 0.5) / _GRID) ** 2 for node in range(_GRID))
+    return _log_mean_exp([_log_factors(groups, limit, rate) for rate in rates])
+
+
+def below(groups: Sequence[Group], limit: float, alpha: float) -> bool:
+    """The bad rate is proved to lie below the limit."""
+    return weighted_log_m(groups, limit) >= -math.log(alpha)
+
+
+def above(groups: Sequence[Group], limit: float, alpha: float) -> bool:
+    """The bad rate is proved to lie above the limit: the same test of the good rate."""
+    return below(_reversed(groups), 1 - limit, alpha)
+
+
+def upper_bound(n: float, bad: float, alpha: float) -> float:
+    """The anytime-valid upper bound of the bad rate: the smallest limit that it is proved to be below."""
+    return upper([Group(n, bad)], alpha)
+
+
+def lower_bound(n: float, bad: float, alpha: float) -> float:
+    """The anytime-valid lower bound of the bad rate."""
+    return 1 - upper_bound(n, n - bad, alpha)
+
+
+def upper(groups: Sequence[Group], alpha: float) -> float:
+    """`upper_bound` for groups."""
+    if sum(group.n for group in groups) <= sum(group.bad for group in groups):
+        return 1.0
+    low, high = weighted_rate(groups), 1.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        if middle >= 1.0 or below(groups, middle, alpha):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def lower(groups: Sequence[Group], alpha: float) -> float:
+    """`lower_bound` for groups."""
+    return 1 - upper(_reversed(groups), alpha)
+
+
+def weighted_rate(groups: Sequence[Group]) -> float:
+    """The bad rate of the population that the groups were drawn from; 0 of nothing is 0."""
+    n = sum(group.weight * group.n for group in groups)
+    return sum(group.weight * group.bad for group in groups) / n if n else 0.0
+
+
+def needed(groups: Sequence[Group], limit: float, alpha: float) -> int | None:
+    """How many more observations would prove the rate below the limit, if it stays as seen.
+
+    None where it never would. Of no observations at all, the best case.
+    """
+    n = sum(group.n for group in groups)
+    seen = [Group(g.n / n, g.bad / n, g.weight) for g in groups] if n else [Group(1.0, 0.0)]
+
+    def enough(more: int) -> bool:
+        return n + more > 0 and below(
+            [Group(g.n * (n + more), g.bad * (n + more), g.weight) for g in seen], limit, alpha
+        )
+
+    if enough(0):
+        return 0
+    low, high = 0, 1
+    while not enough(high):
+        low, high = high, high * 2
+        if high > _MOST_NEEDED:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def no_events_pass(n: int, limit: float, alpha: float) -> bool:
+    """`n` observations without one bad: (1 - p0)^-n >= 1/alpha proves the rate below the limit."""
+    return no_events_needed(limit, alpha) <= n
+
+
+def no_events_needed(limit: float, alpha: float) -> int:
+    """The fewest observations, none of them bad, that prove the rate below the limit."""
+    return math.ceil(math.log(alpha) / math.log1p(-limit))
+
+
+def no_events_upper(n: int, alpha: float) -> float:
+    """The smallest limit that `n` observations without one bad prove the rate to be below."""
+    return -math.expm1(math.log(alpha) / n) if n else 1.0
+
+
+@lru_cache(maxsize=256)
+def _log_factors_of(limit: float) -> tuple[tuple[float, float], ...]:
+    """(ln A_k, ln B_k), which a stream needs at every step."""
+    return tuple((math.log(q / limit), math.log1p(-q) - math.log1p(-limit)) for q in _alternatives(limit))
+
+
+def _alternatives(limit: float) -> Iterable[float]:
+    odds = limit / (1 - limit)
+    return (odds * ratio / (1 + odds * ratio) for ratio in ODDS_RATIOS)
+
+
+def _grown(value: float, log_factor: float) -> float:
+    if not value:
+        return 0.0
+    return math.exp(min(math.log(value) + log_factor, _LOG_LARGEST))
+
+
+def _log_factors(groups: Sequence[Group], limit: float, rate: float) -> float:
+    bet = (limit - rate) / (limit * (1 - limit))
+    return sum(
+        group.bad * math.log1p(bet * group.weight * (limit - 1))
+        + (group.n - group.bad) * math.log1p(bet * group.weight * limit)
+        for group in groups
+    )
+
+
+def _log_mean_exp(values: Sequence[float]) -> float:
+    top = max(values)
+    return top + math.log(sum(math.exp(value - top) for value in values) / len(values))
+
+
+def _reversed(groups: Sequence[Group]) -> list[Group]:
+    return [Group(group.n, group.n - group.bad, group.weight) for group in groups]
+
+
+def _check(n: float, bad: float, limit: float) -> None:
+    if not 0 < limit < 1:
+        raise ValueError(f"a limit lies between 0 and 1, not at {limit}")
+    if not 0 <= bad <= n:
+        raise ValueError(f"{bad} of {n} is not a count")

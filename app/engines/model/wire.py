@@ -1,0 +1,120 @@
+"""What do the web process and the model worker say to each other?
+
+A frame is a header (length of the body, request id) and a msgpack body. The id stands outside the
+body so that a body that cannot be read still says whose answer it would have been. Deadlines are
+absolute on the monotonic clock, which all processes of a machine share.
+"""
+
+import struct
+from enum import IntEnum
+
+import msgspec
+from msgspec import Struct
+
+from app.domain.advisory import Outcome, Probabilities
+from app.domain.decision import Decision
+from app.engines.model.fields import Line
+from app.engines.model.reasons import Effect
+from app.engines.model.version import ModelVersion
+
+HEADER = struct.Struct(">IQ")
+MAX_BODY = 4 * 1024 * 1024
+NO_REQUEST = 0  # the id of frames that belong to no request
+
+
+class Priority(IntEnum):
+    """Lower is served first."""
+
+    BINDING = 0
+    ADVISORY = 1
+    SHADOW = 2
+    REASONING = 3
+
+
+class Load(Struct, frozen=True, tag="load"):
+    """The first frame: what the worker is for."""
+
+    version: ModelVersion
+    policies_dir: str
+    cache_dir: str
+    model_path: str | None
+    fault: str | None
+
+
+class Ask(Struct, frozen=True, tag="ask"):
+    """Decide one situation."""
+
+    priority: Priority
+    deadline: float
+    lines: tuple[Line, ...]
+
+
+class Explain(Struct, frozen=True, tag="explain"):
+    """Find the reasons for a decision that was given with `confidence`."""
+
+    deadline: float
+    lines: tuple[Line, ...]
+    decision: Decision
+    confidence: float
+
+
+class Cancel(Struct, frozen=True, tag="cancel"):
+    """Nobody waits for this request any more. It is answered all the same."""
+
+
+class Misbehave(Struct, frozen=True, tag="misbehave"):
+    """Drills: `hang`, `crash`, `garbage`, `slow:<ms>` or nothing from now on."""
+
+    fault: str | None
+
+
+class Loaded(Struct, frozen=True, tag="loaded"):
+    sha256: str
+    load_s: float
+    offloaded_layers: int
+
+
+class Failed(Struct, frozen=True, tag="failed"):
+    """The model cannot be loaded."""
+
+    error: str
+
+
+class Progress(Struct, frozen=True, tag="progress"):
+    """A request's computation began, or was put back behind a more urgent one."""
+
+    started: bool
+
+
+class Answer(Struct, frozen=True, tag="answer"):
+    """How a request ended; every request gets exactly one.
+
+    `malformed` with a coverage: the model did not understand what the caller wrote. Without one: the
+    model's arithmetic or the worker is broken.
+    """
+
+    outcome: Outcome
+    started: bool
+    probabilities: Probabilities | None = None
+    coverage: float | None = None
+    prompt_tokens: int | None = None
+
+
+class Explained(Struct, frozen=True, tag="explained"):
+    """The reasons found until the deadline; `complete` says whether that is all of them."""
+
+    complete: bool
+    effects: tuple[Effect, ...] = ()
+    generated: str | None = None
+
+
+ToWorker = Load | Ask | Explain | Cancel | Misbehave
+FromWorker = Loaded | Failed | Progress | Answer | Explained
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def frame(request: int, message: Struct) -> bytes:
+    """A message ready to be sent."""
+    body = _encoder.encode(message)
+    return HEADER.pack(len(body), request) + body

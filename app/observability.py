@@ -1,0 +1,244 @@
+"""What does the plane log and count, under which names?"""
+
+import logging
+import re
+import sys
+from contextvars import ContextVar
+from enum import StrEnum
+from logging.handlers import RotatingFileHandler
+from typing import TextIO
+from uuid import uuid4
+
+import msgspec
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from structlog.typing import EventDict, WrappedLogger
+
+from app.settings import Settings
+
+LOG_FILE_BYTES = 50 * 1024 * 1024
+LOG_FILE_COUNT = 5
+
+
+class Event(StrEnum):
+    """Every name that a log line's `event` may have."""
+
+    DECISION = "decision"
+    ADVISORY = "advisory"
+    VERDICT = "verdict"
+    REPORT = "report"
+    TRANSITION = "transition"
+    ROLLBACK = "rollback"
+    OBSERVATION_LOST = "observation_lost"
+    GUARDRAIL = "guardrail"
+    REQUEST_FAILED = "request_failed"
+    SERVER_STARTED = "server_started"
+    SERVER_STOPPED = "server_stopped"
+    POLICY_APPLIED = "policy_applied"
+    POLICY_WAITS = "policy_waits"
+    KEY_CREATED = "key_created"
+    KEY_REVOKED = "key_revoked"
+    WORKER_STARTED = "worker_started"
+    WORKER_READY = "worker_ready"
+    WORKER_LOST = "worker_lost"
+    CIRCUIT_OPENED = "circuit_opened"
+    CIRCUIT_CLOSED = "circuit_closed"
+    STORE_LOST = "store_lost"
+    STORE_BACK = "store_back"
+    JOURNAL_REPLAYED = "journal_replayed"
+    SNAPSHOT_FAILED = "snapshot_failed"
+    LEASE_TAKEN = "lease_taken"
+    LEASE_LOST = "lease_lost"
+    JOB_FAILED = "job_failed"
+    RETENTION_RAN = "retention_ran"
+    CLOCK_JUMPED = "clock_jumped"
+    LIBRARY = "library"  # a line that another library logged; its words are in `message`
+
+
+REGISTRY = CollectorRegistry()
+_LATENCIES_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+# Labels are closed sets: rollouts and versions come from policy files, `route` is a path template,
+# the rest are enumerations. Never an actor, an id or free text.
+DECISIONS = Counter(
+    "phasegate_decisions",
+    "Decisions given",
+    ["rollout", "phase", "decision", "answered_by"],
+    registry=REGISTRY,
+)
+FALLBACKS = Counter(
+    "phasegate_fallbacks",
+    "Answers by the legacy engine where the model should have answered",
+    ["rollout", "reason"],
+    registry=REGISTRY,
+)
+DECISION_SECONDS = Histogram(
+    "phasegate_decision_seconds",
+    "From situation to committed decision",
+    ["phase"],
+    buckets=_LATENCIES_S,
+    registry=REGISTRY,
+)
+ADVISORIES = Counter(
+    "phasegate_advisories", "Answers of the model", ["rollout", "outcome"], registry=REGISTRY
+)
+ADVISORY_SECONDS = Histogram(
+    "phasegate_advisory_seconds",
+    "Time that the model took for an answer",
+    buckets=_LATENCIES_S,
+    registry=REGISTRY,
+)
+NOT_OBSERVED = Counter(
+    "phasegate_not_observed",
+    "Situations that the model was not asked about in the background",
+    ["rollout", "why"],  # unsampled | shed | model_down
+    registry=REGISTRY,
+)
+COMPARISONS = Counter(
+    "phasegate_comparisons",
+    "Pairs of legacy and model answers",
+    ["rollout", "legacy", "model"],
+    registry=REGISTRY,
+)
+VERDICTS = Counter("phasegate_verdicts", "Verdicts of people", ["rollout", "match"], registry=REGISTRY)
+TRANSITIONS = Counter(
+    "phasegate_transitions",
+    "Changes of phase, exposure, version, hold or kill switch",
+    ["rollout", "kind", "automatic"],
+    registry=REGISTRY,
+)
+PHASE = Gauge("phasegate_phase", "0 shadow, 1 advisory, 2 enforced", ["rollout"], registry=REGISTRY)
+EXPOSURE = Gauge("phasegate_exposure", "Share of actors, 0..1", ["rollout"], registry=REGISTRY)
+GUARDRAIL_E_VALUE = Gauge(
+    "phasegate_guardrail_e_value", "Evidence of harm", ["rollout", "guardrail"], registry=REGISTRY
+)
+OPEN_REVIEWS = Gauge("phasegate_open_reviews", "Reviews that wait", ["rollout"], registry=REGISTRY)
+KILL_SWITCH = Gauge("phasegate_kill_switch", "1 while engaged", registry=REGISTRY)
+LEADER = Gauge("phasegate_leader", "1 while this instance runs the jobs", registry=REGISTRY)
+SNAPSHOT_AGE_SECONDS = Gauge(
+    "phasegate_snapshot_age_seconds", "Since the start of the last good poll", registry=REGISTRY
+)
+COMMIT_SECONDS = Histogram(
+    "phasegate_commit_seconds", "One commit of the ledger", buckets=_LATENCIES_S, registry=REGISTRY
+)
+COMMIT_ROWS = Histogram("phasegate_commit_rows", "Records in one commit", buckets=_BATCHES, registry=REGISTRY)
+JOURNALING = Gauge("phasegate_journaling", "1 while records go to the journal", registry=REGISTRY)
+MODEL_UP = Gauge("phasegate_model_up", "1 while the worker answers", registry=REGISTRY)
+MODEL_QUEUE = Gauge("phasegate_model_queue", "Situations that wait for the model", registry=REGISTRY)
+MODEL_RESTARTS = Gauge("phasegate_model_restarts", "Starts of a worker after its loss", registry=REGISTRY)
+JOBS = Counter("phasegate_jobs", "Runs of scheduled jobs", ["job", "outcome"], registry=REGISTRY)
+REQUESTS = Counter(
+    "phasegate_http_requests", "HTTP requests", ["method", "route", "status"], registry=REGISTRY
+)
+REQUEST_SECONDS = Histogram(
+    "phasegate_http_seconds", "HTTP requests", ["route"], buckets=_LATENCIES_S, registry=REGISTRY
+)
+
+
+def exposition() -> bytes:
+    """All metrics in the Prometheus text format."""
+    return generate_latest(REGISTRY)
+
+
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+_ACCEPTABLE = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+
+
+def begin_request(header: str | None) -> str:
+    """Take over the caller's `X-Request-ID`, or make one where it is absent or could forge a log line."""
+    request_id = header if header is not None and _ACCEPTABLE.fullmatch(header) else uuid4().hex
+    REQUEST_ID.set(request_id)
+    return request_id
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send every log line, ours and the libraries', as JSON to the log file or stderr.
+
+    May be called again: the last call holds.
+    """
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    handler = _handler(settings)
+    handler.setFormatter(_LibraryFormatter())
+    root = logging.getLogger()
+    stop_logging()
+    root.addHandler(handler)
+    # Libraries below warning tell of their own doings, one line a request.
+    root.setLevel(max(level, logging.WARNING))
+    structlog.configure(
+        processors=_PROCESSORS,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: _Sink(handler),
+        cache_logger_on_first_use=False,
+    )
+
+
+def stop_logging() -> None:
+    """Close our handler; other people's stay."""
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler.formatter, _LibraryFormatter):
+            root.removeHandler(handler)
+            handler.close()
+
+
+class _Sink:
+    """Writes finished lines to a standard handler, which locks and rotates."""
+
+    def __init__(self, handler: logging.Handler) -> None:
+        self._handler = handler
+
+    def msg(self, line: str) -> None:
+        self._handler.handle(logging.LogRecord("phasegate", logging.INFO, "", 0, line, None, None))
+
+    debug = info = warning = error = critical = exception = log = msg
+
+
+class _LibraryFormatter(logging.Formatter):
+    """Leaves our lines as they are and puts another library's into the same JSON form."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.name == "phasegate":
+            return str(record.msg)
+        event: EventDict = {"event": Event.LIBRARY, "logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            event["exc_info"] = record.exc_info
+        method = record.levelname.lower()
+        for processor in _PROCESSORS:
+            event = processor(None, method, event)  # type: ignore[assignment]
+        return str(event)
+
+
+class _LogFile(RotatingFileHandler):
+    """Rotates by size without asking the file system at every line, which doubles a line's cost."""
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 -- the library's name
+        return self.stream is not None and self.stream.tell() + len(self.format(record)) > self.maxBytes
+
+
+def _handler(settings: Settings) -> logging.Handler:
+    if settings.log_file is None:
+        stream: logging.StreamHandler[TextIO] = logging.StreamHandler(sys.stderr)
+        return stream
+    settings.log_file.parent.mkdir(parents=True, exist_ok=True)
+    return _LogFile(settings.log_file, maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILE_COUNT, encoding="utf-8")
+
+
+def _with_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    request_id = REQUEST_ID.get()
+    if request_id is not None:
+        event.setdefault("request_id", request_id)
+    return event
+
+
+def _to_json(_: WrappedLogger, __: str, event: EventDict) -> str:
+    return msgspec.json.encode(event, enc_hook=str).decode()
+
+
+_PROCESSORS: list[structlog.typing.Processor] = [
+    _with_request_id,
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+    _to_json,
+]

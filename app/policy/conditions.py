@@ -1,0 +1,114 @@
+"""Does a condition that an operator wrote in CEL hold for these facts?"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cel
+
+from app.policy.files import suggestion
+
+# What `app.domain.situation.facts` may hold, and the parts of its `trust`.
+FACTS = (
+    "action_type",
+    "actor_role",
+    "actor_id",
+    "trust",
+    "resource",
+    "team_context",
+    "timestamp",
+    "recent_history",
+    "identity_metrics",
+    "details",
+    "extra",
+)
+TRUST_PARTS = ("competence", "reliability", "integrity", "mean", "lowest")
+_FUNCTIONS = (
+    *("contains", "startsWith", "endsWith", "matches", "size"),
+    *("int", "uint", "double", "string", "bytes", "timestamp", "duration"),
+    *("getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear"),
+    *("getHours", "getMinutes", "getSeconds", "getMilliseconds"),
+)
+_LITERAL = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
+_BOUND = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*(\w+)\s*,")
+_TRUST = re.compile(r"(?<![\w.])trust\s*\.\s*(\w+)")
+_NAME = re.compile(r"[A-Za-z_]\w*")
+_MAX_LENGTH = 4096
+# The evaluator recurses over what it is given, and overflows the stack far below 64 KiB of brackets.
+_MAX_DEPTH = 64
+
+
+class ConditionError(ValueError):
+    """A condition cannot be compiled, or its evaluation failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A compiled condition; `names` are the facts that it reads."""
+
+    text: str
+    names: tuple[str, ...]
+    program: cel.Program
+
+    @classmethod
+    def compile(cls, text: str) -> "Condition":
+        """Check a condition's grammar and every name in it; raises `ConditionError`."""
+        condition = cls.trusted(text)
+        _check_names(text, condition.program)
+        return condition
+
+    @classmethod
+    def trusted(cls, text: str) -> "Condition":
+        """Compile what was put together from conditions that have been checked one by one."""
+        try:
+            program = cel.compile(text)
+        except ValueError as error:
+            raise ConditionError(_first_line(error)) from error
+        return cls(text, tuple(name for name in program.variables() if name in FACTS), program)
+
+    def evaluate(self, facts: Mapping[str, Any]) -> object:
+        """The value for these facts; raises `ConditionError` where it has none."""
+        named = {name: facts[name] for name in self.names if name in facts}
+        if any(_too_deep(value) for value in named.values()):
+            raise ConditionError("the situation is nested too deeply")
+        try:
+            return self.program.execute(named)
+        except Exception as error:
+            raise ConditionError(_first_line(error)) from error
+
+    def holds(self, facts: Mapping[str, Any]) -> bool:
+        """A rollout's meaning: an error, a missing field or another type than boolean never matches."""
+        try:
+            return self.evaluate(facts) is True
+        except ConditionError:
+            return False
+
+
+def _check_names(text: str, program: cel.Program) -> None:
+    if len(text) > _MAX_LENGTH:
+        raise ConditionError(f"is longer than {_MAX_LENGTH} characters")
+    bare = _LITERAL.sub("''", text)
+    bound = set(_BOUND.findall(bare))
+    for name in program.variables():
+        if name not in FACTS and name not in bound:
+            raise ConditionError(f"unknown name {name!r}{suggestion(name, FACTS)}")
+    for name in program.functions():
+        if _NAME.fullmatch(name) and name not in _FUNCTIONS and not name.startswith("_"):
+            raise ConditionError(f"unknown function {name!r}{suggestion(name, _FUNCTIONS)}")
+    for part in _TRUST.findall(bare):
+        if part not in TRUST_PARTS:
+            raise ConditionError(f"unknown name 'trust.{part}'{suggestion(part, TRUST_PARTS)}")
+
+
+def _too_deep(value: object, depth: int = 0) -> bool:
+    if isinstance(value, str | int | float | None):
+        return False
+    if depth == _MAX_DEPTH:
+        return True
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return any(_too_deep(part, depth + 1) for part in parts)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0][:200]

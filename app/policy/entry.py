@@ -1,0 +1,194 @@
+"""What does one entry of the rollouts file say, with everything it leaves out filled in?"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.domain.phase import Phase
+from app.domain.rollout import (
+    Approval,
+    Combine,
+    GateLimits,
+    GuardrailLimits,
+    Requirement,
+    Risk,
+    RolloutPolicy,
+)
+from app.policy.files import Node
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")  # it stands in addresses and metric labels
+_MAX_MS = 600_000.0
+_MAX_DAYS = 3650.0
+
+Reader = Callable[[Node], Any]
+
+
+def _share(node: Node) -> float:
+    return node.inside(0, 1)
+
+
+def _share_or_all(node: Node) -> float:
+    return node.number(at_least=0, at_most=1)
+
+
+def _days(node: Node) -> float:
+    return node.number(at_least=0, at_most=_MAX_DAYS)
+
+
+def _some_days(node: Node) -> float:
+    return node.inside(0, _MAX_DAYS)
+
+
+def _milliseconds(node: Node) -> float:
+    return node.number(at_least=1, at_most=_MAX_MS)
+
+
+_GATE: Mapping[str, Reader] = {
+    "agreement_above": _share,
+    "override_below": _share,
+    "error_below": _share,
+    "wrong_allow_below": _share,
+    "p95_below_ms": _milliseconds,
+    "soak_days": _days,
+    "reviewed_at_least": Node.whole,
+}
+_GUARDRAILS: Mapping[str, Reader] = {
+    "override_limit": _share,
+    "error_limit": _share,
+    "fallback_limit": _share,
+    "shift_limit": _share,
+    "latency_target_ms": _milliseconds,
+    "latency_alert_ms": _milliseconds,
+    "alpha": lambda node: node.inside(0, 0.5),
+    "horizon_days": _some_days,
+}
+_SETTINGS: Mapping[str, Reader] = {
+    "deadline_ms": _milliseconds,
+    "advisory_wait_ms": lambda node: node.number(at_least=0, at_most=_MAX_MS),
+    "observe_rate": _share_or_all,
+    "review_rate": _share_or_all,
+    "attestation_ttl_s": lambda node: node.number(at_least=1, at_most=30 * 86_400),
+    "review_due_days": _some_days,
+    "lapse_days": _some_days,
+    "confidence_at_least": lambda node: node.number(at_least=0, at_most=0.999_999),
+    "gate_alpha": lambda node: node.inside(0, 0.5),
+    "rollback_observe_days": _days,
+}
+_SHAPE = (
+    *("actions", "when", "risk", "ceiling", "gates", "guardrails", "exposure", "requires"),
+    *("combine", "approval", "rollback_to"),
+)
+_REQUIREMENT: Mapping[str, Reader] = {"enforced_days": _days, "override_below": _share}
+
+# What a gate asks where the file does not say: the deployment checklist's numbers by risk.
+_TO_ADVISORY = GateLimits(agreement_above=0.90, error_below=0.01, p95_below_ms=5_000.0, soak_days=14.0)
+_TO_ENFORCED = {
+    Risk.LOW: GateLimits(override_below=0.05, soak_days=7.0, reviewed_at_least=100),
+    Risk.MEDIUM: GateLimits(override_below=0.10, soak_days=7.0, reviewed_at_least=100),
+    Risk.HIGH: GateLimits(override_below=0.10, wrong_allow_below=0.01, soak_days=14.0, reviewed_at_least=300),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """The file's `defaults`: settings of a rollout, and limits of its guardrails."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    guardrails: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_defaults(node: Node) -> Defaults:
+    found = node.fields((*_SETTINGS, *_GUARDRAILS))
+    return Defaults(_read(found, _SETTINGS), _read(found, _GUARDRAILS))
+
+
+def read_entry(name: str, node: Node, *, defaults: Defaults) -> RolloutPolicy:
+    """One rollout. What concerns several, such as reach and cycles, is judged over the whole file."""
+    if not _NAME.fullmatch(name):
+        raise node.error("a rollout's name is a-z, 0-9 and '-', at most 63 characters")
+    found = node.fields((*_SHAPE, *_SETTINGS), required=("actions", "risk", "ceiling"))
+    risk, ceiling = found["risk"].one_of(Risk), found["ceiling"].one_of(Phase)
+    policy = RolloutPolicy(
+        name=name,
+        actions=found["actions"].texts(),
+        risk=risk,
+        ceiling=ceiling,
+        when=found["when"].text() if "when" in found else None,
+        gates=_gates(found.get("gates"), risk, ceiling),
+        guardrails=_guardrails(found.get("guardrails"), defaults),
+        exposure=_exposure(found["exposure"]) if "exposure" in found else (1.0,),
+        requires=_requires(found["requires"]) if "requires" in found else (),
+        combine=found["combine"].one_of(Combine) if "combine" in found else _combine(risk),
+        approval=found["approval"].one_of(Approval) if "approval" in found else _approval(risk),
+        rollback_to=_rollback_to(found.get("rollback_to")),
+        **{**defaults.settings, **_read(found, _SETTINGS)},
+    )
+    if policy.advisory_wait_ms > policy.deadline_ms:
+        raise found.get("advisory_wait_ms", node).error(
+            "waits longer for the advisory than deadline_ms allows"
+        )
+    return policy
+
+
+def _combine(risk: Risk) -> Combine:
+    return Combine.MODEL if risk is Risk.LOW else Combine.STRICTER
+
+
+def _approval(risk: Risk) -> Approval:
+    return Approval.HUMAN if risk is Risk.CRITICAL else Approval.NONE
+
+
+def _gates(node: Node | None, risk: Risk, ceiling: Phase) -> dict[Phase, GateLimits]:
+    to_enforced = _TO_ENFORCED.get(risk, _TO_ENFORCED[Risk.HIGH])
+    gates = {Phase.ADVISORY: _TO_ADVISORY, Phase.ENFORCED: to_enforced}
+    gates = {phase: limits for phase, limits in gates.items() if phase.rank <= ceiling.rank}
+    written = {} if node is None else node.fields((Phase.ADVISORY.value, Phase.ENFORCED.value))
+    for name, gate in written.items():
+        if Phase(name) not in gates:
+            raise gate.error(f"stands above the ceiling, which is {ceiling}")
+        limits = _read(gate.fields(_GATE), _GATE)
+        if not any(limits.values()):
+            raise gate.error("asks for nothing: a gate needs at least one condition")
+        gates[Phase(name)] = GateLimits(**limits)
+    return gates
+
+
+def _guardrails(node: Node | None, defaults: Defaults) -> GuardrailLimits:
+    own = {} if node is None else node.fields(_GUARDRAILS)
+    limits = GuardrailLimits(**{**defaults.guardrails, **_read(own, _GUARDRAILS)})
+    if node is not None and limits.latency_alert_ms < limits.latency_target_ms:
+        raise own.get("latency_alert_ms", node).error("the alert must not lie below latency_target_ms")
+    return limits
+
+
+def _exposure(node: Node) -> tuple[float, ...]:
+    steps: list[float] = []
+    for item in node.items():
+        percent = item.number(at_least=0.1, at_most=100)
+        if steps and percent <= steps[-1]:
+            raise item.error("the steps of exposure must rise")
+        steps.append(percent)
+    if steps[-1] != 100:
+        raise node.error("the steps of exposure must end at 100 (per cent of actors)")
+    return tuple(round(percent / 100, 12) for percent in steps)
+
+
+def _requires(node: Node) -> tuple[Requirement, ...]:
+    return tuple(
+        Requirement(name, **_read(item.fields(_REQUIREMENT, required=("enforced_days",)), _REQUIREMENT))
+        for name, item in node.entries().items()
+    )
+
+
+def _rollback_to(node: Node | None) -> Phase:
+    if node is None:
+        return Phase.ADVISORY
+    phase = node.one_of(Phase)
+    if phase is Phase.ENFORCED:
+        raise node.error("a rollback ends in advisory or shadow")
+    return phase
+
+
+def _read(found: Mapping[str, Node], readers: Mapping[str, Reader]) -> dict[str, Any]:
+    return {name: read(found[name]) for name, read in readers.items() if name in found}

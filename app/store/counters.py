@@ -1,0 +1,76 @@
+"""How much evidence is there, without counting a single row of the ledger?"""
+
+from collections import defaultdict
+from datetime import UTC, date, datetime, timedelta
+
+from sqlalchemy import BigInteger, Connection, and_, cast, delete, func, select
+
+from app.store.tables import evidence_counters, rollouts
+from app.store.transaction import CounterKey, Transaction
+
+Totals = dict[tuple[str, str], int]  # (metric, label) -> n
+
+_HOUR, _DAY = 60, 24 * 60  # minutes
+_US_PER_MINUTE = 60 * 1_000_000
+_EPOCH_DAY = datetime(1970, 1, 1, tzinfo=UTC).date()
+
+c = evidence_counters.c
+_sum = cast(func.sum(c.n), BigInteger)
+
+
+def minute_of(us: int) -> int:
+    """The minute that an event counts in."""
+    return us // _US_PER_MINUTE
+
+
+def totals(connection: Connection, rollout: str, epoch: int) -> Totals:
+    """Everything counted in one epoch, over all instances."""
+    query = select(c.metric, c.label, _sum).where(c.rollout == rollout, c.epoch == epoch)
+    return {(metric, label): n for metric, label, n in connection.execute(query.group_by(c.metric, c.label))}
+
+
+def totals_of_all(connection: Connection) -> dict[str, Totals]:
+    """The totals of every rollout's current epoch, empty ones included, in one query."""
+    current = rollouts.outerjoin(
+        evidence_counters, and_(c.rollout == rollouts.c.name, c.epoch == rollouts.c.epoch)
+    )
+    query = select(rollouts.c.name, c.metric, c.label, _sum).select_from(current)
+    found: dict[str, Totals] = {}
+    for name, metric, label, n in connection.execute(query.group_by(rollouts.c.name, c.metric, c.label)):
+        of_rollout = found.setdefault(name, {})
+        if metric is not None:
+            of_rollout[metric, label] = n
+    return found
+
+
+def by_day(connection: Connection, rollout: str, epoch: int, metric: str) -> dict[date, dict[str, int]]:
+    """One metric by UTC day and label; days without a count are absent."""
+    day = (c.minute // _DAY).label("day")
+    query = select(day, c.label, _sum).where(c.rollout == rollout, c.epoch == epoch, c.metric == metric)
+    found: dict[date, dict[str, int]] = defaultdict(dict)
+    for number, label, n in connection.execute(query.group_by(day, c.label).order_by(day)):
+        found[_EPOCH_DAY + timedelta(days=number)][label] = n
+    return dict(found)
+
+
+def compact(tx: Transaction, now_us: int) -> None:
+    """Fold minutes older than 2 hours into hours, hours older than 2 days into days; no count is lost.
+
+    Rows are taken out and added back by what the deletion returns, so a count that another instance
+    adds meanwhile is either in what was taken or stays.
+    """
+    now = minute_of(now_us)
+    _fold(tx, older_than=now - 2 * _DAY, into=_DAY)
+    _fold(tx, older_than=now - 2 * _HOUR, into=_HOUR)
+
+
+def _fold(tx: Transaction, *, older_than: int, into: int) -> None:
+    fine = delete(evidence_counters).where(c.minute < older_than - older_than % into, c.minute % into != 0)
+    columns = (c.instance, c.rollout, c.version, c.epoch, c.minute, c.metric, c.label, c.n)
+    coarse: dict[tuple[str, CounterKey], int] = defaultdict(int)
+    for instance, rollout, version, epoch, minute, metric, label, n in tx.connection.execute(
+        fine.returning(*columns)
+    ):
+        key = CounterKey(rollout, version, epoch, minute - minute % into, metric, label)
+        coarse[instance, key] += n
+    tx.add_counts((instance, key, n) for (instance, key), n in coarse.items())

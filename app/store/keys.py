@@ -1,0 +1,129 @@
+"""Who holds an API key, and what may it do?"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, RowMapping, select, update
+
+from app.domain.role import Role
+from app.errors import NotFound, SettingsError
+from app.store.tables import api_keys, plane
+from app.store.transaction import Transaction
+
+ADMIN_PRESET = "PHASEGATE_ADMIN_KEY"
+_PRESET_LENGTH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key's record; the key itself is stored nowhere, only its SHA-256."""
+
+    id: str
+    name: str
+    roles: frozenset[Role]
+    actors: frozenset[str]  # ids of actors that are this person's own
+    created_us: int
+    created_by: str
+    expires_us: int | None = None
+    revoked_us: int | None = None
+
+    def is_active(self, now_us: int) -> bool:
+        return self.revoked_us is None and (self.expires_us is None or now_us < self.expires_us)
+
+
+def fingerprint(presented: str) -> str:
+    """What a presented key is looked up by: the hash of all of it."""
+    return hashlib.sha256(presented.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def create(
+    tx: Transaction,
+    *,
+    name: str,
+    roles: Iterable[Role],
+    created_by: str,
+    now_us: int,
+    actors: Iterable[str] = (),
+    expires_us: int | None = None,
+) -> tuple[ApiKey, str]:
+    """A new key and its plaintext, `pg_<id>_<secret>`, which is shown once and never again."""
+    key_id = secrets.token_hex(6)
+    plaintext = f"pg_{key_id}_{secrets.token_urlsafe(32)}"
+    key = ApiKey(key_id, name, frozenset(roles), frozenset(actors), now_us, created_by, expires_us)
+    _insert(tx, key, plaintext)
+    return key, plaintext
+
+
+def ensure_admin(tx: Transaction, preset: str | None, *, now_us: int) -> tuple[ApiKey, str] | None:
+    """The first admin key and its plaintext: the preset one or a generated one; None where one is active.
+
+    Raises `SettingsError` for a preset that is too short or was revoked.
+    """
+    # Locked, so that of two instances that start at once only one makes a key.
+    tx.connection.execute(select(plane.c.id).with_for_update()).all()
+    if any(Role.ADMIN in key.roles and key.is_active(now_us) for key in everyone(tx.connection)):
+        return None
+    if preset is None:
+        return create(tx, name="admin", roles=[Role.ADMIN], created_by="preflight", now_us=now_us)
+    if len(preset) < _PRESET_LENGTH:
+        raise SettingsError(ADMIN_PRESET, f"must have {_PRESET_LENGTH} characters or more")
+    known = select(api_keys.c.id).where(api_keys.c.secret_sha256 == fingerprint(preset))
+    if tx.connection.execute(known).first():
+        raise SettingsError(ADMIN_PRESET, "was revoked or has expired: choose another")
+    key = ApiKey(secrets.token_hex(6), "admin", frozenset({Role.ADMIN}), frozenset(), now_us, "preset")
+    _insert(tx, key, preset)
+    return key, preset
+
+
+def revoke(tx: Transaction, key_id: str, *, now_us: int) -> ApiKey:
+    """End a key at once; a key that has ended stays as it is. Raises `NotFound`."""
+    this = api_keys.c.id == key_id
+    tx.connection.execute(
+        update(api_keys).where(this, api_keys.c.revoked_us.is_(None)).values(revoked_us=now_us)
+    )
+    row = tx.connection.execute(select(api_keys).where(this)).mappings().first()
+    if row is None:
+        raise NotFound("key", key_id)
+    return _record(row)
+
+
+def everyone(connection: Connection) -> list[ApiKey]:
+    """All keys, oldest first, ended ones included."""
+    rows = connection.execute(select(api_keys).order_by(api_keys.c.created_us, api_keys.c.id))
+    return [_record(row) for row in rows.mappings()]
+
+
+def active(connection: Connection) -> dict[str, ApiKey]:
+    """Keys that are not revoked, by `fingerprint`; ask `is_active` for the expiry at each use."""
+    rows = connection.execute(select(api_keys).where(api_keys.c.revoked_us.is_(None)))
+    return {row["secret_sha256"]: _record(row) for row in rows.mappings()}
+
+
+def _insert(tx: Transaction, key: ApiKey, plaintext: str) -> None:
+    row = {
+        "id": key.id,
+        "name": key.name,
+        "secret_sha256": fingerprint(plaintext),
+        "roles": " ".join(sorted(key.roles)),
+        "actors": json.dumps(sorted(key.actors)),
+        "created_us": key.created_us,
+        "created_by": key.created_by,
+        "expires_us": key.expires_us,
+    }
+    tx.insert(api_keys, row)
+
+
+def _record(row: RowMapping) -> ApiKey:
+    return ApiKey(
+        id=row["id"],
+        name=row["name"],
+        roles=frozenset(map(Role, row["roles"].split())),
+        actors=frozenset(json.loads(row["actors"])),
+        created_us=row["created_us"],
+        created_by=row["created_by"],
+        expires_us=row["expires_us"],
+        revoked_us=row["revoked_us"],
+    )

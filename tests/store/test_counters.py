@@ -1,0 +1,107 @@
+"""Are counts summed, and is none lost when they are compacted?"""
+
+from datetime import date
+
+import pytest
+from sqlalchemy import func, select
+
+from app.store.counters import by_day, compact, minute_of, totals, totals_of_all
+from app.store.database import Database
+from app.store.tables import evidence_counters
+from app.store.transaction import CounterKey, transaction
+from tests.store.samples import MINUTE, NOW_US, add_rollout
+
+DAY = 24 * 60
+
+
+def count(database: Database, *counts: tuple[int, int], instance: str = "test", label: str = "allow") -> None:
+    """Add n at a number of minutes before now, for each (minutes, n)."""
+    with transaction(database, instance, now_us=NOW_US) as tx:
+        for ago, n in counts:
+            tx.count(CounterKey("write", "v1", 1, MINUTE - ago, "decisions", label), n)
+
+
+def rows(database: Database) -> int:
+    with database.read() as connection:
+        return int(connection.execute(select(func.count()).select_from(evidence_counters)).scalar_one())
+
+
+def test_counts_of_one_key_are_summed_over_transactions_and_instances(database: Database) -> None:
+    count(database, (0, 1), (0, 2), (1, 4))
+    count(database, (0, 8))
+    count(database, (0, 16), instance="other")
+    count(database, (0, 32), label="deny")
+    with database.read() as connection:
+        assert totals(connection, "write", 1) == {("decisions", "allow"): 31, ("decisions", "deny"): 32}
+        assert totals(connection, "write", 2) == {}
+
+
+def test_totals_of_all_are_those_of_the_current_epochs(database: Database) -> None:
+    add_rollout(database, "write", epoch=1)
+    add_rollout(database, "read", epoch=7)
+    add_rollout(database, "deploy", epoch=2)
+    count(database, (0, 5))
+    with transaction(database, "test", now_us=NOW_US) as tx:
+        tx.count(CounterKey("deploy", "v1", 1, MINUTE, "decisions", "allow"), 9)
+        tx.count(CounterKey("deploy", "v1", 2, MINUTE, "decisions", "deny"), 3)
+    with database.read() as connection:
+        assert totals_of_all(connection) == {
+            "write": {("decisions", "allow"): 5},
+            "read": {},
+            "deploy": {("decisions", "deny"): 3},
+        }
+
+
+@pytest.mark.parametrize("is_compacted", [False, True], ids=["minutes", "compacted"])
+def test_days_are_days_in_utc(database: Database, *, is_compacted: bool) -> None:
+    since_midnight = MINUTE % DAY
+    count(database, (0, 1), (since_midnight, 2), (since_midnight + 1, 4), (since_midnight + 5 * DAY, 8))
+    if is_compacted:
+        with transaction(database, "test", now_us=NOW_US) as tx:
+            compact(tx, NOW_US)
+    with database.read() as connection:
+        assert by_day(connection, "write", 1, "decisions") == {
+            date(2027, 1, 10): {"allow": 8},
+            date(2027, 1, 14): {"allow": 4},
+            date(2027, 1, 15): {"allow": 3},
+        }
+
+
+def test_compaction_keeps_every_count_and_few_rows(database: Database) -> None:
+    recent = [(ago, 1) for ago in range(100)]
+    hours = [(ago, 1) for ago in range(300, 600)]
+    days = [(ago, 1) for ago in range(5 * DAY, 6 * DAY, 7)]
+    count(database, *recent, *hours, *days)
+    count(database, *days, instance="other")
+    with database.read() as connection:
+        before = totals(connection, "write", 1)
+    for _ in range(2):
+        with transaction(database, "test", now_us=NOW_US) as tx:
+            compact(tx, NOW_US)
+        with database.read() as connection:
+            assert totals(connection, "write", 1) == before
+        assert rows(database) <= len(recent) + 7 + 2 * 2
+
+
+def test_compaction_leaves_the_last_two_hours_alone(database: Database) -> None:
+    count(database, *[(ago, 1) for ago in range(121)])
+    with transaction(database, "test", now_us=NOW_US) as tx:
+        compact(tx, NOW_US)
+    assert rows(database) == 121
+
+
+def test_a_late_count_finds_its_compacted_hour(database: Database) -> None:
+    count(database, (400, 1))
+    for _ in range(2):
+        with transaction(database, "test", now_us=NOW_US) as tx:
+            compact(tx, NOW_US)
+        count(database, (400, 1))
+    with transaction(database, "test", now_us=NOW_US) as tx:
+        compact(tx, NOW_US)
+    with database.read() as connection:
+        assert totals(connection, "write", 1) == {("decisions", "allow"): 3}
+    assert rows(database) == 1
+
+
+def test_a_minute_is_counted_from_the_epoch() -> None:
+    assert (minute_of(0), minute_of(59_999_999), minute_of(60_000_000)) == (0, 0, 1)
