@@ -95,6 +95,7 @@ def serve(settings: Settings, *, started: Callable[[], None]) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=5,
         )
         log.info(Event.SERVER_STARTED, url=settings.url, instance=settings.instance)

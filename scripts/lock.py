@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 -- a script, no package
 """Which exact versions does .venv hold, for running and for the tests?"""
 
 import re

@@ -82,5 +82,4 @@ def problem_error(status: int, body: bytes) -> ClientError:
 
 
 def _sentence(problem: Document) -> str:
-    words = [str(problem[key]) for key in ("title", "detail") if problem.get(key)]
-    return ": ".join(words)
+    return str(problem.get("detail") or problem.get("title") or "")

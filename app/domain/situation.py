@@ -32,6 +32,7 @@ _OTHER_FIELDS = (
     "identity_metrics",
     "details",
 )
+_OPTIONAL_FIELDS = (*_TEXT_FIELDS, "recent_history", "identity_metrics", "details")
 _KNOWN = frozenset({*_OTHER_FIELDS, *_TEXT_FIELDS})
 _NAME_LENGTH = 256
 _MAX_LEVELS = 32
@@ -114,7 +115,7 @@ def to_document(situation: Situation) -> dict[str, Any]:
         "actor_id": situation.actor_id,
         "t3_tensor": {field: getattr(situation.trust, field) for field in _TRUST_FIELDS},
     }
-    for field in (*_TEXT_FIELDS, "recent_history", "identity_metrics", "details"):
+    for field in _OPTIONAL_FIELDS:
         value = getattr(situation, field)
         if value is not None:
             document[field] = value
@@ -136,13 +137,25 @@ def facts(situation: Situation) -> dict[str, Any]:
     `trust` has `competence`, `reliability`, `integrity`, `mean` and `lowest`, each 0..1; unknown
     members that a caller sent are under `extra`.
     """
-    document = to_document(situation)
-    for name in situation.extra or ():
-        del document[name]
     trust = situation.trust
-    document["trust"] = {**document.pop("t3_tensor"), "mean": trust.mean, "lowest": trust.lowest}
-    document["extra"] = dict(situation.extra or {})
-    return document
+    known = {
+        "action_type": situation.action_type,
+        "actor_role": situation.actor_role,
+        "actor_id": situation.actor_id,
+        "trust": {
+            "competence": trust.competence,
+            "reliability": trust.reliability,
+            "integrity": trust.integrity,
+            "mean": trust.mean,
+            "lowest": trust.lowest,
+        },
+        "extra": dict(situation.extra or {}),
+    }
+    for field in _OPTIONAL_FIELDS:
+        value = getattr(situation, field)
+        if value is not None:
+            known[field] = value
+    return known
 
 
 def _is_shallow(value: object, levels: int = _MAX_LEVELS) -> bool:

@@ -35,8 +35,6 @@ _BOUND = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*(\w+)\s*,
 _TRUST = re.compile(r"(?<![\w.])trust\s*\.\s*(\w+)")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _MAX_LENGTH = 4096
-# The evaluator recurses over what it is given, and overflows the stack far below 64 KiB of brackets.
-_MAX_DEPTH = 64
 
 
 class ConditionError(ValueError):
@@ -70,8 +68,6 @@ class Condition:
     def evaluate(self, facts: Mapping[str, Any]) -> object:
         """The value for these facts; raises `ConditionError` where it has none."""
         named = {name: facts[name] for name in self.names if name in facts}
-        if any(_too_deep(value) for value in named.values()):
-            raise ConditionError("the situation is nested too deeply")
         try:
             return self.program.execute(named)
         except Exception as error:
@@ -99,15 +95,6 @@ def _check_names(text: str, program: cel.Program) -> None:
     for part in _TRUST.findall(bare):
         if part not in TRUST_PARTS:
             raise ConditionError(f"unknown name 'trust.{part}'{suggestion(part, TRUST_PARTS)}")
-
-
-def _too_deep(value: object, depth: int = 0) -> bool:
-    if isinstance(value, str | int | float | None):
-        return False
-    if depth == _MAX_DEPTH:
-        return True
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return any(_too_deep(part, depth + 1) for part in parts)
 
 
 def _first_line(error: Exception) -> str:

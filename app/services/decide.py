@@ -1,8 +1,10 @@
 """A situation comes in: who answers, what is recorded, and what does the caller get?"""
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import structlog
@@ -22,6 +24,10 @@ from app.store.ids import new_id
 from app.store.ledger import Entry, Ledger
 
 log = structlog.get_logger()
+_stdlib_log = logging.getLogger()
+
+# Finding a metric by its labels costs more than counting in it.
+_decisions, _seconds = cache(DECISIONS.labels), cache(DECISION_SECONDS.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,11 +196,12 @@ class Decider:
 
     def _answered(self, placed: Placed, written: _Written, advisory: Advisory | None) -> dict[str, Any]:
         row, review = written.row, written.review
-        DECISIONS.labels(row["rollout"], row["phase"], row["decision"], row["answered_by"]).inc()
-        DECISION_SECONDS.labels(row["phase"]).observe(time.monotonic() - placed.question.started)
+        _decisions(row["rollout"], row["phase"], row["decision"], row["answered_by"]).inc()
+        _seconds(row["phase"]).observe(time.monotonic() - placed.question.started)
         if row["fallback_reason"] is not None:
             FALLBACKS.labels(row["rollout"], row["fallback_reason"]).inc()
-        log.debug(Event.DECISION, id=row["id"], rollout=row["rollout"], decision=row["decision"])
+        if _stdlib_log.isEnabledFor(logging.DEBUG):  # the ledger is the record; this is for a terminal
+            log.debug(Event.DECISION, id=row["id"], rollout=row["rollout"], decision=row["decision"])
         return decision_document(
             row,
             advisory=None if advisory is None else fresh_advisory(advisory, None),

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from litestar import Litestar
+from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 from litestar.openapi import OpenAPIConfig
@@ -67,6 +68,7 @@ def create_app(services: Services, *, lifespan: Sequence[Lifespan] = ()) -> Lite
         route_handlers=list(_ROUTES),
         dependencies={"services": Provide(lambda: services, sync_to_thread=False)},
         exception_handlers={Exception: answer},
+        state=State({"services": services}),
         middleware=[DefineMiddleware(Gatekeeper, plane=services.plane)],
         lifespan=list(lifespan),
         request_max_body_size=MAX_BATCH_BYTES,

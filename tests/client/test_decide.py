@@ -116,7 +116,7 @@ def test_a_server_that_stays_busy_denies_with_its_words(peer: Peer, client: Clie
     started = time.monotonic()
     decision = client.decide(SITUATION, deadline_s=0.4)
     assert is_fallback(decision)
-    assert decision.error == "No decision: nothing could be recorded"
+    assert decision.error == "nothing could be recorded"
     assert time.monotonic() - started < 0.4
     assert len(peer.seen) > 1
 
@@ -171,7 +171,7 @@ def test_a_batch_answers_each_in_its_place(peer: Peer, client: Client) -> None:
     first, second = client.decide_batch([SITUATION, {}])
     assert first.allowed
     assert is_fallback(second)
-    assert second.error == "Not a situation: actor_id: is required"
+    assert second.error == "actor_id: is required"
 
 
 @pytest.mark.parametrize("body", [{"decisions": [ALLOWED]}, {"decisions": None}, [], {}])

@@ -34,7 +34,6 @@ async def play(server: DemoServer, story: Story) -> None:
     steps = load_rollouts(server.policies_dir / "rollouts.yaml").get(_ROLLOUT).exposure
     async with AsyncExitStack() as stack:
         cast = await _cast(server, stack)
-        await asyncio.sleep(2)
         tally = await stack.enter_async_context(at_work(cast.caller, cast.reviewer))
         await _rise(cast, story, tally, to="advisory", steps=steps)
         await _rise(cast, story, tally, to="enforced", steps=steps)
