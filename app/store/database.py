@@ -210,6 +210,7 @@ def _availability() -> Iterator[None]:
 _WRITER_PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
+    "PRAGMA wal_autocheckpoint=0",
     "PRAGMA recursive_triggers=ON",  # else INSERT OR REPLACE deletes past the append-only triggers
 )
 _READER_PRAGMAS = ("PRAGMA query_only=ON",)

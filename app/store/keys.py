@@ -10,6 +10,7 @@ from sqlalchemy import Connection, RowMapping, select, update
 
 from app.domain.role import Role
 from app.errors import NotFound, SettingsError
+from app.store.rollouts import touch_plane
 from app.store.tables import api_keys, plane
 from app.store.transaction import Transaction
 
@@ -87,6 +88,7 @@ def revoke(tx: Transaction, key_id: str, *, now_us: int) -> ApiKey:
     row = tx.connection.execute(select(api_keys).where(this)).mappings().first()
     if row is None:
         raise NotFound("key", key_id)
+    touch_plane(tx)
     return _record(row)
 
 
@@ -114,6 +116,7 @@ def _insert(tx: Transaction, key: ApiKey, plaintext: str) -> None:
         "expires_us": key.expires_us,
     }
     tx.insert(api_keys, row)
+    touch_plane(tx)
 
 
 def _record(row: RowMapping) -> ApiKey:

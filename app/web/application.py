@@ -6,7 +6,6 @@ from typing import Any
 
 from litestar import Litestar
 from litestar.datastructures import State
-from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
@@ -66,7 +65,6 @@ def create_app(services: Services, *, lifespan: Sequence[Lifespan] = ()) -> Lite
     """The ASGI application over services that `app.main` made."""
     return Litestar(
         route_handlers=list(_ROUTES),
-        dependencies={"services": Provide(lambda: services, sync_to_thread=False)},
         exception_handlers={Exception: answer},
         state=State({"services": services}),
         middleware=[DefineMiddleware(Gatekeeper, plane=services.plane)],

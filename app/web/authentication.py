@@ -11,6 +11,7 @@ from litestar.types import ASGIApp, Guard, Message, Receive, Scope, Send
 
 from app.domain.role import Principal, Role
 from app.observability import REQUEST_SECONDS, REQUESTS, begin_request
+from app.services.container import Services
 from app.services.plane import Plane
 
 _BEARER = b"bearer "
@@ -84,3 +85,10 @@ def principal_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
     principal = connection.scope["auth"]
     assert isinstance(principal, Principal), "the route has a guard"
     return principal
+
+
+def services_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Services:
+    """What `create_app` put into the application's state."""
+    services = connection.app.state.services
+    assert isinstance(services, Services)
+    return services

@@ -15,6 +15,7 @@ from typing import cast
 import httpx
 
 CONNECTIONS = 64
+_CORES = sorted(os.sched_getaffinity(0))  # before the load generator takes one for itself
 
 
 @dataclass(slots=True)
@@ -46,7 +47,7 @@ class _Connection(asyncio.Protocol):
         self.stopped = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one by its methods only
         self._ask()
 
     def data_received(self, data: bytes) -> None:
@@ -76,13 +77,22 @@ class _Connection(asyncio.Protocol):
 
 
 async def drive(
-    port: int, request: Callable[[], bytes], *, seconds: float, connections: int = CONNECTIONS, pause_s: float = 0.0
+    port: int,
+    request: Callable[[], bytes],
+    *,
+    seconds: float,
+    connections: int = CONNECTIONS,
+    pause_s: float = 0.0,
 ) -> Load:
     """Ask for `seconds` over `connections`, each pausing between an answer and the next request."""
     load = Load(seconds)
     loop = asyncio.get_running_loop()
     made = [
-        (await loop.create_connection(lambda: _Connection(load, request, pause_s=pause_s), "127.0.0.1", port))[1]
+        (
+            await loop.create_connection(
+                lambda: _Connection(load, request, pause_s=pause_s), "127.0.0.1", port
+            )
+        )[1]
         for _ in range(connections)
     ]
     await asyncio.sleep(seconds)
@@ -110,15 +120,16 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def server(command: list[str], port: int, *, env: dict[str, str], ready: str) -> Iterator[subprocess.Popen[bytes]]:
+def server(
+    command: list[str], port: int, *, env: dict[str, str], ready: str, is_pinned: bool = True
+) -> Iterator[subprocess.Popen[bytes]]:
     """A server in a process of its own, on the first core; up when `ready` answers 200."""
-    cores = sorted(os.sched_getaffinity(0))
     process = subprocess.Popen(
         [sys.executable, *command],
         env={**os.environ, **env},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: os.sched_setaffinity(0, {cores[0]}) if "MODEL_ON" not in env else None,
+        preexec_fn=lambda: os.sched_setaffinity(0, {_CORES[0]} if is_pinned else _CORES),
     )
     try:
         _await(f"http://127.0.0.1:{port}{ready}", process)

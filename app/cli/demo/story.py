@@ -10,7 +10,7 @@ from app.cli.output import cell
 from app.client.wire import Document
 
 
-class Trouble(Exception):  # noqa: N818 -- an ending of the story
+class Trouble(Exception):
     """Something that the story cannot go on from; the message says what."""
 
 

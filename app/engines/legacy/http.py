@@ -9,7 +9,7 @@ import httpx
 from app.domain.decision import Decision
 from app.errors import SettingsError
 
-SETTING = "PHASEGATE_LEGACY_ENGINE"
+SETTING = "PHASEGATE_LEGACY"
 _MAX_ANSWER_BYTES = 256 * 1024
 _CONNECT_RETRIES = 2
 

@@ -41,7 +41,7 @@ class ModelError(PhasegateError):
     """llama.cpp refused to load or to decode; the message holds its last words."""
 
 
-class Aborted(Exception):  # noqa: N818 - a way out of a computation, not an error
+class Aborted(Exception):
     """The computation was stopped on request."""
 
 

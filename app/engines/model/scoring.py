@@ -17,7 +17,7 @@ from app.engines.model.version import Limits, ModelVersion
 LABELS = (Decision.DENY, Decision.REQUIRE_ATTESTATION, Decision.ALLOW)
 
 
-class Oversize(Exception):  # noqa: N818 - an outcome, not an error
+class Oversize(Exception):
     """The situation has more tokens than the version's limit."""
 
 

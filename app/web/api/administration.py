@@ -5,31 +5,28 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, delete, get, post
-from litestar.params import Dependency, Parameter
+from litestar.params import Parameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from app.domain.role import Role
 from app.errors import Forbidden
-from app.services.container import Services
-from app.web.authentication import principal_of, requires
+from app.web.authentication import principal_of, requires, services_of
 from app.web.bodies import Fault, NewKey
 from app.web.parse import instant_us
-
-Plane = Annotated[Services, Dependency(skip_validation=True)]
 
 _ADMIN = [requires(Role.ADMIN)]
 _AUDIT = [requires(Role.AUDITOR, Role.OPERATOR, Role.APPROVER)]
 
 
 @get("/v1/keys", guards=_ADMIN, sync_to_thread=True)
-def keys(services: Plane) -> dict[str, Any]:
-    return {"keys": services.administration.keys()}
+def keys(request: Request[Any, Any, Any]) -> dict[str, Any]:
+    return {"keys": services_of(request).administration.keys()}
 
 
 @post("/v1/keys", status_code=200, guards=_ADMIN)
-async def create_key(request: Request[Any, Any, Any], services: Plane, data: NewKey) -> dict[str, Any]:
+async def create_key(request: Request[Any, Any, Any], data: NewKey) -> dict[str, Any]:
     """A new key; `key` is shown this once."""
-    return await services.administration.create_key(
+    return await services_of(request).administration.create_key(
         name=data.name,
         roles=data.roles,
         actors=data.actors,
@@ -39,34 +36,34 @@ async def create_key(request: Request[Any, Any, Any], services: Plane, data: New
 
 
 @delete("/v1/keys/{key_id:str}", status_code=200, guards=_ADMIN)
-async def revoke_key(request: Request[Any, Any, Any], services: Plane, key_id: str) -> dict[str, Any]:
-    return await services.administration.revoke_key(key_id, by=principal_of(request))
+async def revoke_key(request: Request[Any, Any, Any], key_id: str) -> dict[str, Any]:
+    return await services_of(request).administration.revoke_key(key_id, by=principal_of(request))
 
 
 @get("/v1/policies/diff", guards=_AUDIT, sync_to_thread=True)
-def policy_diff(services: Plane) -> dict[str, Any]:
+def policy_diff(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """What the policy files would change of what is in force."""
-    return services.policies.diff()
+    return services_of(request).policies.diff()
 
 
 @post("/v1/policies/apply", status_code=200, guards=[requires(Role.OPERATOR, Role.APPROVER)])
-async def policy_apply(request: Request[Any, Any, Any], services: Plane) -> dict[str, Any]:
+async def policy_apply(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """Apply the policy files; what loosens is proposed by one person and applied by another."""
-    return await services.policies.apply(principal_of(request))
+    return await services_of(request).policies.apply(principal_of(request))
 
 
 @get("/v1/versions", guards=_AUDIT, sync_to_thread=False)
-def versions(services: Plane) -> dict[str, Any]:
+def versions(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """The model versions of the policy files, and which one is loaded."""
-    loaded = services.model.status
+    loaded = services_of(request).model.status
     return {
         "versions": [
             {
                 "id": version.id,
-                "state": "active" if version.id == services.model.version_id else "registered",
+                "state": "active" if version.id == services_of(request).model.version_id else "registered",
                 "model": version.model_name,
                 "model_sha256": loaded.sha256
-                if version.id == services.model.version_id
+                if version.id == services_of(request).model.version_id
                 else version.model.sha256,
                 "prompt": version.prompt,
                 "prompt_sha256": version.prompt_sha256,
@@ -76,40 +73,42 @@ def versions(services: Plane) -> dict[str, Any]:
                 "parent": None,
                 "created_at": None,
             }
-            for version in services.versions.values()
+            for version in services_of(request).versions.values()
         ]
     }
 
 
 @get("/v1/audit", guards=_AUDIT, sync_to_thread=True)
 def audit(
-    services: Plane, rollout: str | None = None, limit: Annotated[int, Parameter(ge=1, le=1_000)] = 100
+    request: Request[Any, Any, Any],
+    rollout: str | None = None,
+    limit: Annotated[int, Parameter(ge=1, le=1_000)] = 100,
 ) -> dict[str, Any]:
     """Transitions of all rollouts, newest first."""
-    return {"transitions": services.administration.audit(rollout, limit=limit)}
+    return {"transitions": services_of(request).administration.audit(rollout, limit=limit)}
 
 
 @get("/v1/audit/verify", guards=_AUDIT, sync_to_thread=True)
-def audit_verify(services: Plane) -> dict[str, Any]:
+def audit_verify(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """Whether the hash chain holds from its beginning to its head."""
-    return services.administration.verify()
+    return services_of(request).administration.verify()
 
 
 @post("/v1/drills/fault", status_code=200, guards=_ADMIN)
-async def drill_fault(services: Plane, data: Fault) -> dict[str, Any]:
+async def drill_fault(request: Request[Any, Any, Any], data: Fault) -> dict[str, Any]:
     """Make the model worker misbehave, where PHASEGATE_DRILLS=1 allows it."""
-    if not services.drills:
+    if not services_of(request).drills:
         raise Forbidden("drills", "drills are off: start the server with PHASEGATE_DRILLS=1")
-    await services.model.inject(data.fault)
+    await services_of(request).model.inject(data.fault)
     return {"fault": data.fault}
 
 
 @get("/v1/events", guards=_AUDIT)
-async def events(services: Plane) -> ServerSentEvent:
+async def events(request: Request[Any, Any, Any]) -> ServerSentEvent:
     """Transitions as they happen, as server-sent events; a comment every 15 seconds keeps the line open."""
 
     async def stream() -> AsyncIterator[ServerSentEventMessage]:
-        async for kind, body in services.notices.follow():
+        async for kind, body in services_of(request).notices.follow():
             if not kind:
                 yield ServerSentEventMessage(comment="still here")
             else:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import MediaType, Request, Response, get, post
-from litestar.params import Dependency, Parameter
+from litestar.params import Parameter
 from litestar.response.base import ASGIResponse
 
 from app.domain.decision import Decision
@@ -16,16 +16,13 @@ from app.domain.role import Role
 from app.domain.situation import MAX_SITUATION_BYTES, parse_situation
 from app.errors import InvalidInput, InvalidSituation, PhasegateError
 from app.observability import REQUEST_ID
-from app.services.container import Services
 from app.services.records import Question, Token
 from app.services.review import parse_verdict
 from app.store.decisions import MAX_PAGE, Filters
-from app.web.authentication import admitted, principal_of, requires
+from app.web.authentication import admitted, principal_of, requires, services_of
 from app.web.bodies import MAX_BATCH, MAX_BATCH_BYTES, decode, header, read_body, sha256
 from app.web.parse import instant_us
 from app.web.problems import problem_of
-
-Plane = Annotated[Services, Dependency(skip_validation=True)]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -36,7 +33,7 @@ async def decide(request: Request[Any, Any, Any]) -> ASGIResponse:
     # The hot path: no guard, dependency or response object of Litestar's, which would double its cost.
     started = time.monotonic()
     admitted(request, Role.CALLER)
-    services: Services = request.app.state.services
+    services = services_of(request)
     body = await read_body(request)
     question = _question(request, decode(body), started)
     token = header(request, b"idempotency-key")
@@ -52,7 +49,7 @@ async def decide(request: Request[Any, Any, Any]) -> ASGIResponse:
 
 
 @post("/v1/decisions:batch", status_code=200, guards=[requires(Role.CALLER)])
-async def decide_many(request: Request[Any, Any, Any], services: Plane) -> Response[bytes]:
+async def decide_many(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answer up to 1,000 situations in order; a bad one is a problem in its place."""
     started = time.monotonic()
     body = decode(await read_body(request, at_most=MAX_BATCH_BYTES))
@@ -66,7 +63,7 @@ async def decide_many(request: Request[Any, Any, Any], services: Plane) -> Respo
         try:
             if len(_encode(raw)) > MAX_SITUATION_BYTES:
                 raise InvalidSituation([("", f"is larger than {MAX_SITUATION_BYTES} bytes")])
-            return await services.decider.decide(_question(request, raw, started))
+            return await services_of(request).decider.decide(_question(request, raw, started))
         except PhasegateError as error:
             return problem_of(error)
 
@@ -75,17 +72,14 @@ async def decide_many(request: Request[Any, Any, Any], services: Plane) -> Respo
 
 
 @get("/v1/decisions/{decision_id:str}", guards=[requires(*Role)])
-async def story(
-    request: Request[Any, Any, Any], services: Plane, decision_id: str, wait_s: float = 0.0
-) -> dict[str, Any]:
+async def story(request: Request[Any, Any, Any], decision_id: str, wait_s: float = 0.0) -> dict[str, Any]:
     """One decision's whole story. `wait_s` waits for a binding verdict, up to 60 seconds."""
-    return await services.stories.of(decision_id, principal_of(request), wait_s=wait_s)
+    return await services_of(request).stories.of(decision_id, principal_of(request), wait_s=wait_s)
 
 
 @get("/v1/decisions", guards=[requires(*Role)], sync_to_thread=True)
 def page(
     request: Request[Any, Any, Any],
-    services: Plane,
     *,
     rollout: str | None = None,
     phase: Phase | None = None,
@@ -107,7 +101,7 @@ def page(
         since_us=instant_us("since", since),
         until_us=instant_us("until", until),
     )
-    return services.stories.page(filters, principal_of(request), cursor=cursor, limit=limit)
+    return services_of(request).stories.page(filters, principal_of(request), cursor=cursor, limit=limit)
 
 
 @post(
@@ -115,16 +109,16 @@ def page(
     status_code=200,
     guards=[requires(Role.CALLER, Role.REVIEWER, Role.OPERATOR)],
 )
-async def report(request: Request[Any, Any, Any], services: Plane, decision_id: str) -> dict[str, Any]:
+async def report(request: Request[Any, Any, Any], decision_id: str) -> dict[str, Any]:
     """An incident: what the decision should have been."""
     verdict = parse_verdict(decode(await read_body(request)))
-    return await services.reviews.report(decision_id, verdict, principal_of(request))
+    return await services_of(request).reviews.report(decision_id, verdict, principal_of(request))
 
 
 @post("/advisory", status_code=200, guards=[requires(Role.CALLER, Role.REVIEWER, Role.OPERATOR)])
-async def advisory(request: Request[Any, Any, Any], services: Plane) -> dict[str, Any]:
+async def advisory(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """The model's opinion alone, with its reasoning; binds nobody and is not recorded."""
-    return await services.opinions.of(parse_situation(decode(await read_body(request))))
+    return await services_of(request).opinions.of(parse_situation(decode(await read_body(request))))
 
 
 def _question(request: Request[Any, Any, Any], raw: object, started: float) -> Question:

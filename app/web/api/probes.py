@@ -1,25 +1,22 @@
 """Is the server alive, ready, and well? No key needed."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from litestar import MediaType, Response, get
-from litestar.params import Dependency
+from litestar import MediaType, Request, Response, get
 
 from app.engines.model.link import ModelState
 from app.observability import exposition
-from app.services.container import Services
 from app.store.ledger import LedgerState
-
-Plane = Annotated[Services, Dependency(skip_validation=True)]
+from app.web.authentication import services_of
 
 
 @get("/health", sync_to_thread=False)
-def health(services: Plane) -> dict[str, Any]:
+def health(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """`healthy`, or `degraded` where the legacy engine stands in; says which part is not well."""
-    model, plane = services.model.status, services.plane
+    model, plane = services_of(request).model.status, services_of(request).plane
     parts = {
         "model": model.state is ModelState.READY and not model.circuit_open,
-        "ledger": services.ledger.state is LedgerState.OK,
+        "ledger": services_of(request).ledger.state is LedgerState.OK,
         "plane": not plane.state(circuit_open=False).is_stale,
     }
     return {
@@ -36,11 +33,11 @@ def health(services: Plane) -> dict[str, Any]:
             "offloaded_layers": model.offloaded_layers,
             "error": model.error,
         },
-        "ledger": services.ledger.state,
+        "ledger": services_of(request).ledger.state,
         "kill_switch": plane.view.kill_switch,
         "snapshot_age_s": round(plane.snapshot_age_s, 3),
         "guard_pass_age_s": round(min(plane.guard_age_s, 1e9), 3),
-        "drills": services.drills,
+        "drills": services_of(request).drills,
         "fault": model.fault,
     }
 
@@ -51,9 +48,9 @@ def live() -> dict[str, str]:
 
 
 @get("/health/ready", sync_to_thread=False)
-def ready(services: Plane) -> Response[dict[str, str]]:
+def ready(request: Request[Any, Any, Any]) -> Response[dict[str, str]]:
     """200 once the model has loaded for the first time; later trouble is the legacy engine's to bear."""
-    if services.model.status.loaded_once:
+    if services_of(request).model.status.loaded_once:
         return Response({"status": "ready"})
     return Response({"status": "loading"}, status_code=503)
 

@@ -3,16 +3,13 @@
 from typing import Annotated, Any, Literal
 
 from litestar import Request, get, post
-from litestar.params import Dependency, Parameter
+from litestar.params import Parameter
 
 from app.domain.role import Role
-from app.services.container import Services
 from app.services.review import parse_verdict
 from app.store.reviews import MAX_PAGE
-from app.web.authentication import principal_of, requires
+from app.web.authentication import principal_of, requires, services_of
 from app.web.bodies import decode, read_body
-
-Plane = Annotated[Services, Dependency(skip_validation=True)]
 
 _JUDGE = [requires(Role.REVIEWER)]
 
@@ -20,7 +17,6 @@ _JUDGE = [requires(Role.REVIEWER)]
 @get("/v1/reviews", guards=[requires(Role.REVIEWER, Role.OPERATOR, Role.AUDITOR)], sync_to_thread=True)
 def reviews(
     request: Request[Any, Any, Any],
-    services: Plane,
     *,
     status: Literal["open", "judged", "expired", "closed"] = "open",
     rollout: str | None = None,
@@ -29,24 +25,24 @@ def reviews(
     offset: Annotated[int, Parameter(ge=0)] = 0,
 ) -> dict[str, Any]:
     """Most urgent first, without the reviewer's own situations."""
-    found = services.reviews.list(
+    found = services_of(request).reviews.list(
         principal_of(request), status=status, rollout=rollout, kind=kind, limit=limit, offset=offset
     )
     return {"reviews": found}
 
 
 @post("/v1/reviews/{review_id:str}/claim", status_code=200, guards=_JUDGE)
-async def claim(request: Request[Any, Any, Any], services: Plane, review_id: str) -> dict[str, Any]:
-    return await services.reviews.claim(review_id, principal_of(request))
+async def claim(request: Request[Any, Any, Any], review_id: str) -> dict[str, Any]:
+    return await services_of(request).reviews.claim(review_id, principal_of(request))
 
 
 @post("/v1/reviews/{review_id:str}/verdict", status_code=200, guards=_JUDGE)
-async def verdict(request: Request[Any, Any, Any], services: Plane, review_id: str) -> dict[str, Any]:
+async def verdict(request: Request[Any, Any, Any], review_id: str) -> dict[str, Any]:
     """`{decision, category, notes}`; a wrong allow on high risk rolls back in the same transaction."""
     said = parse_verdict(decode(await read_body(request)))
-    return await services.reviews.judge(review_id, said, principal_of(request))
+    return await services_of(request).reviews.judge(review_id, said, principal_of(request))
 
 
 @post("/v1/reviews/{review_id:str}/undo", status_code=200, guards=_JUDGE)
-async def undo(request: Request[Any, Any, Any], services: Plane, review_id: str) -> dict[str, Any]:
-    return await services.reviews.undo(review_id, principal_of(request))
+async def undo(request: Request[Any, Any, Any], review_id: str) -> dict[str, Any]:
+    return await services_of(request).reviews.undo(review_id, principal_of(request))

@@ -24,7 +24,7 @@ async def test_a_setting_names_its_engine_and_its_source(spec: str) -> None:
     ["", "rule", "opa", "opa:", "opa:file:///etc/passwd", "authzen:pdp.test", "cedar:x", "opa:http://"],
 )
 def test_a_setting_that_names_no_engine_is_refused(spec: str) -> None:
-    with pytest.raises(SettingsError, match="PHASEGATE_LEGACY_ENGINE"):
+    with pytest.raises(SettingsError, match="PHASEGATE_LEGACY"):
         build_legacy_engine(spec, source=spec)
 
 
