@@ -2,13 +2,12 @@
 
 import gc
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
-import uvicorn
 from litestar import Litestar
 
 from app.domain.clock import to_us
@@ -36,11 +35,14 @@ from app.services.rollouts import Rollouts
 from app.services.stories import Stories
 from app.settings import Settings
 from app.store.database import Database, one_server_lock
+from app.store.instance import instance_name
 from app.store.journal import Journal
 from app.store.keys import ensure_admin
 from app.store.ledger import Ledger
 from app.store.transaction import transaction
 from app.web.application import create_app
+from app.web.lane import DecisionLane
+from app.web.listener import listen
 
 log = structlog.get_logger()
 
@@ -57,6 +59,7 @@ class Server:
 
     app: Litestar
     services: Services
+    instance: str
 
 
 @contextmanager
@@ -67,18 +70,20 @@ def open_server(settings: Settings) -> Iterator[Server]:
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with one_server_lock(settings.data_dir):
+        instance = settings.instance or instance_name(settings.data_dir)
         files = PolicyFiles(settings.policies_dir, settings.legacy, settings.legacy_deadline_ms / 1000)
         versions = load_versions(settings.policies_dir)
         model = _model(settings, versions)
         database = Database(settings.database_url)
         database.migrate()
-        _prepare(settings, database, files, model.version_id)
+        _prepare(settings, database, files, model.version_id, instance=instance)
         journal = Journal(settings.data_dir / "journal")
-        ledger = Ledger(database, journal, settings.instance)
+        ledger = Ledger(database, journal, instance)
         try:
             services = _wire(settings, database, ledger, files, model, versions)
             services.plane.refresh()
-            yield Server(create_app(services, lifespan=[_lifespan(settings, services)]), services)
+            lifespan = _lifespan(settings, services, instance=instance)
+            yield Server(create_app(services, lifespan=[lifespan]), services, instance)
         finally:
             ledger.close()
             journal.close()
@@ -86,39 +91,28 @@ def open_server(settings: Settings) -> Iterator[Server]:
 
 
 def serve(settings: Settings, *, started: Callable[[], None]) -> None:
-    """Serve until interrupted; `started` is called once the port is open."""
+    """Serve until SIGINT or SIGTERM, then return; `started` is called once the port is open.
+
+    Raises `Conflict` where the port or the data directory is taken, and whatever else hinders the start.
+    """
     configure_logging(settings)
     with open_server(settings) as server:
-        config = uvicorn.Config(
-            server.app,
+
+        def before() -> None:
+            # What is there by now stays; and a decision leaves no cycles behind, so collecting can wait longer.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(_GC_THRESHOLD)
+            log.info(Event.SERVER_STARTED, url=settings.url, instance=server.instance)
+
+        listen(
+            DecisionLane(server.app, server.services),
             host=settings.host,
             port=settings.port,
-            loop="uvloop",
-            http="httptools",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=5,
+            before=before,
+            started=started,
         )
-        # What is there by now stays; and a decision leaves no cycles behind, so collecting can wait longer.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_GC_THRESHOLD)
-        log.info(Event.SERVER_STARTED, url=settings.url, instance=settings.instance)
-        _Announced(config, started).run()
         log.info(Event.SERVER_STOPPED)
-
-
-class _Announced(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._announce = started
-
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]  # sockets of any kind
-        await super().startup(sockets)  # type: ignore[arg-type]
-        if self.started:
-            self._announce()
 
 
 def _model(settings: Settings, versions: dict[str, ModelVersion]) -> Model:
@@ -136,10 +130,12 @@ def _model(settings: Settings, versions: dict[str, ModelVersion]) -> Model:
     )
 
 
-def _prepare(settings: Settings, database: Database, files: PolicyFiles, version: str) -> None:
+def _prepare(
+    settings: Settings, database: Database, files: PolicyFiles, version: str, *, instance: str
+) -> None:
     """What must lie in the database before the first request: a policy, its rollouts, a key."""
     at = now()
-    with transaction(database, settings.instance, now_us=to_us(at)) as tx:
+    with transaction(database, instance, now_us=to_us(at)) as tx:
         waiting = settle_at_start(tx, files.read(), version=version, now=at)
         made = ensure_admin(tx, settings.admin_key, now_us=to_us(at))
         if made is not None and settings.admin_key is None:
@@ -198,11 +194,11 @@ def _wire(
 
 
 def _lifespan(
-    settings: Settings, services: Services
+    settings: Settings, services: Services, *, instance: str
 ) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def run(_: Litestar) -> AsyncIterator[None]:
-        leadership = Leadership(services.ledger, settings.instance, now=now)
+        leadership = Leadership(services.ledger, instance, now=now)
         jobs = Jobs(
             services,
             leadership,
@@ -211,16 +207,14 @@ def _lifespan(
             retention_days=settings.retention_days,
             now=now,
         )
-        if isinstance(services.model, ModelSupervisor):
-            await services.model.start()
-        services.observer.start()
-        await jobs.start()
-        try:
-            yield
-        finally:
-            await jobs.stop()
-            await services.observer.stop()
+        async with AsyncExitStack() as stack:  # ended in the opposite order, each whatever the others do
             if isinstance(services.model, ModelSupervisor):
-                await services.model.stop()
+                stack.push_async_callback(services.model.stop)
+                await services.model.start()
+            stack.push_async_callback(services.observer.stop)
+            services.observer.start()
+            stack.push_async_callback(jobs.stop)
+            await jobs.start()
+            yield
 
     return run

@@ -1,13 +1,13 @@
 """What does the plane log and count, under which names?"""
 
 import logging
+import os
 import re
 import sys
 from contextvars import ContextVar
 from enum import StrEnum
 from logging.handlers import RotatingFileHandler
 from typing import TextIO
-from uuid import uuid4
 
 import msgspec
 import structlog
@@ -147,7 +147,7 @@ _ACCEPTABLE = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 def begin_request(header: str | None) -> str:
     """Take over the caller's `X-Request-ID`, or make one where it is absent or could forge a log line."""
-    request_id = header if header is not None and _ACCEPTABLE.fullmatch(header) else uuid4().hex
+    request_id = header if header is not None and _ACCEPTABLE.fullmatch(header) else os.urandom(16).hex()
     REQUEST_ID.set(request_id)
     return request_id
 

@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_interval_s: float
     retention_days: int
     queue_limit: int
-    instance: str
+    instance: str | None
     url: str
     key: str | None
     key_file: Path
@@ -135,7 +134,7 @@ def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         "snapshot_interval_s": 1.0,
         "retention_days": 90,
         "queue_limit": 64,
-        "instance": f"{socket.gethostname()}:{port}",
+        "instance": None,
         "url": f"http://{_reachable(host)}:{port}",
         "key": None,
         "key_file": data_dir / "admin.key",
@@ -281,7 +280,12 @@ _SPECS = (
     _Spec("snapshot_interval_s", _number(0.05, 2), "1", "Seconds between two polls of the phases."),
     _Spec("retention_days", _whole(1, 36_500), "90", "Days that decisions can be explained."),
     _Spec("queue_limit", _whole(1, 100_000), "64", "Situations that may wait for the model."),
-    _Spec("instance", str, "host name and port", "Name of this server among many over one database."),
+    _Spec(
+        "instance",
+        str,
+        "made once, in the data directory",
+        "Name of this server among many over one database.",
+    ),
     _Spec("url", _url, "from host and port", "Server that the command line talks to."),
     _Spec("key", str, "from the key file", "API key that the command line sends.", is_secret=True),
     _Spec(

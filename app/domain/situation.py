@@ -3,7 +3,7 @@
 import json
 import math
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ _OTHER_FIELDS = (
 _OPTIONAL_FIELDS = (*_TEXT_FIELDS, "recent_history", "identity_metrics", "details")
 _KNOWN = frozenset({*_OTHER_FIELDS, *_TEXT_FIELDS})
 _NAME_LENGTH = 256
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 _MAX_LEVELS = 32
 
 
@@ -125,10 +126,7 @@ def to_document(situation: Situation) -> dict[str, Any]:
 
 def canonical(situation: Situation) -> bytes:
     """The same bytes for the same situation, whatever the order or naming it came in."""
-    document = to_document(situation)
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(
-        "utf-8", "surrogatepass"
-    )
+    return _encode(to_document(situation)).encode("utf-8", "surrogatepass")
 
 
 def facts(situation: Situation) -> dict[str, Any]:
@@ -160,9 +158,12 @@ def facts(situation: Situation) -> dict[str, Any]:
 
 def _is_shallow(value: object, levels: int = _MAX_LEVELS) -> bool:
     """Whether a value's nesting is bounded: every reader of it recurses."""
-    if not isinstance(value, dict | list):
+    if isinstance(value, dict):
+        inner: Iterable[object] = value.values()
+    elif isinstance(value, list):
+        inner = value
+    else:
         return True
-    inner = value.values() if isinstance(value, dict) else value
     return levels > 0 and all(_is_shallow(item, levels - 1) for item in inner)
 
 

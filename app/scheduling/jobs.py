@@ -1,5 +1,6 @@
 """What happens by the clock, and on which instance?"""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
@@ -47,6 +48,7 @@ class Jobs:
         )
         self._every(snapshot_s, "snapshot", self._poll)
         self._every(1.0, "observe", self._adapt)
+        self._every(1.0, "checkpoint", self._checkpoint)
         self._every(2.0, "lead", leadership.hold)
         self._every(guardrail_s, "guardrails", self._leading(self._guard))
         self._every(1.0, "expire_reviews", self._leading(self._expire))
@@ -86,6 +88,9 @@ class Jobs:
 
     async def _adapt(self) -> None:
         self._services.observer.adapt()
+
+    async def _checkpoint(self) -> None:
+        await asyncio.to_thread(self._services.database.checkpoint)
 
     async def _guard(self) -> None:
         await self._services.guard.look()

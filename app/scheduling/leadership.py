@@ -1,6 +1,7 @@
 """Is this instance the one that acts for all?"""
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 
 import structlog
@@ -49,9 +50,11 @@ class Leadership:
         LEADER.set(self._lease is not None)
 
     async def let_go(self) -> None:
+        """Let the next one lead at once; where the database is away, the lease ends by itself."""
         lease, self._lease = self._lease, None
         if lease is not None:
-            await self._ledger.run(lambda tx: release(tx, lease))
+            with suppress(PhasegateError):
+                await self._ledger.run(lambda tx: release(tx, lease))
 
     async def claims(self, job: str, *, every_s: int) -> bool:
         """Whether this run of a job, by the grid of its interval, is this instance's."""

@@ -62,7 +62,9 @@ class Decider:
     def _place(self, question: Question) -> Placed:
         view = self._plane.view
         policy, state = view.place(question.situation)
-        share = view.share(question.situation.actor_id)
+        # Who is exposed matters only where somebody is not.
+        everyone = state.phase is Phase.SHADOW or state.exposure >= 1
+        share = 0.0 if everyone else view.share(question.situation.actor_id)
         plan = route(state, share, self._plane.state(circuit_open=self._model.circuit_open))
         return Placed(question, policy, state, plan, independent=not self._model.shows_legacy)
 

@@ -1,7 +1,6 @@
 """Who looks at the decisions that already left, without ever delaying one?"""
 
 import asyncio
-import contextlib
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -123,6 +122,9 @@ class Observer:
             except PhasegateError as error:
                 # The caller has long been answered; the observation is lost, and says so.
                 log.warning(Event.OBSERVATION_LOST, decision=observation.decision_id, error=str(error))
+            except Exception:
+                # One that cannot be made must not end the watching of all others.
+                log.exception(Event.OBSERVATION_LOST, decision=observation.decision_id)
             finally:
                 if not observation.seen.done():
                     observation.seen.cancel()
@@ -157,10 +159,13 @@ class Observer:
             await self._to_explain.wait()
             while self._unexplained:
                 observation, advisory = self._unexplained.popleft()
-                with contextlib.suppress(PhasegateError):  # explained again when somebody asks
-                    await self.explain(
-                        observation.decision_id, observation.placed, observation.legacy, advisory
-                    )
+                decision_id = observation.decision_id
+                try:
+                    await self.explain(decision_id, observation.placed, observation.legacy, advisory)
+                except PhasegateError:
+                    continue  # explained when somebody asks
+                except Exception:
+                    log.exception(Event.OBSERVATION_LOST, decision=decision_id)
             self._to_explain.clear()
 
     async def explain(

@@ -15,7 +15,7 @@ from app.domain.situation import Situation
 from app.engines.legacy.port import LegacyEngine
 from app.policy.rollouts import RolloutBook
 from app.store.database import Database
-from app.store.keys import ApiKey, active, fingerprint
+from app.store.keys import active, fingerprint
 from app.store.policies import applied
 from app.store.rollouts import load_states, read_plane
 
@@ -33,12 +33,20 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """Whom a key stands for, and until when."""
+
+    principal: Principal
+    expires_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """One consistent reading of the plane. `keys` is by the SHA-256 of the presented key."""
 
     policy: Policy
     states: Mapping[str, RolloutState]
-    keys: Mapping[str, ApiKey]
+    keys: Mapping[str, Holder]
     kill_switch: bool
     kill_reason: str | None
     actor_secret: bytes
@@ -130,7 +138,10 @@ class Plane:
         view = View(
             policy=policy,
             states=load_states(connection),
-            keys=active(connection),
+            keys={
+                digest: Holder(Principal(key.id, key.name, key.roles, key.actors), key.expires_us)
+                for digest, key in active(connection).items()
+            },
             kill_switch=row.kill_switch,
             kill_reason=row.kill_reason,
             actor_secret=row.actor_secret,
@@ -142,7 +153,7 @@ class Plane:
 
     def principal(self, presented: str) -> Principal | None:
         """Whose key this is, or None. Lookup is by hash, so timing tells nothing of the secret."""
-        key = self.view.keys.get(fingerprint(presented))
-        if key is None or not key.is_active(self._wall_us()):
+        holder = self.view.keys.get(fingerprint(presented))
+        if holder is None or (holder.expires_us is not None and holder.expires_us <= self._wall_us()):
             return None
-        return Principal(key.id, key.name, key.roles, key.actors)
+        return holder.principal

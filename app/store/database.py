@@ -4,7 +4,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -89,6 +89,16 @@ class Database:
         """Take the schema back to a revision; `base` drops everything."""
         with _availability():
             schema.downgrade(self._creating(), revision)
+
+    def checkpoint(self) -> None:
+        """Move what SQLite's write-ahead log holds into its file, beside the writer and not in its way.
+
+        Left to the writer, every thousand pages a commit waits for it. Nothing to do on PostgreSQL.
+        """
+        if self._path is None:
+            return
+        with _availability(), closing(self._open_sqlite("rw")) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def check_schema(self) -> None:
         """Raises `StoreUnavailable` with the mending step where the schema is not this program's."""
@@ -207,10 +217,11 @@ def _availability() -> Iterator[None]:
         raise
 
 
+_LOG_PAGES = 16_000  # at which the writer moves them itself after all: 64 MB
 _WRITER_PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
-    "PRAGMA wal_autocheckpoint=0",
+    f"PRAGMA wal_autocheckpoint={_LOG_PAGES}",
     "PRAGMA recursive_triggers=ON",  # else INSERT OR REPLACE deletes past the append-only triggers
 )
 _READER_PRAGMAS = ("PRAGMA query_only=ON",)

@@ -27,7 +27,7 @@ _REPLAY = 512  # entries a replay's commit, at most
 _TRY_AGAIN_S = 1.5  # a failure that came sooner gets one more try: a deadlock shows after 1 s, a lock after 2
 _BACKOFF_S = (0.1, 2.0)
 _IDLE_S = 1.0
-_GATHER_S = 0.003
+_GATHER_S = 0.005
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)

@@ -37,7 +37,7 @@ class Gatekeeper:
             elif name == b"x-request-id":
                 wanted_id = value.decode("latin-1")
         request_id = begin_request(wanted_id).encode("latin-1")
-        scope["auth"] = self._principal(presented)
+        scope["auth"] = holder(self._plane, presented)
         status = 500
 
         async def send_with_id(message: Message) -> None:
@@ -54,10 +54,12 @@ class Gatekeeper:
             _requests(str(scope.get("method")), route, str(status)).inc()
             _seconds(route).observe(time.perf_counter() - started)
 
-    def _principal(self, presented: bytes | None) -> Principal | None:
-        if presented is None or presented[: len(_BEARER)].lower() != _BEARER:
-            return None
-        return self._plane.principal(presented[len(_BEARER) :].decode("latin-1").strip())
+
+def holder(plane: Plane, presented: bytes | None) -> Principal | None:
+    """Whose key an Authorization header presents, or None."""
+    if presented is None or presented[: len(_BEARER)].lower() != _BEARER:
+        return None
+    return plane.principal(presented[len(_BEARER) :].decode("latin-1").strip())
 
 
 def requires(*roles: Role) -> Guard:
@@ -65,20 +67,13 @@ def requires(*roles: Role) -> Guard:
 
     # Async, though it awaits nothing: Litestar runs a sync guard on a thread, which costs more than all else.
     async def check(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-        admitted(connection, *roles)
+        principal = connection.scope.get("auth")
+        if not isinstance(principal, Principal):
+            raise NotAuthorizedException("send a valid key: Authorization: Bearer pg_…")
+        if not principal.may(*roles):
+            raise PermissionDeniedException(f"this takes the role {' or '.join(roles)}")
 
     return check
-
-
-def admitted(connection: ASGIConnection[Any, Any, Any, Any], *roles: Role) -> Principal:
-    """Who is asking, if they may: what `requires` checks, for a handler that calls it itself."""
-    principal = connection.scope.get("auth")
-    if principal is None:
-        raise NotAuthorizedException("send a valid key: Authorization: Bearer pg_…")
-    assert isinstance(principal, Principal)
-    if not principal.may(*roles):
-        raise PermissionDeniedException(f"this takes the role {' or '.join(roles)}")
-    return principal
 
 
 def principal_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:

@@ -79,7 +79,7 @@ def test_a_condition_that_can_never_work_does_not_compile(text: str, says: str) 
 
 @pytest.mark.parametrize(
     "details",
-    [nested(65), nested(30_000), "\ud800", 2**80, object(), {1: {2: 3}}],
+    [nested(32), nested(1_000), "\ud800", 2**80, object(), {1: {2: 3}}],
     ids=["deep", "deeper", "surrogate", "large", "object", "keys"],
 )
 def test_hostile_facts_never_match_and_never_break_the_process(details: object) -> None:

@@ -1,0 +1,82 @@
+"""Where does the server listen, and how does it begin and end?"""
+
+import errno
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import uvicorn
+from litestar import Litestar
+
+from app.errors import Conflict, PhasegateError, SettingsError
+
+_GRACE_S = 5  # for requests that run when the end comes
+
+
+def listen(
+    app: Litestar, *, host: str, port: int, before: Callable[[], None], started: Callable[[], None]
+) -> None:
+    """Serve until SIGINT or SIGTERM, then return.
+
+    `before` is called when the port is taken, `started` when it is open. Raises `Conflict` where another
+    program has the port, `SettingsError` where the host cannot be listened on.
+    """
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    with ExitStack() as stack:
+        listeners = _bound(host, port, stack)
+        before()
+        _Announced(config, started).run(listeners)
+
+
+def _bound(host: str, port: int, stack: ExitStack) -> list[socket.socket]:
+    """The addresses that a host name stands for, taken but not yet listened on.
+
+    Taken here and not by uvicorn, which would tell its log alone what hinders it.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return [_taken(family, address, stack) for family, *_, address in found]
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise Conflict("port-taken", f"{host}:{port} is in use by another program") from error
+        raise SettingsError("PHASEGATE_HOST", f"cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+def _taken(family: int, address: tuple[Any, ...], stack: ExitStack) -> socket.socket:
+    listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    listener.bind(address)
+    return listener
+
+
+class _Announced(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._announce = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        except SystemExit as exit_:  # uvicorn has logged why
+            raise PhasegateError("the server cannot start; its log says why") from exit_
+        if self.started:
+            self._announce()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Unlike uvicorn's, ends there: raising the signal again would kill what still has to be closed."""
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
