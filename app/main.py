@@ -111,6 +111,7 @@ def serve(settings: Settings, *, started: Callable[[], None]) -> None:
             port=settings.port,
             before=before,
             started=started,
+            ending=server.services.notices.close,
         )
         log.info(Event.SERVER_STOPPED)
 

@@ -1,5 +1,6 @@
 """What does the plane log and count, under which names?"""
 
+import itertools
 import logging
 import os
 import re
@@ -24,13 +25,9 @@ class Event(StrEnum):
     """Every name that a log line's `event` may have."""
 
     DECISION = "decision"
-    ADVISORY = "advisory"
-    VERDICT = "verdict"
-    REPORT = "report"
     TRANSITION = "transition"
     ROLLBACK = "rollback"
     OBSERVATION_LOST = "observation_lost"
-    GUARDRAIL = "guardrail"
     REQUEST_FAILED = "request_failed"
     SERVER_STARTED = "server_started"
     SERVER_STOPPED = "server_stopped"
@@ -38,15 +35,16 @@ class Event(StrEnum):
     POLICY_WAITS = "policy_waits"
     KEY_CREATED = "key_created"
     KEY_REVOKED = "key_revoked"
-    WORKER_STARTED = "worker_started"
     WORKER_READY = "worker_ready"
     WORKER_LOST = "worker_lost"
     CIRCUIT_OPENED = "circuit_opened"
     CIRCUIT_CLOSED = "circuit_closed"
     STORE_LOST = "store_lost"
     STORE_BACK = "store_back"
-    JOURNAL_REPLAYED = "journal_replayed"
-    SNAPSHOT_FAILED = "snapshot_failed"
+    JOURNAL_FAILED = "journal_failed"
+    JOURNAL_TORN = "journal_torn"
+    REPLAY_FAILED = "replay_failed"
+    REPLAY_REJECTED = "replay_rejected"
     LEASE_TAKEN = "lease_taken"
     LEASE_LOST = "lease_lost"
     JOB_FAILED = "job_failed"
@@ -113,7 +111,6 @@ EXPOSURE = Gauge("phasegate_exposure", "Share of actors, 0..1", ["rollout"], reg
 GUARDRAIL_E_VALUE = Gauge(
     "phasegate_guardrail_e_value", "Evidence of harm", ["rollout", "guardrail"], registry=REGISTRY
 )
-OPEN_REVIEWS = Gauge("phasegate_open_reviews", "Reviews that wait", ["rollout"], registry=REGISTRY)
 KILL_SWITCH = Gauge("phasegate_kill_switch", "1 while engaged", registry=REGISTRY)
 LEADER = Gauge("phasegate_leader", "1 while this instance runs the jobs", registry=REGISTRY)
 SNAPSHOT_AGE_SECONDS = Gauge(
@@ -142,12 +139,14 @@ def exposition() -> bytes:
 
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+_PROCESS = os.urandom(12).hex()
+_numbers = itertools.count()
 _ACCEPTABLE = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 def begin_request(header: str | None) -> str:
     """Take over the caller's `X-Request-ID`, or make one where it is absent or could forge a log line."""
-    request_id = header if header is not None and _ACCEPTABLE.fullmatch(header) else os.urandom(16).hex()
+    request_id = header if header is not None and _ACCEPTABLE.fullmatch(header) else f"{_PROCESS}{next(_numbers):08x}"
     REQUEST_ID.set(request_id)
     return request_id
 

@@ -34,6 +34,8 @@ _LITERAL = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 _BOUND = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*(\w+)\s*,")
 _TRUST = re.compile(r"(?<![\w.])trust\s*\.\s*(\w+)")
 _NAME = re.compile(r"[A-Za-z_]\w*")
+_UNUSUAL_LITERAL = re.compile(r"[rR]['\"]|\"{3}|'{3}")  # raw and triple-quoted texts
+_FLAT = "trust__"
 _MAX_LENGTH = 4096
 
 
@@ -43,31 +45,35 @@ class ConditionError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A compiled condition; `names` are the facts that it reads."""
+    """A compiled condition; `names` are the facts that it reads, `parts` the parts of the trust tensor."""
 
     text: str
     names: tuple[str, ...]
+    parts: tuple[tuple[str, str], ...]  # variable of the program, part
     program: cel.Program
 
     @classmethod
     def compile(cls, text: str) -> "Condition":
         """Check a condition's grammar and every name in it; raises `ConditionError`."""
-        condition = cls.trusted(text)
-        _check_names(text, condition.program)
-        return condition
+        _check_names(text, _compiled(text))
+        return cls.trusted(text)
 
     @classmethod
     def trusted(cls, text: str) -> "Condition":
         """Compile what was put together from conditions that have been checked one by one."""
-        try:
-            program = cel.compile(text)
-        except ValueError as error:
-            raise ConditionError(_first_line(error)) from error
-        return cls(text, tuple(name for name in program.variables() if name in FACTS), program)
+        program = _compiled(_flattened(text))
+        read = program.variables()
+        names = tuple(name for name in read if name in FACTS)
+        parts = tuple((_FLAT + part, part) for part in TRUST_PARTS if _FLAT + part in read)
+        return cls(text, names, parts, program)
 
     def evaluate(self, facts: Mapping[str, Any]) -> object:
         """The value for these facts; raises `ConditionError` where it has none."""
         named = {name: facts[name] for name in self.names if name in facts}
+        if self.parts:
+            trust = facts["trust"]
+            for variable, part in self.parts:
+                named[variable] = trust[part]
         try:
             return self.program.execute(named)
         except Exception as error:
@@ -79,6 +85,25 @@ class Condition:
             return self.evaluate(facts) is True
         except ConditionError:
             return False
+
+
+def _compiled(text: str) -> cel.Program:
+    try:
+        return cel.compile(text)
+    except ValueError as error:
+        raise ConditionError(_first_line(error)) from error
+
+
+def _flattened(text: str) -> str:
+    """`trust.mean` as a variable of its own: handing the evaluator a mapping costs more than it does."""
+    if _UNUSUAL_LITERAL.search(text):
+        return text
+    pieces: list[str] = []
+    end = 0
+    for literal in _LITERAL.finditer(text):
+        pieces += [_TRUST.sub(_FLAT + r"\1", text[end : literal.start()]), literal[0]]
+        end = literal.end()
+    return "".join((*pieces, _TRUST.sub(_FLAT + r"\1", text[end:])))
 
 
 def _check_names(text: str, program: cel.Program) -> None:

@@ -19,6 +19,15 @@ class Notices:
     def __init__(self) -> None:
         self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._followers: set[asyncio.Queue[tuple[str, dict[str, Any]]]] = set()
+        self.closed = False
+
+    def close(self) -> None:
+        """The server ends: let go of whoever waits or follows."""
+        self.closed = True
+        for waiting in self._waiters.values():
+            for event in waiting:
+                event.set()
+        self.publish("", {})
 
     def decided(self, decision_id: str) -> None:
         for event in self._waiters.get(decision_id, ()):
@@ -43,11 +52,11 @@ class Notices:
             queue.put_nowait((kind, body))
 
     async def follow(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """Every event from now on, as kind and body; an empty kind each 15 quiet seconds."""
+        """Every event until the server ends, as kind and body; an empty kind each 15 quiet seconds."""
         queue: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(_BACKLOG)
         self._followers.add(queue)
         try:
-            while True:
+            while not self.closed:
                 yield await _next(queue)
         finally:
             self._followers.discard(queue)

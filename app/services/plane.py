@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ class Plane:
         self._compile = compile_policy
         self._monotonic = monotonic
         self._wall_us = wall_us
+        self._lock = threading.Lock()
         self._view: View | None = None
         self._read_at = -float("inf")
         self._guarded_at = -float("inf")
@@ -108,6 +110,10 @@ class Plane:
         started = self._monotonic()
         with self.database.read() as connection:
             view, guard_pass_us = self._read(connection)
+        with self._lock:
+            self._take(view, guard_pass_us, started)
+
+    def _take(self, view: View, guard_pass_us: int | None, started: float) -> None:
         if self._view is None:
             # What another life of this server did is as old as the wall clock says.
             age_s = (

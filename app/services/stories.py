@@ -54,7 +54,7 @@ class Stories:
             while True:
                 story = await asyncio.to_thread(self._read, decision_id, principal)
                 left = until - time.monotonic()
-                if story["final"] or left <= 0:
+                if story["final"] or left <= 0 or self._notices.closed:
                     break
                 decided.clear()
                 await _first(decided, min(left, _LOOK_AGAIN_S))

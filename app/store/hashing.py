@@ -1,7 +1,6 @@
 """How does a row, a sealed text or a commit batch become a hash?"""
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 from sqlalchemy import Boolean, Float, Table
 
+from app.store.chance import take
 from app.store.tables import reasonings
 
 GENESIS = "0" * 64
@@ -56,7 +56,7 @@ def commitment(table: Table, values: Mapping[str, Any]) -> str:
 
 def seal(body: str) -> tuple[bytes, str]:
     """A fresh salt and the commitment of `body` under it: nobody can guess an erased body from the hash."""
-    salt = os.urandom(_SALT_BYTES)
+    salt = take(_SALT_BYTES)
     return salt, sealed(salt, body)
 
 

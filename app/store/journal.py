@@ -31,7 +31,7 @@ class Journal:
         if self.torn_bytes:
             self._keep(".torn", os.pread(self._file, self.torn_bytes, self._size))
             os.ftruncate(self._file, self._size)
-            log.warning("journal-torn", path=str(path), bytes=self.torn_bytes)
+            log.warning(Event.JOURNAL_TORN, path=str(path), bytes=self.torn_bytes)
 
     @property
     def size(self) -> int:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import structlog
 
 from app.errors import NotRecorded, StoreUnavailable
+from app.observability import COMMIT_ROWS, COMMIT_SECONDS, Event
 from app.store import batch
 from app.store.database import Database
 from app.store.entry import Entry, Guard, Receipt, decode, encode
@@ -155,7 +156,7 @@ class Ledger:
         if self._state is LedgerState.JOURNALING:
             return self._to_journal(entries)
         try:
-            return [_receipt(entry) for entry in self._transact(lambda tx: batch.write(tx, entries))]
+            recorded = self._transact(lambda tx: batch.write(tx, entries))
         except StoreUnavailable as error:
             self._suspend(error)
             return self._to_journal(entries)
@@ -180,7 +181,7 @@ class Ledger:
             if payloads:
                 self._journal.append(payloads)
         except OSError as error:
-            log.error("journal-failed", error=str(error))  # noqa: TRY400 the waiters get the exception
+            log.error(Event.JOURNAL_FAILED, error=str(error))  # noqa: TRY400 the waiters get the exception
             return [_not_recorded(error) for _ in entries]
         return outcomes
 
@@ -214,7 +215,7 @@ class Ledger:
         return result
 
     def _suspend(self, error: Exception) -> None:
-        log.warning("ledger-journaling", error=str(error))
+        log.warning(Event.STORE_LOST, error=str(error))
         self._state, self._backoff_s = LedgerState.JOURNALING, _BACKOFF_S[0]
         self._probe_at = time.monotonic() + self._backoff_s
 
@@ -234,7 +235,7 @@ class Ledger:
                 self._resume()
         except Exception as error:  # noqa: BLE001 the thread goes on and tries again
             if not isinstance(error, StoreUnavailable):
-                log.error("ledger-replay-failed", error=str(error))  # noqa: TRY400 its values are not for the log
+                log.error(Event.REPLAY_FAILED, error=str(error))  # noqa: TRY400 its values are not for the log
             self._backoff_s = min(self._backoff_s * 2, _BACKOFF_S[1])
             self._probe_at = time.monotonic() + self._backoff_s
 
@@ -255,13 +256,13 @@ class Ledger:
                 return
             if not payloads:
                 raise
-            log.error("journal-entry-rejected", error=str(error))  # noqa: TRY400 its values are not for the log
+            log.error(Event.REPLAY_REJECTED, error=str(error))  # noqa: TRY400 its values are not for the log
             self._journal.set_aside(payloads[0])
 
     def _resume(self) -> None:
         self._journal.clear()
         self._cursor, self._state = 0, LedgerState.OK
-        log.info("ledger-recovered")
+        log.info(Event.STORE_BACK)
 
 
 def _receipt(entry: Entry | None) -> Receipt | NotRecorded:

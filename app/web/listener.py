@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import uvicorn
-from litestar import Litestar
+from litestar.types import ASGIApp
 
 from app.errors import Conflict, PhasegateError, SettingsError
 
@@ -15,12 +15,19 @@ _GRACE_S = 5  # for requests that run when the end comes
 
 
 def listen(
-    app: Litestar, *, host: str, port: int, before: Callable[[], None], started: Callable[[], None]
+    app: ASGIApp,
+    *,
+    host: str,
+    port: int,
+    before: Callable[[], None],
+    started: Callable[[], None],
+    ending: Callable[[], None],
 ) -> None:
     """Serve until SIGINT or SIGTERM, then return.
 
-    `before` is called when the port is taken, `started` when it is open. Raises `Conflict` where another
-    program has the port, `SettingsError` where the host cannot be listened on.
+    `before` is called when the port is taken, `started` when it is open, `ending` before the requests that
+    still run are waited for. Raises `Conflict` where another program has the port, `SettingsError` where
+    the host cannot be listened on.
     """
     config = uvicorn.Config(
         app,
@@ -35,7 +42,7 @@ def listen(
     with ExitStack() as stack:
         listeners = _bound(host, port, stack)
         before()
-        _Announced(config, started).run(listeners)
+        _Announced(config, started, ending).run(listeners)
 
 
 def _bound(host: str, port: int, stack: ExitStack) -> list[socket.socket]:
@@ -62,9 +69,11 @@ def _taken(family: int, address: tuple[Any, ...], stack: ExitStack) -> socket.so
 
 
 class _Announced(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, started: Callable[[], None], ending: Callable[[], None]
+    ) -> None:
         super().__init__(config)
-        self._announce = started
+        self._started, self._ending = started, ending
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
@@ -72,7 +81,11 @@ class _Announced(uvicorn.Server):
         except SystemExit as exit_:  # uvicorn has logged why
             raise PhasegateError("the server cannot start; its log says why") from exit_
         if self.started:
-            self._announce()
+            self._started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._ending()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
