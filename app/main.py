@@ -1,7 +1,8 @@
 """The one place that wires: settings become services, services become a server."""
 
 import gc
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -80,7 +81,7 @@ def open_server(settings: Settings) -> Iterator[Server]:
         journal = Journal(settings.data_dir / "journal")
         ledger = Ledger(database, journal, instance)
         try:
-            services = _wire(settings, database, ledger, files, model, versions)
+            services = wire(database, ledger, files, model, versions, drills=settings.drills)
             services.plane.refresh()
             lifespan = _lifespan(settings, services, instance=instance)
             yield Server(create_app(services, lifespan=[lifespan]), services, instance)
@@ -157,20 +158,28 @@ def _keep_secret(path: Path, text: str) -> None:
     path.write_text(text + "\n", encoding="ascii")
 
 
-def _wire(
-    settings: Settings,
+def wire(
     database: Database,
     ledger: Ledger,
     files: PolicyFiles,
     model: Model,
-    versions: dict[str, ModelVersion],
+    versions: Mapping[str, ModelVersion],
+    *,
+    drills: bool = False,
+    now: Callable[[], datetime] = now,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> Services:
-    plane = Plane(database, files.compile)
+    """Make the use cases of one server; `now` and `monotonic` are the clocks that they go by."""
+
+    def now_us() -> int:
+        return to_us(now())
+
+    plane = Plane(database, files.compile, monotonic=monotonic, wall_us=now_us)
     notices, strata = Notices(), Strata()
     gates = Gates(plane, {version.id: not version.show_legacy for version in versions.values()})
     reviews = Reviews(plane, ledger, notices, now=now)
     observer = Observer(model, ledger, reviews, strata)
-    guard = Guard(plane, ledger, model, notices, now=now)
+    guard = Guard(plane, ledger, model, notices, now=now, monotonic=monotonic)
     return Services(
         database=database,
         ledger=ledger,
@@ -180,7 +189,7 @@ def _wire(
         notices=notices,
         observer=observer,
         decider=Decider(plane, ledger, model, observer, strata),
-        replays=Replays(plane, now=now),
+        replays=Replays(plane, ledger, now=now),
         opinions=Opinions(plane, model),
         stories=Stories(database, ledger, model, notices, now=now),
         reviews=reviews,
@@ -190,7 +199,8 @@ def _wire(
         guard=guard,
         policies=Policies(files, plane, ledger, version=model.version_id, now=now),
         administration=Administration(plane, ledger, now=now),
-        drills=settings.drills,
+        drills=drills,
+        now_us=now_us,
     )
 
 

@@ -146,7 +146,9 @@ _ACCEPTABLE = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 def begin_request(header: str | None) -> str:
     """Take over the caller's `X-Request-ID`, or make one where it is absent or could forge a log line."""
-    request_id = header if header is not None and _ACCEPTABLE.fullmatch(header) else f"{_PROCESS}{next(_numbers):08x}"
+    request_id = (
+        header if header is not None and _ACCEPTABLE.fullmatch(header) else f"{_PROCESS}{next(_numbers):08x}"
+    )
     REQUEST_ID.set(request_id)
     return request_id
 

@@ -8,6 +8,7 @@ import rich_click as click
 
 from app.cli import EXIT_ERROR
 from app.cli.output import emit_json, json_option, say
+from app.observability import configure_logging
 from app.services.preflight import Check, CheckOutcome, quick_checks
 from app.services.rehearsal import model_checks
 from app.settings import load_settings
@@ -29,6 +30,7 @@ def preflight(*, quick: bool, as_json: bool) -> None:
     checks = list(quick_checks(settings))
     if not quick:
         say("loading the model …")
+        configure_logging(msgspec.structs.replace(settings, log_file=None, log_level="warning"))
         checks += asyncio.run(model_checks(settings))
     if as_json:
         emit_json({"checks": msgspec.to_builtins(checks)})

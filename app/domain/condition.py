@@ -114,17 +114,24 @@ def latency(evidence: Evidence, *, limit_ms: float, alpha: float, per_day: float
     return _told(Condition("latency_p95", outcome, said, value, bound, limit_ms, n, more), per_day)
 
 
+def no_wrong_allow(evidence: Evidence) -> Condition:
+    """No wrong allow is confirmed; how many were looked for is not asked, for nothing answers yet."""
+    n, wrong = evidence.reviewed_allows, evidence.wrong_allows
+    said = f"{wrong} wrong allows confirmed, {n} of the model's allows judged"
+    outcome = GateOutcome.FAIL if wrong else GateOutcome.PASS
+    return Condition("wrong_allows", outcome, said, float(wrong), None, 0.0, n)
+
+
 def wrong_allows(evidence: Evidence, *, limit: float, alpha: float, per_day: float | None) -> Condition:
     """No wrong allow is confirmed, and enough of the model's allows were drawn and judged to say so."""
-    n, wrong = evidence.reviewed_allows, evidence.wrong_allows
+    bare = no_wrong_allow(evidence)
+    if bare.outcome is GateOutcome.FAIL:
+        return replace(bare, limit=limit)
+    n = evidence.reviewed_allows
     bound = no_events_upper(n, alpha)
-    said = f"{wrong} wrong allows confirmed, {n} of the model's allows judged"
-    if wrong:
-        said += ": one is enough"
-        return Condition("wrong_allows", GateOutcome.FAIL, said, float(wrong), None, limit, n)
     more = max(no_events_needed(limit, alpha) - n, 0)
     outcome = GateOutcome.INSUFFICIENT if more else GateOutcome.PASS
-    said += f", upper bound {_rate(bound)}, needs below {_rate(limit)}"
+    said = f"{bare.sentence}, upper bound {_rate(bound)}, needs below {_rate(limit)}"
     return _told(Condition("wrong_allows", outcome, said, 0.0, bound, limit, n, more), per_day)
 
 

@@ -114,7 +114,7 @@ def _evidence_conditions(
         yield Condition("evidence", GateOutcome.ERROR, f"the evidence cannot be read: {evidence.problem}")
     else:
         yield from _rate_conditions(limits, policy.gate_alpha, evidence, context)
-        yield from _people_conditions(limits, policy, evidence, context)
+        yield from _people_conditions(limits, policy, evidence, context, to)
         if limits.soak_days > 0:
             yield condition.soak(evidence, days=limits.soak_days)
 
@@ -132,7 +132,7 @@ def _rate_conditions(
 
 
 def _people_conditions(
-    limits: GateLimits, policy: RolloutPolicy, evidence: Evidence, context: GateContext
+    limits: GateLimits, policy: RolloutPolicy, evidence: Evidence, context: GateContext, to: Phase
 ) -> Iterator[Condition]:
     alpha, per_day = policy.gate_alpha, context.reviews_per_day
     if limits.override_below is not None:
@@ -143,10 +143,12 @@ def _people_conditions(
     if asked and evidence.n(Metric.DRAWN):
         yield condition.reviews_judged(evidence, per_day=per_day)
     wrong_allow = limits.wrong_allow_below
-    if wrong_allow is None and policy.risk.is_high:
+    if wrong_allow is None and policy.risk.is_high and to is Phase.ENFORCED:
         wrong_allow = condition.WRONG_ALLOW_LIMIT
     if wrong_allow is not None:
         yield condition.wrong_allows(evidence, limit=wrong_allow, alpha=alpha, per_day=per_day)
+    elif policy.risk.is_high:
+        yield condition.no_wrong_allow(evidence)
 
 
 def _state_conditions(

@@ -83,8 +83,10 @@ class Jobs:
         return run
 
     async def _poll(self) -> None:
-        await self._services.plane.refresh_soon()
-        show(self._services)
+        try:
+            await self._services.plane.refresh_soon()
+        finally:  # what is shown of a plane that cannot be read is its age
+            show(self._services)
 
     async def _adapt(self) -> None:
         self._services.observer.adapt()

@@ -34,7 +34,7 @@ class Administration:
     ) -> dict[str, Any]:
         """A new key; its plaintext is in the answer and nowhere else. Raises `InvalidInput`."""
         now_us = to_us(self._now())
-        errors = [] if name.strip() else [("name", "must be a non-empty text")]
+        errors = [] if name.strip() and "\x00" not in name else [("name", "must be a non-empty text")]
         errors += [
             ("roles", f"{role!r} is none of {', '.join(Role)}") for role in roles if role not in list(Role)
         ]

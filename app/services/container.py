@@ -1,6 +1,6 @@
 """What does a running server consist of?"""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from app.engines.model.version import ModelVersion
@@ -46,3 +46,4 @@ class Services:
     policies: Policies
     administration: Administration
     drills: bool
+    now_us: Callable[[], int]  # the wall clock

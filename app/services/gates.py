@@ -54,10 +54,28 @@ class Gates:
     def assess(
         self, connection: Connection, policy: RolloutPolicy, state: RolloutState, *, to: Phase, now: datetime
     ) -> Gate:
-        """Judge a promotion on what `connection` sees; a promotion passes its own locked transaction."""
+        """Judge a promotion by the counters, at a cost that does not grow with history."""
+        return self._judge(connection, policy, state, self.evidence(connection, state), to=to, now=now)
+
+    def assess_for_promotion(
+        self, connection: Connection, policy: RolloutPolicy, state: RolloutState, *, to: Phase, now: datetime
+    ) -> Gate:
+        """Judge it for real, inside the promotion's own transaction: high risk recounts its ledger."""
         evidence = self.evidence(connection, state)
         if policy.risk.is_high:
             evidence = _recounted(connection, state, evidence)
+        return self._judge(connection, policy, state, evidence, to=to, now=now)
+
+    def _judge(
+        self,
+        connection: Connection,
+        policy: RolloutPolicy,
+        state: RolloutState,
+        evidence: Evidence,
+        *,
+        to: Phase,
+        now: datetime,
+    ) -> Gate:
         plane = read_plane(connection)
         elapsed_days = max((now - state.epoch_started_at).total_seconds() / _DAY_S, 1 / _DAY_S)
         context = GateContext(
@@ -114,9 +132,9 @@ def ceiling_gate(policy: RolloutPolicy, to: Phase) -> Gate:
 
 
 def describe(
-    state: RolloutState, policy: RolloutPolicy, gate: Gate | None, *, kill_switch: bool
+    state: RolloutState, policy: RolloutPolicy, gate: Gate | None, *, kill_switch: bool, why: str | None
 ) -> dict[str, Any]:
-    """The one plain sentence of a rollout: ready, not yet, rolled back and why, held, or at its ceiling."""
+    """The one plain sentence of a rollout: ready, not yet, rolled back and `why`, held, or at its ceiling."""
     if kill_switch:
         return {
             "state": "held",
@@ -124,11 +142,10 @@ def describe(
         }
     if state.held:
         return {"state": "held", "sentence": f"held: {state.hold_reason}"}
-    if state.rolled_back and state.investigation is not None and state.investigation.is_open:
-        return {
-            "state": "rolled_back",
-            "sentence": f"rolled back to {state.phase}; investigation {state.investigation.id} is open",
-        }
+    case = state.investigation
+    if state.rolled_back and case is not None and case.is_open:
+        said = f"rolled back to {state.phase}: {why}; investigation {case.id} is open"
+        return {"state": "rolled_back", "sentence": said}
     if gate is None:
         return {"state": "at_ceiling", "sentence": f"at its ceiling: {policy.ceiling}"}
     ready = gate.outcome is GateOutcome.PASS

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from app.domain.clock import to_us
 from app.domain.counters import served_counts
-from app.domain.evidence import from_totals
+from app.domain.evidence import Evidence, from_totals, unreadable
 from app.domain.guardrail import Action, Assessment, Facts, Guardrail, GuardrailOutcome, advance, to_wire
 from app.domain.phase import Phase
 from app.domain.rollout import RolloutPolicy, RolloutState
@@ -22,7 +22,7 @@ from app.services.notices import Notices
 from app.services.plane import Plane
 from app.services.ports import Model
 from app.services.transitions import AUTOMATION, hold, roll_back
-from app.store.counters import totals_of_all
+from app.store.counters import Totals, totals_of_all
 from app.store.ledger import Ledger
 from app.store.reviews import drawn_labels, expire_due, oversight
 from app.store.rollouts import PlaneRow, baselines, load_states, lock_state, read_plane, touch_plane
@@ -48,6 +48,7 @@ class _Pass:
     now: datetime
     elapsed_s: int
     model_up: bool
+    raised: list[dict[str, Any]] = field(default_factory=list)  # alarms that came at this look
 
 
 class Guard:
@@ -77,19 +78,26 @@ class Guard:
         jumped = self._clock_jumped(now, tick)
         self._last = now, tick
 
-        def work(tx: Transaction) -> list[dict[str, Any]]:
+        def work(tx: Transaction) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             plane = read_plane(tx.connection)
             elapsed_s = _elapsed_s(plane, now)
-            up = self._model.status.state is ModelState.READY
-            made = self._judge_all(_Pass(tx, plane, now, elapsed_s, up))
+            up = self._model.status.state is ModelState.READY and not self._model.circuit_open
+            this = _Pass(tx, plane, now, elapsed_s, up)
+            made = self._judge_all(this)
             marks: dict[str, Any] = {"guard_passes": plane.guard_passes + 1, "guard_pass_us": to_us(now)}
             if jumped:
                 marks["clock_jump_us"] = to_us(now)
             touch_plane(tx, **marks)
-            return made
+            return made, this.raised
 
-        made = await self._ledger.run(work)
+        made, raised = await self._ledger.run(work)
         await self._plane.refresh_soon()
+        for alarm in raised:
+            self._notices.publish("guardrail", alarm)
+        self._tell(made)
+        return made
+
+    def _tell(self, made: list[dict[str, Any]]) -> None:
         for transition in made:
             TRANSITIONS.labels(transition["rollout"], transition["kind"], "true").inc()
             log.warning(
@@ -99,7 +107,6 @@ class Guard:
                 reason=transition["reason"],
             )
             self._notices.publish("transition", transition)
-        return made
 
     def _clock_jumped(self, now: datetime, tick: float) -> bool:
         if self._last is None:
@@ -119,9 +126,8 @@ class Guard:
         for policy in self._plane.view.policy.book.policies:
             state = states[policy.name]
             self._count_service(this, state)
-            facts = _facts(
-                connection, policy, state, counted.get(policy.name, {}), bases, streams, now=this.now
-            )
+            evidence = _evidence(state, counted.get(policy.name))
+            facts = _facts(connection, policy, state, evidence, bases, streams, now=this.now)
             transition = self._judge(this, state, facts, streams, judged)
             if transition is not None:
                 made.append(transition)
@@ -146,6 +152,8 @@ class Guard:
                 GUARDRAIL_E_VALUE.labels(state.name, guardrail).set(assessment.e_value)
             if assessment.outcome is GuardrailOutcome.BREACH:
                 breaches.append(assessment)
+            if assessment.raised:
+                this.raised.append({"rollout": state.name, **to_wire(assessment)})
         return self._act(this, state, facts.policy, breaches)
 
     def _act(
@@ -209,6 +217,7 @@ class Guard:
         made = await self._ledger.run(work)
         if made:
             await self._plane.refresh_soon()
+        self._tell(made)
         return made
 
     def _lapsed(
@@ -244,13 +253,29 @@ def _facts(
     connection: Connection,
     policy: RolloutPolicy,
     state: RolloutState,
-    counted: dict[tuple[str, str], int],
+    evidence: Evidence,
     bases: dict[str, dict[str, int]],
     streams: dict[tuple[str, str], StreamState],
     *,
     now: datetime,
 ) -> Facts:
-    evidence = from_totals(
+    stream = streams.get((state.name, Guardrail.OVERRIDE.value))
+    after = stream.watermark if stream is not None and stream.epoch == state.epoch else None
+    labels = drawn_labels(connection, state.name, epoch=state.epoch, after=after, limit=_LABELS_AT_MOST)
+    return Facts(policy, state.phase, evidence, now, labels, bases.get(state.name))
+
+
+def _evidence(state: RolloutState, counted: Totals | None) -> Evidence:
+    """None is not nothing: a rollout whose counters are not there is not one that does well."""
+    if counted is None:
+        return unreadable(
+            state.name,
+            state.version,
+            epoch=state.epoch,
+            epoch_started_at=state.epoch_started_at,
+            problem="its counters are missing",
+        )
+    return from_totals(
         state.name,
         state.version,
         epoch=state.epoch,
@@ -258,10 +283,6 @@ def _facts(
         totals=counted,
         days={},
     )
-    stream = streams.get((state.name, Guardrail.OVERRIDE.value))
-    after = stream.watermark if stream is not None and stream.epoch == state.epoch else None
-    labels = drawn_labels(connection, state.name, epoch=state.epoch, after=after, limit=_LABELS_AT_MOST)
-    return Facts(policy, state.phase, evidence, now, labels, bases.get(state.name))
 
 
 def _elapsed_s(plane: PlaneRow, now: datetime) -> int:

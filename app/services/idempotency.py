@@ -1,7 +1,7 @@
 """Has this very request been answered already?"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
 from typing import Any
 
@@ -9,15 +9,20 @@ from sqlalchemy import Connection, select
 
 from app.domain.clock import to_us
 from app.domain.decision import AnsweredBy, Decision
-from app.errors import InvalidInput
+from app.errors import InvalidInput, StoreUnavailable
 from app.services.documents import remembered_decision
 from app.services.plane import Plane
 from app.services.records import Token
 from app.store import tables as t
 from app.store.decisions import find
+from app.store.ledger import Ledger, LedgerState
 
 LIFETIME_US = 600 * 1_000_000
 MAX_TOKEN = 255
+_REMEMBERED = 4_096  # answers given while the database was away
+
+Ask = Callable[[Token], Awaitable[dict[str, Any]]]
+Slot = tuple[str, str]  # key id and token
 
 
 class Replays:
@@ -26,38 +31,59 @@ class Replays:
     A model's allow of an older revision is asked again: what was right then may have been rolled back.
     """
 
-    def __init__(self, plane: Plane, *, now: Callable[[], datetime]) -> None:
+    def __init__(self, plane: Plane, ledger: Ledger, *, now: Callable[[], datetime]) -> None:
         self._plane = plane
+        self._ledger = ledger
         self._now = now
-        self._running: dict[tuple[str, str], tuple[str, asyncio.Future[dict[str, Any]]]] = {}
+        self._running: dict[Slot, tuple[str, asyncio.Task[dict[str, Any]]]] = {}
+        self._remembered: dict[Slot, tuple[Token, dict[str, Any]]] = {}
 
-    async def once(
-        self, key_id: str, value: str, body_sha256: str, ask: Callable[[Token], Awaitable[dict[str, Any]]]
-    ) -> dict[str, Any]:
+    async def once(self, key_id: str, value: str, body_sha256: str, ask: Ask) -> dict[str, Any]:
         """The decision of this key and body, asked for at most once at a time.
 
         Raises `InvalidInput` where the key came with another body before.
         """
-        if not 0 < len(value) <= MAX_TOKEN:
-            raise InvalidInput([("Idempotency-Key", f"must be 1 to {MAX_TOKEN} characters")])
+        if not (0 < len(value) <= MAX_TOKEN and value.isprintable()):
+            raise InvalidInput([("Idempotency-Key", f"must be 1 to {MAX_TOKEN} printable characters")])
         slot = (key_id, value)
-        running = self._running.get(slot)
-        if running is not None:
-            _check_same(running[0], body_sha256)
-            return await asyncio.shield(running[1])
-        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._running[slot] = (body_sha256, answer)
-        try:
+        if slot not in self._running:
             token = Token(key_id, value, body_sha256, to_us(self._now()) + LIFETIME_US)
-            known = await asyncio.to_thread(self._known, token)
-            answer.set_result(known or await ask(token))
-        except BaseException as error:
-            answer.set_exception(error)
-            answer.exception()  # seen, even where nobody else waits for it
-            raise
-        finally:
+            self._running[slot] = body_sha256, self._started(slot, self._answer(token, ask))
+        known, running = self._running[slot]
+        _check_same(known, body_sha256)
+        # Shielded: one caller that hangs up must not take the answer from the others.
+        return await asyncio.shield(running)
+
+    def _started(
+        self, slot: Slot, answering: Coroutine[Any, Any, dict[str, Any]]
+    ) -> asyncio.Task[dict[str, Any]]:
+        def ended(task: asyncio.Task[dict[str, Any]]) -> None:
             del self._running[slot]
-        return answer.result()
+            if not task.cancelled():
+                task.exception()  # seen, even where nobody waits any longer
+
+        task = asyncio.create_task(answering)
+        task.add_done_callback(ended)
+        return task
+
+    async def _answer(self, token: Token, ask: Ask) -> dict[str, Any]:
+        slot = token.key_id, token.value
+        found = self._remembered.get(slot)
+        if found is not None and found[0].expires_us > to_us(self._now()):
+            _check_same(found[0].body_sha256, token.body_sha256)
+            return found[1]
+        if self._ledger.state is LedgerState.OK:
+            try:
+                return await asyncio.to_thread(self._known, token) or await ask(token)
+            except StoreUnavailable:
+                pass
+        # Nobody can look into the database now, and a caller that repeats itself must not be left without
+        # an answer. What is answered meanwhile is not the model's (law 8), so it stays right.
+        document = await ask(token)
+        while len(self._remembered) >= _REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        self._remembered[slot] = token, document
+        return document
 
     def _known(self, token: Token) -> dict[str, Any] | None:
         now_us = to_us(self._now())

@@ -23,7 +23,6 @@ from app.services.transitions import hold, move, resume, roll_back
 from app.store.ledger import Ledger
 from app.store.rollouts import (
     close_investigation,
-    load_states,
     lock_state,
     read_plane,
     record_transition,
@@ -59,7 +58,7 @@ class Levers:
         def work(tx: Transaction) -> dict[str, Any]:
             state, policy = self._locked(tx, name, expected_revision)
             after = promoted(state, policy, to=to, now=now)
-            gate: Gate = self._gates.assess(tx.connection, policy, state, to=to, now=now)
+            gate: Gate = self._gates.assess_for_promotion(tx.connection, policy, state, to=to, now=now)
             if gate.outcome is not GateOutcome.PASS:
                 raise GateNotMet(gate_document(gate))
             return move(
@@ -146,8 +145,6 @@ class Levers:
         """Say what a rollback was due to; promotion needs it."""
         if cause not in CAUSES:
             raise InvalidInput([("cause", f"must be one of {', '.join(CAUSES)}")])
-        if not fix.strip():
-            raise InvalidInput([("fix", "says what was done; must be a non-empty text")])
         now = self._now()
 
         def work(tx: Transaction) -> dict[str, Any]:
@@ -179,9 +176,9 @@ class Levers:
                 raise Conflict(
                     "kill-switch", f"the kill switch is {'engaged' if engaged else 'released'} already"
                 )
-            touch_plane(tx, kill_switch=engaged, kill_reason=reason if engaged else None)
-            if not engaged:
+            if not engaged:  # rollouts before the plane, as everybody locks them
                 self._step_down_exposures(tx, by, reason, now)
+            touch_plane(tx, kill_switch=engaged, kill_reason=reason if engaged else None)
             return record_transition(
                 tx,
                 rollout="*",
@@ -199,9 +196,8 @@ class Levers:
         return await self._done(await self._ledger.run(work))
 
     def _step_down_exposures(self, tx: Transaction, by: Principal, reason: str, now: datetime) -> None:
-        for name in load_states(tx.connection):
-            state = lock_state(tx, name)
-            first = self._policy(name).exposure[0]
+        for policy in self._plane.view.policy.book.policies:
+            state, first = lock_state(tx, policy.name), policy.exposure[0]
             if state.phase is Phase.SHADOW or state.exposure <= first:
                 continue
             why = f"kill switch released: {reason}"

@@ -44,6 +44,8 @@ class Observation:
 class LateLabels(Protocol):
     """Takes an advisory for a decision that people may have judged already (services/review.py)."""
 
+    async def is_reviewed(self, decision_id: str) -> bool: ...
+
     async def advisory_for_reviewed(
         self, observation: Observation, advisory: Advisory, draw: Draw | None
     ) -> None: ...
@@ -144,14 +146,15 @@ class Observer:
             observation.seen.set_result(advisory)
         count_advisory(placed, observation.legacy, advisory)
         draw = self._strata.draw(placed, observation.decision_id, observation.legacy, advisory)
-        if observation.has_review:
+        reviewed = observation.has_review or await self._labels.is_reviewed(observation.decision_id)
+        if reviewed:
             await self._labels.advisory_for_reviewed(observation, advisory, draw)
         else:
             entry = observation_entry(
                 placed, observation.decision_id, observation.legacy, advisory, draw=draw
             )
             await self._ledger.append(entry)
-        if observation.has_review or draw is not None:
+        if reviewed or draw is not None:
             self.explain_later(observation, advisory)
 
     async def _explain_for_ever(self) -> None:

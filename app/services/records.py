@@ -73,7 +73,7 @@ class Strata:
     def draw(self, placed: Placed, decision_id: str, legacy: LegacyAnswer, advisory: Advisory) -> Draw | None:
         """Whether this decision is drawn for review, and how; None also where there is nothing to judge."""
         model = advisory.answer
-        if model is None or not placed.plan.exposed:
+        if model is None or legacy.failed or not placed.plan.exposed:
             return None
         key = (placed.state.name, placed.state.epoch)
         if key not in self._seen:

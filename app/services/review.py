@@ -1,5 +1,6 @@
 """People judge: who may, what does a verdict change, and when does it roll back?"""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from app.domain.comparison import Category, is_wrong_allow
 from app.domain.counters import Count, advisory_counts, draw_counts, retracted, verdict_counts
 from app.domain.decision import Decision
 from app.domain.role import Principal, Role
+from app.domain.rollout import RolloutPolicy
 from app.domain.sampling import Draw, recorded_draw
 from app.errors import Conflict, Forbidden, InvalidInput, NotFound
 from app.observability import TRANSITIONS, VERDICTS, Event
@@ -31,10 +33,10 @@ from app.store.reviews import (
     PRIORITY,
     Judge,
     change_review,
-    last_verdict,
     lock_review,
     queue,
     review_of,
+    standing_verdicts,
 )
 from app.store.rollouts import lock_state
 from app.store.transaction import CounterKey, Transaction
@@ -42,6 +44,7 @@ from app.store.transaction import CounterKey, Transaction
 log = structlog.get_logger()
 
 CLAIM_S = 600
+_DUE_DAYS = 7.0  # of a review whose rollout is no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +115,35 @@ class Reviews:
 
         def work(tx: Transaction) -> dict[str, Any]:
             row = lock_review(tx, review_id)
-            last = last_verdict(tx.connection, review_id)
-            if last is None or last["source"] == "undo":
+            standing = standing_verdicts(tx.connection, review_id)
+            if not standing:
                 raise Conflict("nothing-to-undo", "this review has no verdict to undo")
+            last = standing[-1]
             if last["judge"] != principal.key_id:
                 raise Forbidden("not-your-verdict", "only the judge of a verdict can undo it")
-            if row["kind"] == "binding":
+            if _binds(row, last["source"]):
                 raise Conflict("binding-verdict", "a binding verdict was given to the caller and stands")
             self._write_verdict(tx, row, None, principal, now_us=now_us, source="undo", supersedes=last)
-            change_review(tx, review_id, status="open", verdict=None, judged_us=None)
+            if row["kind"] != "binding":
+                change_review(tx, review_id, status="open", verdict=None, judged_us=None)
             _count(tx, row, retracted(_verdict_counts(row, last)), now_us)
             return review_document(tx, lock_review(tx, review_id), principal)
 
         return await self._ledger.run(work)
 
+    async def is_reviewed(self, decision_id: str) -> bool:
+        """Whether a decision has a review already, as one that was reported before it was observed."""
+
+        def look() -> bool:
+            with self._plane.database.read() as connection:
+                return review_of(connection, decision_id) is not None
+
+        return await asyncio.to_thread(look)
+
     async def advisory_for_reviewed(
         self, observation: Observation, advisory: Advisory, draw: Draw | None
     ) -> None:
-        """Record an advisory whose decision has a binding review, which may have been judged already."""
+        """Record an advisory whose decision has a review, which may have been judged already."""
         now = self._now()
         placed, decision_id = observation.placed, observation.decision_id
 
@@ -148,17 +162,17 @@ class Reviews:
     def _join(
         self, tx: Transaction, row: RowMapping, answer: Decision, draw: Draw | None, *, now: datetime
     ) -> dict[str, Any] | None:
-        """Let the model's answer meet the binding review that was there first."""
+        """Let the model's answer meet the review that was there first."""
         probability = None if draw is None else draw.inclusion_probability
         change_review(tx, row["id"], model_decision=answer.value, inclusion_probability=probability)
         row = lock_review(tx, row["id"])
         if draw is not None:
             _count(tx, row, draw_counts(draw), to_us(now))
-        last = last_verdict(tx.connection, row["id"])
-        if last is None or last["decision"] is None:
-            return None
-        _count(tx, row, _verdict_counts(row, last), to_us(now))
-        return self._rolled_back(tx, row, Decision(last["decision"]), now=now)
+        rollback: dict[str, Any] | None = None
+        for verdict in standing_verdicts(tx.connection, row["id"]):
+            _count(tx, row, _verdict_counts(row, verdict), to_us(now))
+            rollback = rollback or self._rolled_back(tx, row, Decision(verdict["decision"]), now=now)
+        return rollback
 
     def _settle(
         self,
@@ -171,17 +185,22 @@ class Reviews:
         source: str,
     ) -> dict[str, Any]:
         now_us = to_us(now)
-        last = last_verdict(tx.connection, row["id"])
-        superseded = last if last is not None and last["source"] != "undo" else None
+        superseded = _superseded(tx, row)
         if superseded is not None:
             _count(tx, row, retracted(_verdict_counts(row, superseded)), now_us)
         written = self._write_verdict(
             tx, row, verdict, principal, now_us=now_us, source=source, supersedes=superseded
         )
         _count(tx, row, _verdict_counts(row, written), now_us)
-        change_review(
-            tx, row["id"], status="judged", verdict=verdict.decision.value, judged_us=now_us, claimed_by=None
-        )
+        if row["kind"] != "binding" or _binds(row, source):
+            change_review(
+                tx,
+                row["id"],
+                status="judged",
+                verdict=verdict.decision.value,
+                judged_us=now_us,
+                claimed_by=None,
+            )
         return {
             "situation_id": row["decision_id"],
             "decision_id": row["decision_id"],
@@ -201,8 +220,8 @@ class Reviews:
         """Law 6: a confirmed wrong allow of the active version on a high-risk rollout."""
         if row["model_decision"] is None or not is_wrong_allow(Decision(row["model_decision"]), verdict):
             return None
-        policy = self._plane.view.policy.book.get(row["rollout"])
-        if not policy.risk.is_high:
+        policy = self._policy(row["rollout"])
+        if policy is None or not policy.risk.is_high:
             return None
         state = lock_state(tx, row["rollout"])
         if state.version != row["version"]:
@@ -256,6 +275,8 @@ class Reviews:
         if found is not None:
             return lock_review(tx, found["id"])
         answered = decision["a_outcome"] == Outcome.OK
+        policy = self._policy(decision["rollout"])
+        due_days = _DUE_DAYS if policy is None else policy.review_due_days
         row = {
             "id": new_id(),
             "decision_id": decision_id,
@@ -271,13 +292,17 @@ class Reviews:
             "model_decision": decision["a_decision"] if answered else None,
             "claimed_by": None,
             "claim_expires_us": None,
-            "due_us": to_us(now)
-            + int(self._plane.view.policy.book.get(decision["rollout"]).review_due_days * 86_400e6),
+            "due_us": to_us(now) + int(due_days * 86_400e6),
             "judged_us": None,
             "verdict": None,
         }
         tx.insert(t.reviews, row)
         return lock_review(tx, row["id"])
+
+    def _policy(self, rollout: str) -> RolloutPolicy | None:
+        """None where the rollout has been taken out of the policy since the decision."""
+        book = self._plane.view.policy.book
+        return book.get(rollout) if rollout in book.names else None
 
     async def _told(self, result: dict[str, Any]) -> dict[str, Any]:
         """Route by what changed at once, then tell who waits."""
@@ -323,8 +348,8 @@ def parse_verdict(raw: Any) -> Verdict:
     category, notes = raw.get("category"), raw.get("notes")
     if category is not None and category not in list(Category):
         errors.append(("category", f"must be one of {', '.join(Category)}"))
-    if notes is not None and not isinstance(notes, str):
-        errors.append(("notes", "must be a text"))
+    if notes is not None and (not isinstance(notes, str) or "\x00" in notes):
+        errors.append(("notes", "must be a text without NUL characters"))
     if errors:
         raise InvalidInput(errors)
     return Verdict(Decision(str(said)), category, notes)
@@ -383,12 +408,25 @@ def _check_not_own(row: RowMapping, principal: Principal) -> None:
         raise Forbidden("own-situation", "nobody judges a situation whose actor or key is theirs")
 
 
+def _binds(row: RowMapping, source: str) -> bool:
+    """Whether a verdict from there is what the caller gets: a report comes after the fact."""
+    return bool(row["kind"] == "binding") and source == "review"
+
+
+def _superseded(tx: Transaction, row: RowMapping) -> RowMapping | None:
+    """The verdict that a new one takes the place of. A report leaves a binding one alone, and the reverse."""
+    if row["kind"] == "binding":
+        return None
+    return next(reversed(standing_verdicts(tx.connection, row["id"])), None)
+
+
 def _verdict_counts(row: RowMapping, verdict: RowMapping | dict[str, Any]) -> tuple[Count, ...]:
     """What a verdict adds to the evidence of its decision's epoch."""
     if row["model_decision"] is None:
         return ()
     model, draw = Decision(row["model_decision"]), None
-    if row["inclusion_probability"] is not None:
+    reported = row["kind"] == "binding" and not _binds(row, verdict["source"])
+    if row["inclusion_probability"] is not None and not reported:
         draw = recorded_draw(row["inclusion_probability"], agrees=model == row["legacy_decision"])
     return verdict_counts(model, Decision(verdict["decision"]), draw)
 

@@ -12,10 +12,11 @@ from app.domain.gate import Gate
 from app.domain.gate import to_wire as gate_document
 from app.domain.phase import Phase
 from app.domain.rollout import RolloutPolicy, RolloutState
+from app.errors import InvalidInput
 from app.services.gates import Gates, ceiling_gate, describe
 from app.services.guard import Guard
 from app.services.plane import Plane
-from app.store.rollouts import list_transitions, load_states, read_plane
+from app.store.rollouts import list_transitions, load_states, read_plane, rollback_reason
 
 
 class Rollouts:
@@ -48,6 +49,8 @@ class Rollouts:
         with self._plane.database.read() as connection:
             policy, state = self._find(connection, name)
             wanted = to or state.phase.higher() or Phase.ENFORCED
+            if wanted is Phase.SHADOW:
+                raise InvalidInput([("to", "nothing is promoted to shadow")])
             if wanted.rank > policy.ceiling.rank:
                 return gate_document(ceiling_gate(policy, wanted))
             return gate_document(self._gates.assess(connection, policy, state, to=wanted, now=self._now()))
@@ -107,5 +110,11 @@ class Rollouts:
                 "fix": case.fix,
                 "closed_at": None if case.closed_at is None else rfc3339(to_us(case.closed_at)),
             },
-            "status": describe(state, policy, self._next_gate(connection, policy, state), kill_switch=killed),
+            "status": describe(
+                state,
+                policy,
+                self._next_gate(connection, policy, state),
+                kill_switch=killed,
+                why=None if case is None else rollback_reason(connection, case),
+            ),
         }

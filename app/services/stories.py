@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -14,7 +15,7 @@ from app.domain.clock import to_us
 from app.domain.decision import Decision
 from app.domain.role import Principal, Role
 from app.domain.situation import parse_situation
-from app.errors import NotFound
+from app.errors import NotFound, NotRecorded
 from app.services.documents import attributions, remembered_decision, situation_document
 from app.services.notices import Notices
 from app.services.observe import reasoning_entry
@@ -87,7 +88,8 @@ class Stories:
         document["agreement"] = row["agrees"]
         document["request_id"] = row["request_id"]
         if row["review_mode"] == "blind" and row["review_status"] == "open" and _judges_only(principal):
-            document["advisory"] = None  # the verdict comes before the model's opinion
+            # The verdict comes before the model's opinion, and before what tells it.
+            document.update(advisory=None, agreement=None)
         return document
 
     async def _explain(self, story: dict[str, Any]) -> None:
@@ -106,7 +108,9 @@ class Stories:
         advisory.update(
             reasoning=reasoning.text, attributions=attributions(reasoning), generated=reasoning.generated
         )
-        await self._ledger.append(reasoning_entry(story["id"], reasoning, now_us=to_us(self._now())))
+        # Refused where another reader or the background was first: those reasons are as good as these.
+        with suppress(NotRecorded):
+            await self._ledger.append(reasoning_entry(story["id"], reasoning, now_us=to_us(self._now())))
 
 
 def _advisory(document: dict[str, Any]) -> Advisory:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import structlog
 
+from app.observability import Event
+
 _HEADER = struct.Struct("<II")  # length and CRC-32 of what follows
 _LARGEST = 64 * 2**20
 

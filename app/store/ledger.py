@@ -165,6 +165,8 @@ class Ledger:
                 return [_not_recorded(error)]
             half = len(entries) // 2
             return self._record(entries[:half]) + self._record(entries[half:])
+        COMMIT_ROWS.observe(len(entries))
+        return [_receipt(entry) for entry in recorded]
 
     def _to_journal(self, entries: list[Entry]) -> list[Any]:
         outcomes: list[Any] = []
@@ -206,7 +208,7 @@ class Ledger:
 
     def _once(self, work: Callable[[Transaction], T]) -> T:
         head, self._head, self._is_committing = self._head, None, False
-        with self._database.write() as connection:
+        with COMMIT_SECONDS.time(), self._database.write() as connection:
             tx = Transaction(connection, self._instance, head)
             result = work(tx)
             head = tx.finish(self._clock())

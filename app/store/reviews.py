@@ -72,22 +72,13 @@ def change_review(tx: Transaction, review_id: str, **columns: Any) -> None:
     tx.connection.execute(update(t.reviews).where(t.reviews.c.id == review_id).values(**columns))
 
 
-def advisory_of(connection: Connection, decision_id: str) -> RowMapping | None:
-    return (
-        connection.execute(select(t.advisories).where(t.advisories.c.decision_id == decision_id))
-        .mappings()
-        .one_or_none()
-    )
-
-
-def last_verdict(connection: Connection, review_id: str) -> RowMapping | None:
-    query = (
-        select(t.verdicts)
-        .where(t.verdicts.c.review_id == review_id)
-        .order_by(t.verdicts.c.id.desc())
-        .limit(1)
-    )
-    return connection.execute(query).mappings().one_or_none()
+def standing_verdicts(connection: Connection, review_id: str) -> list[RowMapping]:
+    """The verdicts of a review that were neither undone nor superseded, oldest first."""
+    v = t.verdicts
+    query = select(v).where(v.c.review_id == review_id).order_by(v.c.id)
+    rows = list(connection.execute(query).mappings())
+    gone = {row["supersedes"] for row in rows}
+    return [row for row in rows if row["decision"] is not None and row["id"] not in gone]
 
 
 def drawn_labels(
@@ -129,7 +120,7 @@ def expire_due(tx: Transaction, now_us: int) -> list[str]:
 
 
 def oversight(connection: Connection) -> dict[str, tuple[int | None, int | None]]:
-    """Per rollout: when a drawn review was last judged, and the oldest draw since then still unjudged."""
+    """Per rollout: when a drawn review was last judged, and the oldest draw of its epoch that waited since."""
     r = t.reviews
     drawn = r.c.inclusion_probability.is_not(None)
     judged = select(r.c.rollout, func.max(r.c.judged_us)).where(drawn).group_by(r.c.rollout)
@@ -143,7 +134,8 @@ def oversight(connection: Connection) -> dict[str, tuple[int | None, int | None]
     waiting = (
         select(r.c.rollout, func.min(r.c.created_us))
         .join_from(r, latest, latest.c.rollout == r.c.rollout)
-        .where(drawn, r.c.judged_us.is_(None), r.c.created_us > func.coalesce(latest.c.judged, 0))
+        .join(t.rollouts, and_(t.rollouts.c.name == r.c.rollout, t.rollouts.c.epoch == r.c.epoch))
+        .where(drawn, r.c.judged_us.is_(None), r.c.due_us > func.coalesce(latest.c.judged, 0))
         .group_by(r.c.rollout)
     )
     oldest: dict[str, int | None] = dict(connection.execute(waiting).tuples().all())

@@ -165,6 +165,13 @@ def close_investigation(tx: Transaction, investigation: Investigation) -> None:
     touch_plane(tx)
 
 
+def rollback_reason(connection: Connection, investigation: Investigation) -> str:
+    """Why the rollback came that an investigation looks into."""
+    of = t.transitions.c.id == t.investigations.c.transition_id
+    found = select(t.transitions.c.reason).join_from(t.investigations, t.transitions, of)
+    return str(connection.execute(found.where(t.investigations.c.id == investigation.id)).scalar_one())
+
+
 def served_s_since(connection: Connection, rollout: str, *, version: str, since_us: int) -> int:
     """Seconds that a version was served in a rollout, over its epochs, from an instant on."""
     c = t.evidence_counters.c

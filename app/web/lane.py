@@ -70,7 +70,7 @@ class DecisionLane:
         status, media_type = 200, b"application/json"
         try:
             situation = parse_situation(decode(await _body(receive)))
-            question = Question(situation, principal, request_id, started, time.time_ns() // 1_000)
+            question = Question(situation, principal, request_id, started, self._services.now_us())
             document = await self._services.decider.decide(question)
         except Exception as error:  # every error becomes its problem, as in the application
             document = problem_of(error)

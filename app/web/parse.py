@@ -24,8 +24,8 @@ def phase_of(field: str, text: str) -> Phase:
     return Phase(text)
 
 
-def reason_of(text: str) -> str:
-    """Nobody turns a lever without saying why."""
-    if not text.strip() or "\x00" in text:
-        raise InvalidInput([("reason", "must be a non-empty text")])
+def words_of(field: str, text: str) -> str:
+    """What a person writes: nobody turns a lever without saying why."""
+    if not text.strip() or "\x00" in text:  # PostgreSQL keeps no NUL
+        raise InvalidInput([(field, "must be a non-empty text without NUL characters")])
     return text

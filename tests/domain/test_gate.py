@@ -163,6 +163,15 @@ def test_one_wrong_allow_is_enough_to_fail_on_high_risk() -> None:
     assert "1 wrong allows confirmed" in gate.sentence
 
 
+@pytest.mark.parametrize(("wrong", "outcome"), [(0, PASS), (1, FAIL)])
+def test_advisory_on_high_risk_needs_no_confirmed_wrong_allow_but_no_reviews_either(
+    wrong: int, outcome: GateOutcome
+) -> None:
+    seen = evidence(shadow_totals() | {("wrong_allow", "all"): wrong})
+    gate = judged(seen, to=Phase.ADVISORY, of=policy(risk=Risk.HIGH))
+    assert (gate.outcome, one(gate, "wrong_allows").outcome) == (outcome, outcome)
+
+
 def test_on_low_risk_wrong_allows_are_a_condition_only_where_the_policy_says_so() -> None:
     seen = evidence(reviewed_totals(400, overridden=1, allows=400, wrong=1))
     assert judged(seen, to=Phase.ENFORCED, at=ADVISED).outcome is PASS

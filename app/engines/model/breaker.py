@@ -22,6 +22,11 @@ class CircuitBreaker:
         """True while requests are refused; False again as soon as a trial is due."""
         return self._retry_at is not None and (self._trying or now < self._retry_at)
 
+    @property
+    def has_tripped(self) -> bool:
+        """True from the failure that opens it until the model has answered again."""
+        return self._retry_at is not None
+
     def admit(self, now: float) -> bool:
         """Whether this request may be sent. Each admitted one must be reported by one of the three below."""
         if self.is_open(now):
@@ -33,6 +38,8 @@ class CircuitBreaker:
         self._failures, self._retry_at, self._next_pause_s, self._trying = 0, None, 0.0, False
 
     def fail(self, now: float) -> None:
+        if self._retry_at is not None and not self._trying:
+            return  # asked before the circuit opened: no trial, and no reason to wait longer
         self._failures += 1
         if self._failures >= self.threshold:
             self._next_pause_s = min(max(2 * self._next_pause_s, self.pause_s), self.longest_pause_s)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
+import structlog
 
 from app.domain.advisory import Outcome, Probabilities
 from app.engines.model.process import WorkerProcess
@@ -30,6 +31,9 @@ from app.engines.model.wire import (
     ToWorker,
     frame,
 )
+from app.observability import Event
+
+log = structlog.get_logger(__name__)
 
 
 class ModelState(StrEnum):
@@ -187,6 +191,7 @@ class WorkerLink:
             self._settled.set()
         else:
             self.error = ending
+        log.warning(Event.WORKER_LOST, pid=process.pid, error=self.error)
 
     async def _listen(self, reader: asyncio.StreamReader) -> bool:
         """Hear the worker until it is gone; True when it said that it cannot load."""
@@ -214,6 +219,7 @@ class WorkerLink:
             case Loaded():
                 self.loaded, self.error, self.state = message, None, ModelState.READY
                 self._settled.set()
+                log.info(Event.WORKER_READY, pid=self.pid, load_s=message.load_s, sha256=message.sha256)
             case Progress(started):
                 if pending := self._pending.get(request):
                     pending.started_at = self._heard_at if started else None

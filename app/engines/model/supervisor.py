@@ -5,6 +5,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from app.domain.advisory import Advisory, Outcome, Reasoning
 from app.domain.decision import Decision
 from app.domain.situation import Situation
@@ -16,6 +18,9 @@ from app.engines.model.reasons import unexplained, worded
 from app.engines.model.version import ModelVersion
 from app.engines.model.wire import NO_REQUEST, Answer, Ask, Explain, Load, Misbehave, Priority
 from app.errors import Forbidden, SettingsError
+from app.observability import Event
+
+log = structlog.get_logger(__name__)
 
 # A text with more characters a token than this is no language: it is not even tokenised.
 _CHARACTERS_A_TOKEN = 8
@@ -218,6 +223,7 @@ class ModelSupervisor:
         It counts only what is the machine's fault. A caller can make the model malformed by what they
         write, or late by how much they ask; neither may open the circuit for everyone.
         """
+        had_tripped = self._breaker.has_tripped
         match answer.outcome:
             case Outcome.OK | Outcome.UNSURE:
                 self._breaker.succeed()
@@ -229,3 +235,6 @@ class ModelSupervisor:
                 self._breaker.fail(time.monotonic())
             case _:
                 self._breaker.pass_over()
+        if self._breaker.has_tripped != had_tripped:
+            event = Event.CIRCUIT_CLOSED if had_tripped else Event.CIRCUIT_OPENED
+            log.warning(event, version=self.version.id, outcome=answer.outcome)

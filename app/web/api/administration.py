@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, delete, get, post
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from app.domain.role import Role
@@ -24,7 +24,7 @@ def keys(request: Request[Any, Any, Any]) -> dict[str, Any]:
 
 
 @post("/v1/keys", status_code=200, guards=_ADMIN)
-async def create_key(request: Request[Any, Any, Any], data: NewKey) -> dict[str, Any]:
+async def create_key(request: Request[Any, Any, Any], data: JSONBody[NewKey]) -> dict[str, Any]:
     """A new key; `key` is shown this once."""
     return await services_of(request).administration.create_key(
         name=data.name,
@@ -36,7 +36,7 @@ async def create_key(request: Request[Any, Any, Any], data: NewKey) -> dict[str,
 
 
 @delete("/v1/keys/{key_id:str}", status_code=200, guards=_ADMIN)
-async def revoke_key(request: Request[Any, Any, Any], key_id: str) -> dict[str, Any]:
+async def revoke_key(request: Request[Any, Any, Any], key_id: FromPath[str]) -> dict[str, Any]:
     return await services_of(request).administration.revoke_key(key_id, by=principal_of(request))
 
 
@@ -81,8 +81,8 @@ def versions(request: Request[Any, Any, Any]) -> dict[str, Any]:
 @get("/v1/audit", guards=_AUDIT, sync_to_thread=True)
 def audit(
     request: Request[Any, Any, Any],
-    rollout: str | None = None,
-    limit: Annotated[int, Parameter(ge=1, le=1_000)] = 100,
+    rollout: FromQuery[str | None] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=1_000)] = 100,
 ) -> dict[str, Any]:
     """Transitions of all rollouts, newest first."""
     return {"transitions": services_of(request).administration.audit(rollout, limit=limit)}
@@ -95,7 +95,7 @@ def audit_verify(request: Request[Any, Any, Any]) -> dict[str, Any]:
 
 
 @post("/v1/drills/fault", status_code=200, guards=_ADMIN)
-async def drill_fault(request: Request[Any, Any, Any], data: Fault) -> dict[str, Any]:
+async def drill_fault(request: Request[Any, Any, Any], data: JSONBody[Fault]) -> dict[str, Any]:
     """Make the model worker misbehave, where PHASEGATE_DRILLS=1 allows it."""
     if not services_of(request).drills:
         raise Forbidden("drills", "drills are off: start the server with PHASEGATE_DRILLS=1")

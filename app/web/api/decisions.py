@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import MediaType, Request, Response, get, post
-from litestar.params import Parameter, QueryParameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from app.domain.decision import Decision
 from app.domain.phase import Phase
@@ -69,7 +69,11 @@ async def decide_many(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @get("/v1/decisions/{decision_id:str}", guards=[requires(*Role)])
-async def story(request: Request[Any, Any, Any], decision_id: str, wait_s: float = 0.0) -> dict[str, Any]:
+async def story(
+    request: Request[Any, Any, Any],
+    decision_id: FromPath[str],
+    wait_s: Annotated[float, QueryParameter(ge=0)] = 0.0,
+) -> dict[str, Any]:
     """One decision's whole story. `wait_s` waits for a binding verdict, up to 60 seconds."""
     return await services_of(request).stories.of(decision_id, principal_of(request), wait_s=wait_s)
 
@@ -78,15 +82,15 @@ async def story(request: Request[Any, Any, Any], decision_id: str, wait_s: float
 def page(
     request: Request[Any, Any, Any],
     *,
-    rollout: str | None = None,
-    phase: Phase | None = None,
-    decision: Decision | None = None,
-    agreement: bool | None = None,
+    rollout: FromQuery[str | None] = None,
+    phase: FromQuery[Phase | None] = None,
+    decision: FromQuery[Decision | None] = None,
+    agreement: FromQuery[bool | None] = None,
     actor_id: Annotated[str | None, QueryParameter(name="actor")] = None,
-    since: str | None = None,
-    until: str | None = None,
-    cursor: str | None = None,
-    limit: Annotated[int, Parameter(ge=1, le=MAX_PAGE)] = 50,
+    since: FromQuery[str | None] = None,
+    until: FromQuery[str | None] = None,
+    cursor: FromQuery[str | None] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)] = 50,
 ) -> dict[str, Any]:
     """Newest first, by cursor; a caller sees their own."""
     filters = Filters(
@@ -106,7 +110,7 @@ def page(
     status_code=200,
     guards=[requires(Role.CALLER, Role.REVIEWER, Role.OPERATOR)],
 )
-async def report(request: Request[Any, Any, Any], decision_id: str) -> dict[str, Any]:
+async def report(request: Request[Any, Any, Any], decision_id: FromPath[str]) -> dict[str, Any]:
     """An incident: what the decision should have been."""
     verdict = parse_verdict(decode(await read_body(request)))
     return await services_of(request).reviews.report(decision_id, verdict, principal_of(request))
@@ -120,5 +124,9 @@ async def advisory(request: Request[Any, Any, Any]) -> dict[str, Any]:
 
 def _question(request: Request[Any, Any, Any], raw: object, started: float) -> Question:
     return Question(
-        parse_situation(raw), principal_of(request), REQUEST_ID.get(), started, time.time_ns() // 1_000
+        parse_situation(raw),
+        principal_of(request),
+        REQUEST_ID.get(),
+        started,
+        services_of(request).now_us(),
     )

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from litestar import Request, get, post
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from app.domain.role import Role
 from app.services.review import parse_verdict
@@ -18,11 +18,11 @@ _JUDGE = [requires(Role.REVIEWER)]
 def reviews(
     request: Request[Any, Any, Any],
     *,
-    status: Literal["open", "judged", "expired", "closed"] = "open",
-    rollout: str | None = None,
-    kind: Literal["binding", "drawn", "report", "picked"] | None = None,
-    limit: Annotated[int, Parameter(ge=1, le=MAX_PAGE)] = 50,
-    offset: Annotated[int, Parameter(ge=0)] = 0,
+    status: FromQuery[Literal["open", "judged", "expired", "closed"]] = "open",
+    rollout: FromQuery[str | None] = None,
+    kind: FromQuery[Literal["binding", "drawn", "report", "picked"] | None] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)] = 50,
+    offset: Annotated[int, QueryParameter(ge=0)] = 0,
 ) -> dict[str, Any]:
     """Most urgent first, without the reviewer's own situations."""
     found = services_of(request).reviews.list(
@@ -32,17 +32,17 @@ def reviews(
 
 
 @post("/v1/reviews/{review_id:str}/claim", status_code=200, guards=_JUDGE)
-async def claim(request: Request[Any, Any, Any], review_id: str) -> dict[str, Any]:
+async def claim(request: Request[Any, Any, Any], review_id: FromPath[str]) -> dict[str, Any]:
     return await services_of(request).reviews.claim(review_id, principal_of(request))
 
 
 @post("/v1/reviews/{review_id:str}/verdict", status_code=200, guards=_JUDGE)
-async def verdict(request: Request[Any, Any, Any], review_id: str) -> dict[str, Any]:
+async def verdict(request: Request[Any, Any, Any], review_id: FromPath[str]) -> dict[str, Any]:
     """`{decision, category, notes}`; a wrong allow on high risk rolls back in the same transaction."""
     said = parse_verdict(decode(await read_body(request)))
     return await services_of(request).reviews.judge(review_id, said, principal_of(request))
 
 
 @post("/v1/reviews/{review_id:str}/undo", status_code=200, guards=_JUDGE)
-async def undo(request: Request[Any, Any, Any], review_id: str) -> dict[str, Any]:
+async def undo(request: Request[Any, Any, Any], review_id: FromPath[str]) -> dict[str, Any]:
     return await services_of(request).reviews.undo(review_id, principal_of(request))

@@ -4,14 +4,14 @@ import asyncio
 from typing import Annotated, Any
 
 from litestar import Request, get, post
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from app.domain.phase import Phase
 from app.domain.role import Role
 from app.services.container import Services
 from app.web.authentication import principal_of, requires, services_of
 from app.web.bodies import Exposure, InvestigationClosed, KillSwitch, Promote, Reason
-from app.web.parse import phase_of, reason_of
+from app.web.parse import phase_of, words_of
 
 _SEE = [requires(Role.REVIEWER, Role.OPERATOR, Role.APPROVER, Role.AUDITOR)]
 _STEER = [requires(Role.OPERATOR, Role.APPROVER)]
@@ -23,39 +23,45 @@ def rollouts(request: Request[Any, Any, Any]) -> dict[str, Any]:
 
 
 @get("/v1/rollouts/{name:str}", guards=_SEE, sync_to_thread=True)
-def rollout(request: Request[Any, Any, Any], name: str) -> dict[str, Any]:
+def rollout(request: Request[Any, Any, Any], name: FromPath[str]) -> dict[str, Any]:
     return services_of(request).rollouts.one(name)
 
 
 @get("/v1/rollouts/{name:str}/gate", guards=_SEE, sync_to_thread=True)
-def gate(request: Request[Any, Any, Any], name: str, to: Phase | None = None) -> dict[str, Any]:
+def gate(
+    request: Request[Any, Any, Any], name: FromPath[str], to: FromQuery[Phase | None] = None
+) -> dict[str, Any]:
     return services_of(request).rollouts.gate(name, to)
 
 
 @get("/v1/rollouts/{name:str}/guardrails", guards=_SEE, sync_to_thread=True)
-def guardrails(request: Request[Any, Any, Any], name: str) -> dict[str, Any]:
+def guardrails(request: Request[Any, Any, Any], name: FromPath[str]) -> dict[str, Any]:
     return services_of(request).rollouts.guardrails(name)
 
 
 @get("/v1/rollouts/{name:str}/evidence", guards=_SEE, sync_to_thread=True)
-def evidence(request: Request[Any, Any, Any], name: str) -> dict[str, Any]:
+def evidence(request: Request[Any, Any, Any], name: FromPath[str]) -> dict[str, Any]:
     return services_of(request).rollouts.evidence(name)
 
 
 @get("/v1/rollouts/{name:str}/transitions", guards=_SEE, sync_to_thread=True)
 def transitions(
-    request: Request[Any, Any, Any], name: str, limit: Annotated[int, Parameter(ge=1, le=1_000)] = 100
+    request: Request[Any, Any, Any],
+    name: FromPath[str],
+    limit: Annotated[int, QueryParameter(ge=1, le=1_000)] = 100,
 ) -> dict[str, Any]:
     return {"transitions": services_of(request).rollouts.transitions(name, limit=limit)}
 
 
 @post("/v1/rollouts/{name:str}/promote", status_code=200, guards=_STEER)
-async def promote(request: Request[Any, Any, Any], name: str, data: Promote) -> dict[str, Any]:
+async def promote(
+    request: Request[Any, Any, Any], name: FromPath[str], data: JSONBody[Promote]
+) -> dict[str, Any]:
     """One phase up, when the gate passes; 409 with the whole gate when it does not."""
     transition = await services_of(request).levers.promote(
         name,
         to=phase_of("to", data.to),
-        reason=reason_of(data.reason),
+        reason=words_of("reason", data.reason),
         expected_revision=data.expected_revision,
         by=principal_of(request),
     )
@@ -63,20 +69,24 @@ async def promote(request: Request[Any, Any, Any], name: str, data: Promote) -> 
 
 
 @post("/v1/rollouts/{name:str}/rollback", status_code=200, guards=_STEER)
-async def rollback(request: Request[Any, Any, Any], name: str, data: Reason) -> dict[str, Any]:
+async def rollback(
+    request: Request[Any, Any, Any], name: FromPath[str], data: JSONBody[Reason]
+) -> dict[str, Any]:
     """Down at once, whatever the revision."""
     transition = await services_of(request).levers.roll_back(
-        name, reason=reason_of(data.reason), by=principal_of(request)
+        name, reason=words_of("reason", data.reason), by=principal_of(request)
     )
     return await _with_rollout(services_of(request), name, transition)
 
 
 @post("/v1/rollouts/{name:str}/exposure", status_code=200, guards=_STEER)
-async def exposure(request: Request[Any, Any, Any], name: str, data: Exposure) -> dict[str, Any]:
+async def exposure(
+    request: Request[Any, Any, Any], name: FromPath[str], data: JSONBody[Exposure]
+) -> dict[str, Any]:
     transition = await services_of(request).levers.expose(
         name,
         exposure=data.exposure,
-        reason=reason_of(data.reason),
+        reason=words_of("reason", data.reason),
         expected_revision=data.expected_revision,
         by=principal_of(request),
     )
@@ -84,37 +94,41 @@ async def exposure(request: Request[Any, Any, Any], name: str, data: Exposure) -
 
 
 @post("/v1/rollouts/{name:str}/hold", status_code=200, guards=_STEER)
-async def hold(request: Request[Any, Any, Any], name: str, data: Reason) -> dict[str, Any]:
+async def hold(
+    request: Request[Any, Any, Any], name: FromPath[str], data: JSONBody[Reason]
+) -> dict[str, Any]:
     transition = await services_of(request).levers.hold(
-        name, reason=reason_of(data.reason), by=principal_of(request)
+        name, reason=words_of("reason", data.reason), by=principal_of(request)
     )
     return await _with_rollout(services_of(request), name, transition)
 
 
 @post("/v1/rollouts/{name:str}/resume", status_code=200, guards=_STEER)
-async def resume(request: Request[Any, Any, Any], name: str, data: Reason) -> dict[str, Any]:
+async def resume(
+    request: Request[Any, Any, Any], name: FromPath[str], data: JSONBody[Reason]
+) -> dict[str, Any]:
     transition = await services_of(request).levers.resume(
-        name, reason=reason_of(data.reason), by=principal_of(request)
+        name, reason=words_of("reason", data.reason), by=principal_of(request)
     )
     return await _with_rollout(services_of(request), name, transition)
 
 
 @post("/v1/rollouts/{name:str}/investigation", status_code=200, guards=_STEER)
 async def investigation(
-    request: Request[Any, Any, Any], name: str, data: InvestigationClosed
+    request: Request[Any, Any, Any], name: FromPath[str], data: JSONBody[InvestigationClosed]
 ) -> dict[str, Any]:
     """Close the open investigation of a rollback: its cause, and what was done."""
     transition = await services_of(request).levers.close_investigation(
-        name, cause=data.cause, fix=data.fix, by=principal_of(request)
+        name, cause=data.cause, fix=words_of("fix", data.fix), by=principal_of(request)
     )
     return await _with_rollout(services_of(request), name, transition)
 
 
 @post("/v1/kill-switch", status_code=200, guards=_STEER)
-async def kill_switch(request: Request[Any, Any, Any], data: KillSwitch) -> dict[str, Any]:
+async def kill_switch(request: Request[Any, Any, Any], data: JSONBody[KillSwitch]) -> dict[str, Any]:
     """Every rollout by the legacy engine at once; an approver releases it."""
     transition = await services_of(request).levers.kill(
-        engaged=data.engaged, reason=reason_of(data.reason), by=principal_of(request)
+        engaged=data.engaged, reason=words_of("reason", data.reason), by=principal_of(request)
     )
     return {"engaged": data.engaged, "transition": transition}
 

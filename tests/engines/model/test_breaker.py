@@ -51,6 +51,13 @@ def test_a_trial_that_fails_doubles_the_pause_up_to_its_limit() -> None:
     assert breaker.admit(25)
 
 
+def test_failures_of_what_was_asked_before_it_opened_do_not_lengthen_the_pause() -> None:
+    breaker = opened()
+    for _ in range(5):
+        breaker.fail(1)
+    assert breaker.admit(10)
+
+
 def test_a_trial_that_says_nothing_leaves_the_trial_to_the_next() -> None:
     breaker = opened()
     assert breaker.admit(10)

@@ -328,10 +328,12 @@ async def test_the_worker_keeps_off_the_first_core_and_is_niced(model: ModelSupe
 
 
 PARENT = """
-import asyncio, sys
+import asyncio, structlog, sys
 from pathlib import Path
 from app.engines.model.supervisor import ModelSupervisor
 from app.engines.model.version import choose_version, load_versions
+
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 async def main(policies, cache):
     model = ModelSupervisor(choose_version(load_versions(policies)), cache_dir=cache, policies_dir=policies)

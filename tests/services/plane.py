@@ -1,0 +1,398 @@
+"""What does a test stand on: a whole server in this process, with a model and clocks that it drives."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import httpx
+import msgspec
+from sqlalchemy import Table, func, select
+
+from app.domain.advisory import Advisory, Attribution, Outcome, Probabilities, Reasoning
+from app.domain.clock import to_us
+from app.domain.decision import Decision
+from app.domain.evidence import Evidence
+from app.domain.phase import Phase
+from app.domain.role import Principal, Role
+from app.domain.rollout import RolloutState
+from app.domain.situation import Situation, parse_situation
+from app.engines.model.link import ModelState
+from app.engines.model.supervisor import ModelStatus
+from app.engines.model.version import ModelVersion, load_versions
+from app.engines.model.wire import Priority
+from app.main import wire
+from app.services.container import Services
+from app.services.policies import PolicyFiles, settle_at_start
+from app.services.records import Question
+from app.services.transitions import move
+from app.store import keys
+from app.store.database import Database
+from app.store.entry import Entry
+from app.store.journal import Journal
+from app.store.ledger import Ledger
+from app.store.reviews import review_of
+from app.store.rollouts import load_states, lock_state
+from app.store.transaction import Transaction, transaction
+from app.web.application import create_app
+from app.web.lane import DecisionLane
+
+SHIPPED = Path(__file__).parents[2] / "policies"
+VERSION = "fake-1"
+BEGINNING = datetime(2027, 1, 15, 9, tzinfo=UTC)
+
+# Small gates, no chance: every decision is observed, and drawn for review where a test says so.
+ROLLOUTS = """
+defaults: {deadline_ms: 2000, review_rate: 0, attestation_ttl_s: 900, review_due_days: 7, rollback_observe_days: 7}
+rollouts:
+  read:
+    actions: [read]
+    risk: low
+    ceiling: enforced
+    combine: model
+    gates: {advisory: {agreement_above: 0.5}, enforced: {override_below: 0.5, reviewed_at_least: 5}}
+    exposure: [50, 100]
+    review_rate: 1
+  write:
+    actions: [write]
+    risk: medium
+    ceiling: enforced
+    gates: {advisory: {agreement_above: 0.5, soak_days: 2}, enforced: {override_below: 0.5}}
+  deploy:
+    actions: [deploy]
+    risk: high
+    ceiling: enforced
+    gates: {advisory: {agreement_above: 0.5}, enforced: {override_below: 0.5}}
+  admin: {actions: [admin_action], risk: critical, ceiling: advisory, gates: {advisory: {agreement_above: 0.5}}}
+  other: {actions: ["*"], risk: high, ceiling: advisory}
+"""
+
+# The legacy engine says what the resource says; `fail` makes it err.
+LEGACY = """
+rules:
+  - {name: broken, actions: ["*"], when: "resource == 'fail' && int(resource) > 0", decision: allow}
+  - {name: open, actions: ["*"], when: "resource == 'allow'", decision: allow}
+  - {name: asking, actions: ["*"], when: "resource == 'require_attestation'", decision: require_attestation}
+"""
+
+Holders = Mapping[str, tuple[Principal, str]]  # who: principal and key
+
+ROLES = {role.value: [role] for role in Role} | {"another_reviewer": [Role.REVIEWER]}
+
+
+def situation(
+    action: str = "read", *, legacy: str = "allow", model: str = "allow", actor: str = "alice", **more: object
+) -> dict[str, Any]:
+    """A situation that the legacy engine and the fake model answer as it says."""
+    return {
+        "action_type": action,
+        "actor_role": "member",
+        "actor_id": actor,
+        "t3_tensor": {"competence": 0.8, "reliability": 0.8, "integrity": 0.8},
+        "resource": legacy,
+        "details": model,
+        **more,
+    }
+
+
+class Clock:
+    """Two clocks that a test drives: the wall's, and one that never jumps."""
+
+    def __init__(self) -> None:
+        self.at = BEGINNING
+        self.ticks = 1_000.0
+
+    def now(self) -> datetime:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.ticks
+
+    def passes(self, **span: float) -> None:
+        step = timedelta(**span)
+        self.at += step
+        self.ticks += step.total_seconds()
+
+    def jumps(self, **span: float) -> None:
+        """The wall clock alone."""
+        self.at += timedelta(**span)
+
+
+@dataclass
+class FakeModel:
+    """Answers what a situation's `details` say: a decision, or the outcome of a failure.
+
+    While `is_thinking`, whoever asks waits until `answers_now`.
+    """
+
+    version_id: str = VERSION
+    shows_legacy: bool = False
+    is_ready: bool = True
+    circuit_open: bool = False
+    confidence: float = 0.9
+    latency_ms: float = 12.0
+    asked: list[tuple[Situation, Priority, Decision | None]] = field(default_factory=list)
+    explained: int = 0
+    faults: list[str | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._may_answer = asyncio.Event()
+        self._may_answer.set()
+        self._was_asked = asyncio.Event()
+
+    @property
+    def status(self) -> ModelStatus:
+        return ModelStatus(
+            state=ModelState.READY if self.is_ready else ModelState.DOWN,
+            pid=None,
+            version=self.version_id,
+            model="fake.gguf",
+            sha256="f" * 64,
+            restarts=0,
+            queue_depth=0,
+            circuit_open=self.circuit_open,
+            loaded_once=True,
+            load_s=0.1,
+            offloaded_layers=0,
+            fault=None,
+            error=None,
+        )
+
+    async def advise(
+        self, situation: Situation, *, priority: Priority, deadline_s: float, legacy: Decision | None = None
+    ) -> Advisory:
+        self.asked.append((situation, priority, legacy))
+        self._was_asked.set()
+        await self._may_answer.wait()
+        said = str(situation.details)
+        if said not in list(Decision):
+            started = said not in (Outcome.OVERLOADED, Outcome.OVERSIZE)
+            return Advisory(self.version_id, Outcome(said), self.latency_ms, started=started)
+        return Advisory(
+            self.version_id,
+            Outcome.OK,
+            self.latency_ms,
+            decision=Decision(said),
+            probabilities=_probabilities(Decision(said), self.confidence),
+            confidence=self.confidence,
+            coverage=0.99,
+            prompt_tokens=80,
+        )
+
+    async def explain(
+        self, situation: Situation, advisory: Advisory, *, legacy: Decision | None = None
+    ) -> Reasoning:
+        self.explained += 1
+        assert advisory.decision is not None
+        return Reasoning(
+            f"{advisory.decision}, mainly because of details",
+            (Attribution("details", 0.4, Decision.DENY),),
+        )
+
+    async def inject(self, fault: str | None) -> None:
+        self.faults.append(fault)
+
+    def thinks(self) -> None:
+        self._may_answer.clear()
+        self._was_asked.clear()
+
+    async def is_thinking(self) -> None:
+        await asyncio.wait_for(self._was_asked.wait(), 5)
+
+    def answers_now(self) -> None:
+        self._may_answer.set()
+
+
+def _probabilities(decision: Decision, confidence: float) -> Probabilities:
+    rest = (1 - confidence) / 2
+    shares = {other.value: confidence if other is decision else rest for other in Decision}
+    return Probabilities(**shares)
+
+
+class WatchedLedger(Ledger):
+    """A ledger that tells when something was written, whoever asked for it."""
+
+    def __init__(
+        self, database: Database, journal: Journal, instance: str, *, clock: Callable[[], int]
+    ) -> None:
+        self.written = asyncio.Event()
+        super().__init__(database, journal, instance, clock=clock)
+
+    def _ask(self, what: Entry | Callable[[Transaction], Any]) -> asyncio.Future[Any]:
+        future = super()._ask(what)
+        future.add_done_callback(lambda _: self.written.set())
+        return future
+
+
+@dataclass
+class Stage:
+    """A server, its parts within reach, and what tests do over and over."""
+
+    services: Services
+    ledger: WatchedLedger
+    model: FakeModel
+    clock: Clock
+    files: PolicyFiles
+    keys: Holders
+    client: httpx.AsyncClient
+
+    @property
+    def database(self) -> Database:
+        return self.services.database
+
+    def principal(self, who: str) -> Principal:
+        return self.keys[who][0]
+
+    async def decide(self, action: str = "read", *, who: str = "caller", **said: Any) -> dict[str, Any]:
+        """Ask the use case itself."""
+        question = Question(
+            parse_situation(situation(action, **said)),
+            self.principal(who),
+            None,
+            monotonic(),
+            self.services.now_us(),
+        )
+        return await self.services.decider.decide(question)
+
+    async def call(
+        self, method: str, path: str, body: Any = None, *, who: str | None = "admin", **more: Any
+    ) -> httpx.Response:
+        """Ask over HTTP, with the key of somebody."""
+        headers = dict(more.pop("headers", {}))
+        if who is not None:
+            headers["Authorization"] = f"Bearer {self.keys[who][1]}"
+        if body is not None:
+            more["json"] = body
+        return await self.client.request(method, path, headers=headers, **more)
+
+    def state(self, name: str) -> RolloutState:
+        with self.database.read() as connection:
+            return load_states(connection)[name]
+
+    async def enter(self, name: str, phase: Phase, *, exposure: float = 1.0) -> RolloutState:
+        """Put a rollout into a phase, past every gate: where a test begins."""
+
+        def work(tx: Transaction) -> None:
+            state = lock_state(tx, name)
+            after = replace(
+                state,
+                phase=phase,
+                exposure=exposure,
+                revision=state.revision + 1,
+                epoch=state.epoch + 1,
+                epoch_started_at=self.clock.now(),
+            )
+            move(tx, state, after, kind="promote", actor="test", reason="a beginning", now=self.clock.now())
+
+        await self.ledger.run(work)
+        self.services.plane.refresh()
+        return self.state(name)
+
+    def evidence(self, name: str) -> Evidence:
+        with self.database.read() as connection:
+            return self.services.gates.evidence(connection, load_states(connection)[name])
+
+    def rows(self, table: Table) -> int:
+        with self.database.read() as connection:
+            return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+    def review(self, decision_id: str) -> Mapping[Any, Any] | None:
+        with self.database.read() as connection:
+            return review_of(connection, decision_id)
+
+    async def story(self, decision_id: str, *, who: str = "admin", wait_s: float = 0.0) -> dict[str, Any]:
+        return await self.services.stories.of(decision_id, self.principal(who), wait_s=wait_s)
+
+    async def observed(self, *, n: int, rollout: str = "read") -> None:
+        """Until so many decisions of the present epoch have been looked at."""
+        await self.until(lambda: self.evidence(rollout).observed >= n)
+
+    async def until(self, holds: Callable[[], Any]) -> None:
+        """Until something is so that only a write can bring about."""
+        async with asyncio.timeout(5):
+            while not holds():
+                self.ledger.written.clear()
+                await self.ledger.written.wait()
+
+    async def looks(self, *, times: int = 1, every_s: float = 0.0) -> list[dict[str, Any]]:
+        """Guardrail passes, with time between them; returns the transitions that they made."""
+        made: list[dict[str, Any]] = []
+        for _ in range(times):
+            self.clock.passes(seconds=every_s)
+            made += await self.services.guard.look()
+        return made
+
+
+@asynccontextmanager
+async def opened(
+    database: Database,
+    directory: Path,
+    *,
+    rollouts: str = ROLLOUTS,
+    legacy: str = LEGACY,
+    model: FakeModel | None = None,
+    clock: Clock | None = None,
+    holders: Holders | None = None,
+) -> AsyncIterator[Stage]:
+    """A server over a migrated database, as `app.main` starts one; `holders` are those of a life before."""
+    clock, model = clock or Clock(), model or FakeModel()
+    files = written(directory, rollouts=rollouts, legacy=legacy)
+    journal = Journal(directory / "journal")
+    ledger = WatchedLedger(database, journal, "test", clock=lambda: to_us(clock.now()))
+    try:
+        with transaction(database, "test", now_us=to_us(clock.now())) as tx:
+            settle_at_start(tx, files.read(), version=model.version_id, now=clock.now())
+        holders = holders or _holders(database, clock)
+        services = wire(
+            database,
+            ledger,
+            files,
+            model,
+            {model.version_id: version_of(model)},
+            drills=True,
+            now=clock.now,
+            monotonic=clock.monotonic,
+        )
+        services.plane.refresh()
+        await services.guard.look()
+        services.observer.start()
+        application = DecisionLane(create_app(services), services)
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(application), base_url="http://plane"
+        ) as client:
+            yield Stage(services, ledger, model, clock, files, holders, client)
+        await services.observer.stop()
+    finally:
+        ledger.close()
+        journal.close()
+
+
+def written(directory: Path, *, rollouts: str = ROLLOUTS, legacy: str = LEGACY) -> PolicyFiles:
+    """Policy files as an operator would write them."""
+    policies = directory / "policies"
+    policies.mkdir(exist_ok=True)
+    (policies / "rollouts.yaml").write_text(rollouts, encoding="utf-8")
+    (policies / "legacy.yaml").write_text(legacy, encoding="utf-8")
+    return PolicyFiles(policies, "rules")
+
+
+def version_of(model: FakeModel) -> ModelVersion:
+    shipped = next(iter(load_versions(SHIPPED).values()))
+    return msgspec.structs.replace(shipped, id=model.version_id, show_legacy=model.shows_legacy)
+
+
+def _holders(database: Database, clock: Clock) -> Holders:
+    """A key for every role, and one more reviewer; the reviewer is `rita` among the actors."""
+    holders = {}
+    with transaction(database, "keys", now_us=to_us(clock.now())) as tx:
+        for who, roles in ROLES.items():
+            actors = ["rita"] if who == "reviewer" else []
+            key, plaintext = keys.create(
+                tx, name=who, roles=roles, created_by="test", now_us=to_us(clock.now()), actors=actors
+            )
+            holders[who] = Principal(key.id, key.name, key.roles, key.actors), plaintext
+    return holders
