@@ -212,7 +212,7 @@ def required(requirement: Requirement, other: OtherRollout | None, *, alpha: flo
 
 def span(days: float) -> str:
     """A length of time as a person says it."""
-    if days >= 1 or not days:
+    if days >= 1:
         return f"{days:.3g} days"
     hours = days * 24
     return f"{hours:.3g} h" if hours >= 1 else f"{days * _DAY_S:.3g} s"

@@ -318,7 +318,11 @@ def _sentence(figures: _Figures, threshold: float) -> str:
         said += f", {figures.pending} not judged yet"
     reached = "reached" if figures.peak >= threshold else "of"
     evidence = figures.peak if figures.peak >= threshold else figures.e_value
-    return f"{said}: evidence {evidence:.3g} {reached} {threshold:.4g}"
+    return f"{said}: evidence {_readable(evidence)} {reached} {threshold:.4g}"
+
+
+def _readable(evidence: float) -> str:
+    return f"{evidence:,.0f}" if 1_000 <= evidence < 1e9 else f"{evidence:.3g}"
 
 
 _WHAT = {

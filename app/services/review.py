@@ -18,7 +18,7 @@ from app.domain.decision import Decision
 from app.domain.role import Principal, Role
 from app.domain.rollout import RolloutPolicy
 from app.domain.sampling import Draw, recorded_draw
-from app.errors import Conflict, Forbidden, InvalidInput, NotFound
+from app.errors import Conflict, Forbidden, InvalidInput, NotFound, StoreUnavailable
 from app.observability import TRANSITIONS, VERDICTS, Event
 from app.services.notices import Notices
 from app.services.observe import Observation
@@ -138,7 +138,10 @@ class Reviews:
             with self._plane.database.read() as connection:
                 return review_of(connection, decision_id) is not None
 
-        return await asyncio.to_thread(look)
+        try:
+            return await asyncio.to_thread(look)
+        except StoreUnavailable:
+            return False  # nobody can report either: let the journal have the observation
 
     async def advisory_for_reviewed(
         self, observation: Observation, advisory: Advisory, draw: Draw | None

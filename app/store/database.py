@@ -4,7 +4,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +14,7 @@ from sqlalchemy.exc import (
     ArgumentError,
     DataError,
     DBAPIError,
+    DisconnectionError,
     IntegrityError,
     InterfaceError,
     ProgrammingError,
@@ -22,10 +23,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.errors import Conflict, SettingsError, StoreUnavailable
 from app.store import schema
+from app.store.freeze import FreezeWatch
 
 BUSY_MS = 2_000  # how long a writer waits for another before the database counts as away
 _PROBE_BUSY_MS = 50
 _SETTING = "PHASEGATE_DATABASE_URL"
+# A PostgreSQL that takes longer counts as away, whatever its sockets say: everybody waits for the writer.
+_PING_S, _WRITE_S, _READ_S = 3.0, 6.0, 10.0
 # A network that swallows everything is noticed within about 10 s.
 _NETWORK = {
     "connect_timeout": 2,
@@ -49,6 +53,7 @@ class Database:
         self._reader = self._sqlite(read_only=True) if self._path else self._postgresql(read_only=True)
         self._writer = self._sqlite(read_only=False) if self._path else self._postgresql(read_only=False)
         self._inode: int | None = None
+        self._watch = FreezeWatch()
 
     @property
     def url(self) -> str:
@@ -61,9 +66,13 @@ class Database:
         return self._url.get_backend_name()
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self, *, at_most_s: float = _READ_S) -> Iterator[Connection]:
         """One consistent snapshot; writes through it are refused."""
-        with _availability(), self._connected(self._reader) as connection:
+        with (
+            _availability(),
+            self._connected(self._reader) as connection,
+            self._watched(connection, at_most_s),
+        ):
             yield connection
 
     @contextmanager
@@ -71,8 +80,9 @@ class Database:
         """A transaction, committed at the end and rolled back where the block raises."""
         with _availability(), self._connected(self._writer) as connection:
             connection.execution_options(busy_ms=busy_ms)
-            yield connection
-            connection.commit()
+            with self._watched(connection, _WRITE_S):
+                yield connection
+                connection.commit()
 
     @contextmanager
     def probe(self) -> Iterator[Connection]:
@@ -108,12 +118,19 @@ class Database:
     def close(self) -> None:
         self._reader.dispose()
         self._writer.dispose()
+        self._watch.close()
 
     @contextmanager
     def _connected(self, engine: Engine) -> Iterator[Connection]:
         self._check_file()
         with engine.connect() as connection:
             yield connection
+
+    def _watched(self, connection: Connection, at_most_s: float) -> AbstractContextManager[None]:
+        if self._path is not None:
+            return nullcontext()
+        line: Any = connection.connection.dbapi_connection
+        return self._watch.over(line.fileno(), at_most_s=at_most_s)
 
     def _check_file(self) -> None:
         """SQLite goes on writing into a file that was moved or removed, and that would be lost."""
@@ -153,7 +170,7 @@ class Database:
 
     def _postgresql(self, *, read_only: bool) -> Engine:
         options = "" if read_only else f"-c lock_timeout={BUSY_MS}"
-        return create_engine(
+        engine = create_engine(
             self._url,
             connect_args={**_NETWORK, "options": options},
             isolation_level="REPEATABLE READ" if read_only else "READ COMMITTED",
@@ -161,8 +178,18 @@ class Database:
             pool_size=5,
             max_overflow=35,
             pool_timeout=5.0,
-            pool_pre_ping=read_only,  # the ledger tries again by itself
         )
+        if read_only:  # the ledger tries again by itself
+            event.listen(engine, "checkout", self._ping)
+        return engine
+
+    def _ping(self, line: Any, _record: object, _proxy: object) -> None:
+        """As SQLAlchemy's own, which would wait for ever for a frozen server."""
+        try:
+            with self._watch.over(line.fileno(), at_most_s=_PING_S):
+                self._reader.dialect.do_ping(line)
+        except self._reader.dialect.loaded_dbapi.Error as error:
+            raise DisconnectionError from error
 
     def _creating(self) -> Engine:
         if self._path is None:

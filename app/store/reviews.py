@@ -123,22 +123,17 @@ def oversight(connection: Connection) -> dict[str, tuple[int | None, int | None]
     """Per rollout: when a drawn review was last judged, and the oldest draw of its epoch that waited since."""
     r = t.reviews
     drawn = r.c.inclusion_probability.is_not(None)
-    judged = select(r.c.rollout, func.max(r.c.judged_us)).where(drawn).group_by(r.c.rollout)
-    last: dict[str, int | None] = dict(connection.execute(judged).tuples().all())
-    latest = (
-        select(r.c.rollout.label("rollout"), func.max(r.c.judged_us).label("judged"))
-        .where(drawn)
-        .group_by(r.c.rollout)
-        .subquery()
-    )
+    judged = select(r.c.rollout, func.max(r.c.judged_us).label("judged")).where(drawn).group_by(r.c.rollout)
+    last: dict[str, int | None] = {row.rollout: row.judged for row in connection.execute(judged)}
+    latest = judged.subquery()
     waiting = (
-        select(r.c.rollout, func.min(r.c.created_us))
+        select(r.c.rollout, func.min(r.c.created_us).label("since"))
         .join_from(r, latest, latest.c.rollout == r.c.rollout)
         .join(t.rollouts, and_(t.rollouts.c.name == r.c.rollout, t.rollouts.c.epoch == r.c.epoch))
         .where(drawn, r.c.judged_us.is_(None), r.c.due_us > func.coalesce(latest.c.judged, 0))
         .group_by(r.c.rollout)
     )
-    oldest: dict[str, int | None] = dict(connection.execute(waiting).tuples().all())
+    oldest: dict[str, int | None] = {row.rollout: row.since for row in connection.execute(waiting)}
     return {name: (last.get(name), oldest.get(name)) for name in {*last, *oldest}}
 
 

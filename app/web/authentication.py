@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from litestar.connection import ASGIConnection
-from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
+from litestar.exceptions import ClientException, NotAuthorizedException, PermissionDeniedException
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp, Guard, Message, Receive, Scope, Send
 
@@ -29,6 +29,8 @@ class Gatekeeper:
         self._plane = plane
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if "\x00" in scope["path"] or b"%00" in scope["query_string"]:  # PostgreSQL takes none
+            raise ClientException("an address holds no NUL characters")
         started = time.perf_counter()
         presented, wanted_id = None, None
         for name, value in scope["headers"]:

@@ -11,6 +11,8 @@ from litestar.types import ASGIApp
 
 from app.errors import Conflict, PhasegateError, SettingsError
 
+# What a name such as localhost may stand for where IPv6 is switched off.
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _GRACE_S = 5  # for requests that run when the end comes
 
 
@@ -46,25 +48,35 @@ def listen(
 
 
 def _bound(host: str, port: int, stack: ExitStack) -> list[socket.socket]:
-    """The addresses that a host name stands for, taken but not yet listened on.
+    """The addresses of a host name that this machine has, taken but not yet listened on.
 
     Taken here and not by uvicorn, which would tell its log alone what hinders it.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return [_taken(family, address, stack) for family, *_, address in found]
+        taken = [_taken(family, address, stack) for family, *_, address in found]
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise Conflict("port-taken", f"{host}:{port} is in use by another program") from error
         raise SettingsError("PHASEGATE_HOST", f"cannot listen on {host}:{port}: {error.strerror}") from error
+    listeners = [listener for listener in taken if listener is not None]
+    if not listeners:
+        raise SettingsError("PHASEGATE_HOST", f"{host} is no address of this machine")
+    return listeners
 
 
-def _taken(family: int, address: tuple[Any, ...], stack: ExitStack) -> socket.socket:
-    listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family == socket.AF_INET6:
-        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    listener.bind(address)
+def _taken(family: int, address: tuple[Any, ...], stack: ExitStack) -> socket.socket | None:
+    """None where this machine has no such address."""
+    try:
+        listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+    except OSError as error:
+        if error.errno in _NOT_HERE:
+            return None
+        raise
     return listener
 
 

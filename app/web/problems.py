@@ -10,7 +10,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
 from app import errors
-from app.observability import REQUEST_ID, Event
+from app.observability import REQUEST_ID, Event, begin_request
 
 log = structlog.get_logger()
 
@@ -42,10 +42,12 @@ def problem_of(error: Exception) -> dict[str, Any]:
 
 def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Litestar's exception handler for everything that is raised."""
+    headers = dict(getattr(error, "headers", None) or {})
+    if "auth" not in dict(request.scope):  # no route, so no gatekeeper
+        headers["X-Request-ID"] = begin_request(request.headers.get("x-request-id"))
     problem = problem_of(error)
     if problem["status"] >= 500:
         log.error(Event.REQUEST_FAILED, path=request.url.path, status=problem["status"], exc_info=error)
-    headers = dict(getattr(error, "headers", None) or {})
     if problem["status"] == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="phasegate"'
     if problem["status"] == 503:

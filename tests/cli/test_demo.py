@@ -10,7 +10,7 @@ import pytest
 
 from app.cli.demo.server import prepare_policies
 from app.cli.demo.situations import careful_verdict, stream
-from app.cli.demo.story import Story, gate_lines, guardrail_line
+from app.cli.demo.story import Story, checklist, guardrail_line, missing_line
 from app.domain.situation import parse_situation
 from app.policy.rollouts import load_rollouts
 
@@ -53,21 +53,63 @@ def test_a_story_for_programs_is_one_object_a_line(capsys: pytest.CaptureFixture
     assert second["gate"] == {"outcome": "pass"}
 
 
-def test_lines_carry_the_numbers() -> None:
-    conditions = [
+GATE = {
+    "to": "advisory",
+    "outcome": "insufficient",
+    "conditions": [
         {
             "name": "agreement",
             "outcome": "pass",
             "value": 0.9,
-            "sentence": "agreement 0.9 of 50, needs above 0.6",
+            "needed": 0,
+            "sentence": "agreement 0.9 of 50",
         },
-        {"name": "held", "outcome": "pass", "value": None, "sentence": "not held"},
+        {"name": "error", "outcome": "insufficient", "value": None, "needed": 36, "sentence": "nothing seen"},
+        {
+            "name": "soak",
+            "outcome": "insufficient",
+            "value": 0.0,
+            "needed": None,
+            "sentence": "soak 0 s of 9 s",
+        },
+        {"name": "held", "outcome": "pass", "value": None, "needed": None, "sentence": "not held"},
+        {
+            "name": "investigation",
+            "outcome": "fail",
+            "value": None,
+            "needed": None,
+            "sentence": "one is open",
+        },
+    ],
+}
+
+
+def test_a_checklist_shows_what_rests_on_evidence_and_all_that_is_missing() -> None:
+    assert checklist(GATE) == [
+        "✓ agreement 0.9 of 50",
+        "· nothing seen",
+        "· soak 0 s of 9 s",
+        "✗ one is open",
     ]
-    gate = {"to": "advisory", "outcome": "pass", "sentence": "ready", "conditions": conditions}
-    assert gate_lines(gate) == ["gate: ready", "  ✓ agreement 0.9 of 50, needs above 0.6"]
-    assert gate_lines({**gate, "outcome": "insufficient", "sentence": "not yet"}) == ["gate: not yet"]
-    guardrail = {"name": "error", "outcome": "breach", "e_value": 612.4, "threshold": 500.0, "n": 41}
-    assert guardrail_line(guardrail) == "guardrail error: breach: E 612.4, threshold 500, n 41"
+    assert missing_line(GATE) == "error 36 more, soak, investigation"
+
+
+def test_a_guardrails_line_says_what_it_saw() -> None:
+    guardrail = {"name": "error", "outcome": "breach", "sentence": "error rate 0.2 of 40, limit 0.05"}
+    assert guardrail_line(guardrail).split() == ["error", "breach", *guardrail["sentence"].split()]
+
+
+def test_a_story_for_people_has_its_lines_below(capsys: pytest.CaptureFixture[str]) -> None:
+    story = Story(as_json=False)
+    story.chapter("One", "It explains.")
+    story.tell("gate", "It passes.", below=["because"], gate=GATE)
+    assert capsys.readouterr().out.splitlines() == [
+        "",
+        "One",
+        "It explains.",
+        "   0.0 s  It passes.",
+        " " * 10 + "because",
+    ]
 
 
 @pytest.mark.model
@@ -83,11 +125,14 @@ def test_the_demo_ends_with_an_automatic_rollback(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, lines[-1:] or done.stderr
     told = [line["event"] for line in lines]
-    assert [event for event in told if event in ("promoted", "rollback", "refused")] == [
+    acts = ("promoted", "rollback", "legacy", "refused", "end", "trouble")
+    assert [event for event in told if event in acts] == [
         "promoted",
         "promoted",
         "rollback",
+        "legacy",
         "refused",
+        "end",
     ]
     passed = [
         line["gate"]["to"] for line in lines if line["event"] == "gate" and line["gate"]["outcome"] == "pass"

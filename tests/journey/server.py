@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -243,10 +243,10 @@ def started(server: Server) -> Iterator[Server]:
         server.kill()
 
 
-def recorded(server: Server) -> dict[str, Mapping[str, Any]]:
+def recorded(server: Server) -> dict[str, Document]:
     """Every decision in the ledger by id, read past the server."""
     with _opened(server) as database, database.read() as connection:
-        return {row["id"]: row for row in connection.execute(select(decisions)).mappings()}
+        return {row["id"]: dict(row) for row in connection.execute(select(decisions)).mappings()}
 
 
 def chains(server: Server) -> set[str]:

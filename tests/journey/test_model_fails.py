@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import threading
 from collections import Counter
 from typing import Any
 
@@ -50,7 +49,7 @@ def server(running: Server) -> Server:
 
 
 def answers_by_model(server: Server) -> bool:
-    return server.decide(situation("calm"))["answered_by"] == "model"
+    return bool(server.decide(situation("calm"))["answered_by"] == "model")
 
 
 def reasons(answers: list[Answered]) -> Counter[str | None]:
@@ -84,7 +83,7 @@ async def test_a_failing_model_only_falls_back_is_rolled_back_by_itself_and_come
     assert {answer.body["answered_by"] for answer in answers} == {"legacy"}
     seen = reasons(answers)
     assert expected in seen
-    assert seen.keys() <= {expected, "overloaded", "unavailable", "circuit_open", "stale_state"}
+    assert seen.keys() <= {expected, "timeout", "overloaded", "unavailable", "circuit_open", "stale_state"}
     assert all_tightened(answers)
     (rollback,) = (each for each in server.transitions(rollout) if each["kind"] == "rollback")
     assert rollback["automatic"]
@@ -189,33 +188,3 @@ def in_crowd(load: Load, asked: Document) -> list[Document]:
     """What the model said of one situation, among others."""
     answered = [a for a in load.answers if a.asked == asked and a.body["answered_by"] == "model"]
     return [answer.body["advisory"]["probabilities"] for answer in answered]
-
-
-def test_a_verdict_that_lands_while_the_model_answers_makes_the_rules_answer(make: Make) -> None:
-    server = make(rollouts(judged="risk: high"), guardrail_interval_s="0.5")
-    server.place(judged="enforced")
-    server.start()
-    wrong = server.decide(situation("judged"))
-    assert (wrong["answered_by"], wrong["decision"]) == ("model", "allow"), wrong
-
-    until(lambda: queue(server) == 0, what="the reasons of the first answer")
-    server.fault("slow:30000")
-    answers: list[Document] = []
-    asking = threading.Thread(target=lambda: answers.append(server.decide(situation("judged", 1))))
-    asking.start()
-    until(lambda: queue(server) == 1, what="the model's work")
-    with server.client(server.key("reviewer")) as reviewer:
-        said = reviewer.post(f"/v1/decisions/{wrong['id']}/report", json={"decision": "deny"})
-    assert said.json()["rollback"]["kind"] == "rollback"
-    after = server.decide(situation("judged", 2))
-    assert (after["answered_by"], after["phase"]) == ("legacy", "advisory")
-    assert not answers
-    server.fault(None)
-    asking.join()
-    assert answers[0]["phase"] == "enforced"
-    assert (answers[0]["answered_by"], answers[0]["fallback_reason"]) == ("legacy", "stale_state")
-    assert answers[0]["advisory"]["outcome"] == "ok"
-
-
-def queue(server: Server) -> int:
-    return int(server.health()["model"]["queue"])

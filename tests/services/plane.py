@@ -5,12 +5,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache, cached_property, partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import httpx
 import msgspec
+from litestar import Litestar
 from sqlalchemy import Table, func, select
 
 from app.domain.advisory import Advisory, Attribution, Outcome, Probabilities, Reasoning
@@ -25,19 +27,21 @@ from app.engines.model.link import ModelState
 from app.engines.model.supervisor import ModelStatus
 from app.engines.model.version import ModelVersion, load_versions
 from app.engines.model.wire import Priority
+from app.errors import StoreUnavailable
 from app.main import wire
 from app.services.container import Services
 from app.services.policies import PolicyFiles, settle_at_start
 from app.services.records import Question
+from app.services.review import Verdict
 from app.services.transitions import move
 from app.store import keys
 from app.store.database import Database
 from app.store.entry import Entry
 from app.store.journal import Journal
-from app.store.ledger import Ledger
+from app.store.ledger import Ledger, LedgerState
 from app.store.reviews import review_of
 from app.store.rollouts import load_states, lock_state
-from app.store.transaction import Transaction, transaction
+from app.store.transaction import CounterKey, Transaction, transaction
 from app.web.application import create_app
 from app.web.lane import DecisionLane
 
@@ -132,7 +136,9 @@ class FakeModel:
     version_id: str = VERSION
     shows_legacy: bool = False
     is_ready: bool = True
+    loaded_once: bool = True
     circuit_open: bool = False
+    unsure: bool = False
     confidence: float = 0.9
     latency_ms: float = 12.0
     asked: list[tuple[Situation, Priority, Decision | None]] = field(default_factory=list)
@@ -155,7 +161,7 @@ class FakeModel:
             restarts=0,
             queue_depth=0,
             circuit_open=self.circuit_open,
-            loaded_once=True,
+            loaded_once=self.loaded_once,
             load_s=0.1,
             offloaded_layers=0,
             fault=None,
@@ -163,7 +169,12 @@ class FakeModel:
         )
 
     async def advise(
-        self, situation: Situation, *, priority: Priority, deadline_s: float, legacy: Decision | None = None
+        self,
+        situation: Situation,
+        *,
+        priority: Priority,
+        deadline_s: float,  # noqa: ARG002  # the port's signature
+        legacy: Decision | None = None,
     ) -> Advisory:
         self.asked.append((situation, priority, legacy))
         self._was_asked.set()
@@ -174,7 +185,7 @@ class FakeModel:
             return Advisory(self.version_id, Outcome(said), self.latency_ms, started=started)
         return Advisory(
             self.version_id,
-            Outcome.OK,
+            Outcome.UNSURE if self.unsure else Outcome.OK,
             self.latency_ms,
             decision=Decision(said),
             probabilities=_probabilities(Decision(said), self.confidence),
@@ -184,7 +195,11 @@ class FakeModel:
         )
 
     async def explain(
-        self, situation: Situation, advisory: Advisory, *, legacy: Decision | None = None
+        self,
+        situation: Situation,  # noqa: ARG002
+        advisory: Advisory,
+        *,
+        legacy: Decision | None = None,  # noqa: ARG002
     ) -> Reasoning:
         self.explained += 1
         assert advisory.decision is not None
@@ -222,6 +237,13 @@ class WatchedLedger(Ledger):
         self.written = asyncio.Event()
         super().__init__(database, journal, instance, clock=clock)
 
+    async def written_in(self, state: LedgerState) -> None:
+        """Until something was written in that state."""
+        async with asyncio.timeout(5):
+            while self.state is not state:
+                self.written.clear()
+                await self.written.wait()
+
     def _ask(self, what: Entry | Callable[[Transaction], Any]) -> asyncio.Future[Any]:
         future = super()._ask(what)
         future.add_done_callback(lambda _: self.written.set())
@@ -238,7 +260,23 @@ class Stage:
     clock: Clock
     files: PolicyFiles
     keys: Holders
-    client: httpx.AsyncClient
+
+    @cached_property
+    def litestar(self) -> Litestar:
+        return create_app(self.services)
+
+    @cached_property
+    def application(self) -> Any:
+        """The ASGI application as `app.main` serves it."""
+        return DecisionLane(self.litestar, self.services)
+
+    @cached_property
+    def client(self) -> httpx.AsyncClient:
+        return _client(self.application)
+
+    @cached_property
+    def without_lane(self) -> httpx.AsyncClient:
+        return _client(self.litestar)
 
     @property
     def database(self) -> Database:
@@ -311,12 +349,69 @@ class Stage:
         """Until so many decisions of the present epoch have been looked at."""
         await self.until(lambda: self.evidence(rollout).observed >= n)
 
+    async def judge_all(self, decision: str, *, who: str = "reviewer") -> None:
+        """Give every open review that somebody may see the same verdict."""
+        for row in self.queue(who=who):
+            await self.judge(row["decision_id"], decision, who=who)
+
+    async def judge(self, decision_id: str, decision: str, *, who: str = "reviewer") -> dict[str, Any]:
+        review = self.review(decision_id)
+        assert review is not None, "nothing to judge"
+        return await self.services.reviews.judge(
+            review["id"], Verdict(Decision(decision)), self.principal(who)
+        )
+
+    def queue(self, status: str = "open", *, who: str = "reviewer") -> list[dict[str, Any]]:
+        return self.services.reviews.list(
+            self.principal(who), status=status, rollout=None, kind=None, limit=200, offset=0
+        )
+
+    async def told(
+        self, news: AsyncIterator[tuple[str, dict[str, Any]]], n: int
+    ) -> asyncio.Task[list[tuple[str, dict[str, Any]]]]:
+        """Begin to follow; the task ends with the next `n` events."""
+
+        async def collect() -> list[tuple[str, dict[str, Any]]]:
+            return [await anext(news) for _ in range(n)]
+
+        task = asyncio.create_task(collect())
+        await asyncio.sleep(0)  # let it begin
+        return task
+
+    async def serves(self, name: str, *, days: int) -> None:
+        """Days of service, each with observations enough, as the guardrail passes would have counted them."""
+        for _ in range(days):
+            self.clock.passes(days=1)
+            await self.services.guard.look()
+            for number in range(20):
+                await self.decide(name, actor=f"actor-{number}")
+            state = self.state(name)
+            key = CounterKey(
+                name, state.version, state.epoch, to_us(self.clock.now()) // 60_000_000, "served_s", "all"
+            )
+            await self.ledger.run(partial(Transaction.count, key=key, n=86_400))
+        await self.until(lambda: self.services.observer.queued == 0)
+
     async def until(self, holds: Callable[[], Any]) -> None:
         """Until something is so that only a write can bring about."""
         async with asyncio.timeout(5):
             while not holds():
                 self.ledger.written.clear()
                 await self.ledger.written.wait()
+
+    async def until_recovered(self) -> None:
+        """Until the ledger has replayed its journal: work that it takes again waits for that."""
+
+        async def is_back() -> bool:
+            try:
+                await self.ledger.run(lambda tx: tx.connection.scalar(select(1)))
+            except StoreUnavailable:
+                return False
+            return True
+
+        async with asyncio.timeout(10):
+            while not await is_back():
+                pass
 
     async def looks(self, *, times: int = 1, every_s: float = 0.0) -> list[dict[str, Any]]:
         """Guardrail passes, with time between them; returns the transitions that they made."""
@@ -325,6 +420,11 @@ class Stage:
             self.clock.passes(seconds=every_s)
             made += await self.services.guard.look()
         return made
+
+
+def _client(application: Any) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(application, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://plane")
 
 
 @asynccontextmanager
@@ -360,11 +460,7 @@ async def opened(
         services.plane.refresh()
         await services.guard.look()
         services.observer.start()
-        application = DecisionLane(create_app(services), services)
-        async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(application), base_url="http://plane"
-        ) as client:
-            yield Stage(services, ledger, model, clock, files, holders, client)
+        yield Stage(services, ledger, model, clock, files, holders)
         await services.observer.stop()
     finally:
         ledger.close()
@@ -381,8 +477,12 @@ def written(directory: Path, *, rollouts: str = ROLLOUTS, legacy: str = LEGACY) 
 
 
 def version_of(model: FakeModel) -> ModelVersion:
-    shipped = next(iter(load_versions(SHIPPED).values()))
-    return msgspec.structs.replace(shipped, id=model.version_id, show_legacy=model.shows_legacy)
+    return msgspec.structs.replace(_shipped(), id=model.version_id, show_legacy=model.shows_legacy)
+
+
+@cache
+def _shipped() -> ModelVersion:
+    return next(iter(load_versions(SHIPPED).values()))
 
 
 def _holders(database: Database, clock: Clock) -> Holders:

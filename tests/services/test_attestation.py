@@ -134,9 +134,7 @@ async def test_a_binding_verdict_cannot_be_undone(stage: Stage) -> None:
 
 @pytest.mark.parametrize("reporter", ["operator", "another_reviewer", "admin"])
 @pytest.mark.parametrize("before", ["open", "judged", "expired"])
-async def test_a_report_never_becomes_the_decision_in_force(
-    stage: Stage, reporter: str, before: str
-) -> None:
+async def test_a_report_never_becomes_the_decision_in_force(stage: Stage, reporter: str, before: str) -> None:
     document = await asked(stage)
     if before == "judged":
         await judged(stage, document, Decision.DENY)
@@ -144,9 +142,7 @@ async def test_a_report_never_becomes_the_decision_in_force(
         stage.clock.passes(minutes=15)
         await stage.services.guard.expire_reviews()
     in_force = await stage.story(document["id"])
-    await stage.services.reviews.report(
-        document["id"], Verdict(Decision.ALLOW), stage.principal(reporter)
-    )
+    await stage.services.reviews.report(document["id"], Verdict(Decision.ALLOW), stage.principal(reporter))
     told = await stage.story(document["id"])
     assert {key: told[key] for key in ("decision", "final", "answered_by")} == {
         key: in_force[key] for key in ("decision", "final", "answered_by")

@@ -1,10 +1,11 @@
 """Who answers when the model cannot, and how strictly?"""
 
+import itertools
 from pathlib import Path
 
 import pytest
 
-from app.domain.decision import Decision
+from app.domain.decision import Decision, stricter
 from app.domain.phase import Phase
 from app.store.database import Database
 from tests.services.plane import ROLLOUTS, Stage, opened
@@ -14,15 +15,24 @@ PROVOKED = {"timeout", "malformed", "unsure", "overloaded", "oversize"}
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-@pytest.mark.parametrize("legacy", list(Decision))
-@pytest.mark.parametrize("action", ["read", "write", "deploy"])
 async def test_a_model_that_fails_leads_to_the_legacy_answer_with_its_reason(
-    enforced: Stage, action: str, legacy: Decision, failure: str
+    enforced: Stage, failure: str
 ) -> None:
-    document = await enforced.decide(action, legacy=legacy, model=failure)
-    tightened = action == "deploy" and legacy == "allow" and failure in PROVOKED
-    assert answer(document) == ("require_attestation" if tightened else legacy, "legacy", failure)
-    assert document["advisory"]["outcome"] == failure
+    for action, legacy in itertools.product(("read", "write"), Decision):
+        document = await enforced.decide(action, legacy=legacy, model=failure)
+        assert answer(document) == (legacy, "legacy", failure)
+        assert document["advisory"]["outcome"] == failure
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+async def test_on_high_risk_a_fallback_that_a_caller_can_provoke_turns_allow_into_attestation(
+    enforced: Stage, failure: str
+) -> None:
+    allow = "require_attestation" if failure in PROVOKED else "allow"
+    assert answer(await enforced.decide("deploy", model=failure)) == (allow, "legacy", failure)
+    for legacy in ("require_attestation", "deny"):
+        document = await enforced.decide("deploy", legacy=legacy, model=failure)
+        assert answer(document) == (legacy, "legacy", failure)
 
 
 @pytest.mark.parametrize("reason", ["unavailable", "circuit_open", "kill_switch", "stale_state"])
@@ -46,32 +56,19 @@ async def test_an_unsure_model_falls_back_where_the_rollout_asks_for_more_confid
         assert answer(await stage.decide(legacy="deny", model="allow")) == ("deny", "legacy", "unsure")
 
 
-# The model's answer over the legacy engine's, and who is said to have answered.
-STRICTER = [
-    (legacy, model, max(legacy, model, key=lambda one: one.severity))
-    for legacy in Decision
-    for model in Decision
-]
+async def test_above_low_risk_the_more_severe_answer_leaves_and_ties_are_the_models(enforced: Stage) -> None:
+    for legacy, model in itertools.product(Decision, Decision):
+        document = await enforced.decide("write", legacy=legacy, model=model)
+        by = "legacy" if legacy.severity > model.severity else "model"
+        assert answer(document) == (stricter(legacy, model), by, None)
+        assert document["combine"] == "stricter"
 
 
-@pytest.mark.parametrize(("legacy", "model", "wanted"), STRICTER)
-async def test_above_low_risk_the_more_severe_answer_leaves_and_ties_are_the_models(
-    enforced: Stage, legacy: Decision, model: Decision, wanted: Decision
-) -> None:
-    by = "legacy" if legacy.severity > model.severity else "model"
-    document = await enforced.decide("write", legacy=legacy, model=model)
-    assert answer(document) == (wanted, by, None)
-    assert document["combine"] == "stricter"
-
-
-@pytest.mark.parametrize("legacy", list(Decision))
-@pytest.mark.parametrize("model", list(Decision))
-async def test_on_low_risk_the_model_answers_but_never_allows_over_a_deny(
-    enforced: Stage, legacy: Decision, model: Decision
-) -> None:
-    over_deny = (legacy, model) == (Decision.DENY, Decision.ALLOW)
-    document = await enforced.decide("read", legacy=legacy, model=model)
-    assert answer(document) == ("require_attestation" if over_deny else model, "model", None)
+async def test_on_low_risk_the_model_answers_but_never_allows_over_a_deny(enforced: Stage) -> None:
+    for legacy, model in itertools.product(Decision, Decision):
+        document = await enforced.decide("read", legacy=legacy, model=model)
+        over_deny = (legacy, model) == (Decision.DENY, Decision.ALLOW)
+        assert answer(document) == ("require_attestation" if over_deny else model, "model", None)
 
 
 async def test_in_enforced_both_engines_are_asked(enforced: Stage) -> None:
@@ -81,15 +78,12 @@ async def test_in_enforced_both_engines_are_asked(enforced: Stage) -> None:
 
 
 @pytest.mark.parametrize("phase", list(Phase))
-@pytest.mark.parametrize("action", ["read", "write"])
-@pytest.mark.parametrize("model", ["allow", "timeout"])
-async def test_a_failing_legacy_engine_is_deny_in_every_phase(
-    stage: Stage, phase: Phase, action: str, model: str
-) -> None:
-    await stage.enter(action, phase)
-    document = await stage.decide(action, legacy="fail", model=model)
-    assert (document["decision"], document["answered_by"]) == ("deny", "fail_safe")
-    assert document["legacy"]["error"] is not None
+async def test_a_failing_legacy_engine_is_deny_in_every_phase(stage: Stage, phase: Phase) -> None:
+    for action, model in itertools.product(("read", "write"), ("allow", "timeout")):
+        await stage.enter(action, phase)
+        document = await stage.decide(action, legacy="fail", model=model)
+        assert (document["decision"], document["answered_by"]) == ("deny", "fail_safe")
+        assert document["legacy"]["error"] is not None
 
 
 async def test_a_failing_legacy_engine_is_nothing_to_agree_with(enforced: Stage) -> None:

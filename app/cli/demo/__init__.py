@@ -22,13 +22,19 @@ def demo(*, keep: bool, as_json: bool) -> None:
     the small limits of policies/demo/rollouts.yaml. With --json the story is one object a line.
     """
     story = Story(as_json=as_json)
+    story.chapter(
+        "A model earns its say, breaks, and loses it by itself.",
+        "Callers, reviewer and owner are scripted. The server, the model, the gates and the guardrails are the",
+        "real ones; only the limits and times are small, so that one can watch (policies/demo/rollouts.yaml).",
+    )
     try:
         asyncio.run(_show(story, keep=keep))
     except (Trouble, ClientError) as trouble:
         story.tell("trouble", f"The story ends here: {trouble}")
         raise SystemExit(EXIT_ERROR) from None
     except KeyboardInterrupt:
-        story.tell("stopped", "Stopped.")
+        story.tell("stopped", "Stopped before its end.")
+        raise SystemExit(EXIT_ERROR) from None
 
 
 async def _show(story: Story, *, keep: bool) -> None:

@@ -22,7 +22,7 @@ def reviews(
     rollout: FromQuery[str | None] = None,
     kind: FromQuery[Literal["binding", "drawn", "report", "picked"] | None] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)] = 50,
-    offset: Annotated[int, QueryParameter(ge=0)] = 0,
+    offset: Annotated[int, QueryParameter(ge=0, le=1_000_000)] = 0,
 ) -> dict[str, Any]:
     """Most urgent first, without the reviewer's own situations."""
     found = services_of(request).reviews.list(

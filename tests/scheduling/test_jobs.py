@@ -1,0 +1,126 @@
+"""What happens by the clock, and on which instance?"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import pytest
+
+from app.domain.phase import Phase
+from app.errors import StoreUnavailable
+from app.observability import exposition
+from app.scheduling.jobs import Jobs, _counted
+from app.scheduling.leadership import Leadership
+from app.store import tables as t
+from app.store.rollouts import read_plane
+from tests.services.plane import Stage
+from tests.services.test_records import move_away
+
+
+def jobs(stage: Stage, name: str = "one", *, every_s: float = 3_600.0) -> Jobs:
+    return Jobs(
+        stage.services,
+        Leadership(stage.ledger, name, now=stage.clock.now),
+        snapshot_s=every_s,
+        guardrail_s=every_s,
+        retention_days=30,
+        now=stage.clock.now,
+    )
+
+
+@asynccontextmanager
+async def started(of: Jobs) -> AsyncIterator[None]:
+    await of.start()
+    try:
+        yield
+    finally:
+        await of.stop()
+
+
+def passes(stage: Stage) -> int:
+    with stage.database.read() as connection:
+        return read_plane(connection).guard_passes
+
+
+async def test_the_leader_judges_once_before_the_first_answer_relies_on_it(stage: Stage) -> None:
+    before = passes(stage)
+    async with started(jobs(stage)):
+        assert passes(stage) == before + 1
+
+
+async def test_only_the_leader_judges(any_stage: Stage) -> None:
+    before = passes(any_stage)
+    async with started(jobs(any_stage, "one")), started(jobs(any_stage, "other")):
+        assert passes(any_stage) == before + 1
+
+
+async def test_guardrails_are_judged_again_and_again(stage: Stage) -> None:
+    before = passes(stage)
+    stage.clock.at = datetime.now(UTC)  # the scheduler goes by the real clock
+    async with started(jobs(stage, every_s=0.02)):
+        await stage.until(lambda: passes(stage) >= before + 4)
+
+
+async def test_a_job_that_fails_says_so_and_does_not_end_the_schedule() -> None:
+    async def away() -> None:
+        raise StoreUnavailable("gone")
+
+    async def broken() -> None:
+        raise ZeroDivisionError
+
+    for job in (away, broken):
+        await _counted(f"drill_{job.__name__}", job)()
+    text = exposition().decode()
+    assert 'phasegate_jobs_total{job="drill_away",outcome="failed"} 1.0' in text
+    assert 'phasegate_jobs_total{job="drill_broken",outcome="failed"} 1.0' in text
+
+
+async def test_a_plane_that_cannot_be_read_is_shown_to_grow_old(stage: Stage) -> None:
+    back = move_away(stage)
+    stage.clock.passes(seconds=42)
+    with pytest.raises(StoreUnavailable):
+        await jobs(stage)._poll()
+    assert "phasegate_snapshot_age_seconds 42.0" in exposition().decode()
+    back()
+
+
+async def test_a_poll_brings_in_what_another_instance_changed(stage: Stage) -> None:
+    with stage.database.write() as connection:
+        connection.execute(t.plane.update().values(kill_switch=True, revision=t.plane.c.revision + 1))
+        connection.commit()
+    await jobs(stage)._poll()
+    assert stage.services.plane.view.kill_switch
+
+
+async def test_what_is_older_than_retention_goes_and_the_chain_still_verifies(any_stage: Stage) -> None:
+    old = await any_stage.decide()
+    any_stage.clock.passes(days=31)
+    young = await any_stage.decide()
+    await jobs(any_stage)._retain()
+    with any_stage.database.read() as connection:
+        assert [row.id for row in connection.execute(t.decisions.select())] == [young["id"]]
+    assert old["id"] != young["id"]
+    assert any_stage.services.administration.verify()["ok"]
+
+
+async def test_compacted_counters_say_what_they_said_before(any_stage: Stage) -> None:
+    for hours in range(4):
+        await any_stage.decide("write", actor=f"actor-{hours}")
+        any_stage.clock.passes(hours=1)
+    await any_stage.observed(n=4, rollout="write")
+    before, rows = any_stage.evidence("write").totals, any_stage.rows(t.evidence_counters)
+    any_stage.clock.passes(days=3)
+    await jobs(any_stage)._compact()
+    assert any_stage.evidence("write").totals == before
+    assert any_stage.rows(t.evidence_counters) < rows
+
+
+async def test_overdue_reviews_expire_and_lapsed_oversight_holds_by_the_clock(stage: Stage) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    await stage.decide()
+    stage.clock.passes(days=8)
+    by_the_clock = jobs(stage)
+    await by_the_clock._expire()
+    await by_the_clock._oversight()
+    assert {row["status"] for row in stage.queue("closed")} == {"closed"}
+    assert stage.state("read").held

@@ -1,0 +1,340 @@
+"""Does a rollout that turns bad come back by itself, and only then?"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.domain.clock import to_us
+from app.domain.guardrail import Guardrail
+from app.domain.phase import Phase
+from app.errors import GateNotMet
+from app.store import tables as t
+from app.store.database import Database
+from app.store.transaction import CounterKey
+from tests.services.plane import ROLLOUTS, FakeModel, Stage, opened
+from tests.services.test_levers import promote, with_evidence
+
+
+def assessment(stage: Stage, name: str, guardrail: str) -> dict[str, Any]:
+    return next(one for one in stage.services.guard.assessments(name) if one["name"] == guardrail)
+
+
+async def decides(stage: Stage, name: str, *, n: int, **said: Any) -> None:
+    for number in range(n):
+        await stage.decide(name, actor=f"actor-{number}", **said)
+
+
+async def test_errors_that_rise_roll_back_by_themselves(any_stage: Stage) -> None:
+    await any_stage.enter("read", Phase.ENFORCED)
+    await decides(any_stage, "read", n=10)
+    assert await any_stage.looks() == []
+    await decides(any_stage, "read", n=5, model="malformed")
+    (transition,) = await any_stage.looks()
+    assert (transition["kind"], transition["automatic"]) == ("rollback", True)
+    assert transition["reason"].startswith("guardrail error: error rate 0.3333 of 15")
+    assert transition["evidence"]["guardrail"]["outcome"] == "breach"
+    state = any_stage.state("read")
+    assert state.phase is Phase.ADVISORY
+    assert state.investigation is not None
+    document = await any_stage.decide(legacy="deny")
+    assert (document["answered_by"], document["decision"]) == ("legacy", "deny")
+
+
+async def test_a_rolled_back_epoch_begins_with_clean_streams(stage: Stage) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    await decides(stage, "read", n=8, model="malformed")
+    assert len(await stage.looks()) == 1
+    assert await stage.looks(times=3) == []
+    assert assessment(stage, "read", "error")["outcome"] == "insufficient"
+
+
+async def test_overrides_that_rise_roll_back(stage: Stage) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    await decides(stage, "read", n=8)
+    assert await stage.looks() == []
+    assert assessment(stage, "read", "override")["pending"] == 8
+    await stage.judge_all("deny")
+    (transition,) = await stage.looks()
+    assert transition["reason"].startswith("guardrail override")
+
+
+async def test_answers_that_are_late_roll_back(stage: Stage) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    stage.model.latency_ms = 6_000
+    await decides(stage, "read", n=8)
+    (transition,) = await stage.looks()
+    assert transition["reason"].startswith("guardrail latency")
+
+
+async def test_a_distribution_that_shifts_rolls_back(stage: Stage) -> None:
+    await stage.enter("read", Phase.SHADOW)
+    state = stage.state("read")
+    shadow = CounterKey(
+        "read", state.version, state.epoch, to_us(stage.clock.now()) // 60_000_000, "model", "allow"
+    )
+    await stage.ledger.run(lambda tx: tx.count(shadow, 300))
+    await stage.enter("read", Phase.ENFORCED)
+    await decides(stage, "read", n=20, model="deny")
+    (transition,) = await stage.looks()
+    assert transition["reason"].startswith("guardrail shift")
+
+
+async def test_fallbacks_that_rise_roll_back_on_low_risk(stage: Stage) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    await decides(stage, "read", n=8, model="oversize")
+    (transition,) = await stage.looks()
+    assert (transition["kind"], transition["reason"][:18]) == ("rollback", "guardrail fallback")
+
+
+async def test_on_high_risk_fallbacks_hold_and_notify_and_never_bring_back_the_laxer_engine(
+    stage: Stage,
+) -> None:
+    await stage.enter("deploy", Phase.ENFORCED)
+    news = stage.services.notices.follow()
+    await decides(stage, "deploy", n=8, model="oversize")
+    told = await stage.told(news, 2)
+    (transition,) = await stage.looks()
+    assert transition["kind"] == "hold"
+    assert stage.state("deploy").phase is Phase.ENFORCED
+    assert [kind for kind, _ in await told] == ["guardrail", "transition"]
+
+
+async def test_a_hold_that_a_person_lifted_is_not_put_back_by_the_same_alarm(stage: Stage) -> None:
+    await stage.enter("deploy", Phase.ENFORCED)
+    await decides(stage, "deploy", n=8, model="oversize")
+    await stage.looks()
+    await stage.services.levers.resume("deploy", reason="seen", by=stage.principal("operator"))
+    assert await stage.looks(times=3) == []
+
+
+async def test_what_a_kill_switch_took_from_the_model_is_not_its_fallback(enforced: Stage) -> None:
+    await enforced.services.levers.kill(engaged=True, reason="drill", by=enforced.principal("operator"))
+    await decides(enforced, "read", n=20)
+    assert await enforced.looks() == []
+    assert assessment(enforced, "read", "fallback")["n"] == 0
+
+
+async def test_harm_is_judged_before_a_hold(stage: Stage) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    await stage.services.levers.hold("read", reason="wait", by=stage.principal("operator"))
+    await decides(stage, "read", n=8, model="malformed")
+    assert [one["kind"] for one in await stage.looks()] == ["rollback"]
+
+
+async def test_in_shadow_a_breach_is_only_reported(stage: Stage) -> None:
+    await decides(stage, "read", n=8, model="malformed")
+    await stage.observed(n=8)
+    assert await stage.looks() == []
+    assert assessment(stage, "read", "error")["outcome"] == "breach"
+    assert stage.state("read").phase is Phase.SHADOW
+
+
+async def test_without_data_nothing_is_rolled_back(enforced: Stage) -> None:
+    assert await enforced.looks(times=20, every_s=3_600) == []
+    outcomes = {one["outcome"] for one in enforced.services.guard.assessments("read")}
+    assert outcomes == {"insufficient"}
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+async def test_every_guardrail_is_listed_in_every_phase(stage: Stage, phase: Phase) -> None:
+    await stage.enter("deploy", phase)
+    for _ in range(2):  # before the first look, and after it
+        listed = [one["name"] for one in stage.services.guard.assessments("deploy")]
+        assert listed == list(Guardrail)
+        await stage.looks()
+
+
+async def test_counters_that_cannot_be_true_are_an_error_and_no_rollback(any_stage: Stage) -> None:
+    state = await any_stage.enter("read", Phase.ENFORCED)
+    minute = to_us(any_stage.clock.now()) // 60_000_000
+    lost = CounterKey("read", state.version, state.epoch, minute, "observation", "ok")
+    await any_stage.ledger.run(lambda tx: tx.count(lost, -5))
+    assert await any_stage.looks() == []
+    said = assessment(any_stage, "read", "error")
+    assert (said["outcome"], "negative" in said["sentence"]) == ("error", True)
+    with pytest.raises(GateNotMet, match="cannot be read"):
+        await promote_again(any_stage)
+    assert assessment(any_stage, "write", "error")["outcome"] == "insufficient"  # nobody else's business
+
+
+async def promote_again(stage: Stage) -> None:
+    """Ask the gate of a rollout that is not in its lowest phase: enforced once more, from advisory."""
+    state = stage.state("read")
+    await stage.enter("read", Phase.ADVISORY)
+    minute = to_us(stage.clock.now()) // 60_000_000
+    lost = CounterKey("read", state.version, stage.state("read").epoch, minute, "observation", "ok")
+    await stage.ledger.run(lambda tx: tx.count(lost, -5))
+    await promote(stage, "read", Phase.ENFORCED)
+
+
+async def test_high_risk_recounts_its_ledger_before_a_promotion(stage: Stage) -> None:
+    await with_evidence(stage, "deploy")
+    state = stage.state("deploy")
+    forged = CounterKey(
+        "deploy", state.version, state.epoch, to_us(stage.clock.now()) // 60_000_000, "pair", "allow>allow"
+    )
+    await stage.ledger.run(lambda tx: tx.count(forged, 100))
+    with pytest.raises(GateNotMet, match="the ledger"):
+        await promote(stage, "deploy", Phase.ADVISORY)
+
+
+@pytest.mark.parametrize("jump_s", [61, -61])
+async def test_a_clock_that_jumps_makes_gates_an_error(stage: Stage, jump_s: int) -> None:
+    await with_evidence(stage)
+    stage.clock.jumps(seconds=jump_s)
+    await stage.looks()
+    gate = stage.services.rollouts.gate("read", Phase.ADVISORY)
+    assert gate["outcome"] == "error"
+    with pytest.raises(GateNotMet, match="clock jumped"):
+        await promote(stage, "read", Phase.ADVISORY)
+
+
+async def test_a_clock_that_drifts_a_little_is_steady(stage: Stage) -> None:
+    await with_evidence(stage)
+    stage.clock.jumps(seconds=59)
+    await stage.looks()
+    assert stage.services.rollouts.gate("read", Phase.ADVISORY)["outcome"] == "pass"
+
+
+# --- soak -----------------------------------------------------------------------------------------
+
+
+def served_s(stage: Stage, name: str = "write") -> int:
+    return stage.evidence(name).totals.get(("served_s", "all"), 0)
+
+
+async def test_soak_counts_the_time_between_passes(stage: Stage) -> None:
+    await stage.looks(times=10, every_s=5)
+    assert served_s(stage) == 50
+
+
+async def test_held_time_is_not_served(stage: Stage) -> None:
+    await stage.services.levers.hold("write", reason="wait", by=stage.principal("operator"))
+    await stage.looks(times=10, every_s=5)
+    assert served_s(stage) == 0
+
+
+async def test_killed_time_is_not_served(stage: Stage) -> None:
+    await stage.services.levers.kill(engaged=True, reason="wait", by=stage.principal("operator"))
+    await stage.looks(times=10, every_s=5)
+    assert served_s(stage) == 0
+
+
+async def test_stale_time_is_not_served(stage: Stage) -> None:
+    await stage.looks(times=3, every_s=61)
+    assert served_s(stage) == 0
+
+
+@pytest.mark.parametrize("trouble", ["is_ready", "circuit_open"])
+async def test_time_without_a_model_is_not_served(stage: Stage, trouble: str) -> None:
+    setattr(stage.model, trouble, trouble == "circuit_open")
+    await stage.looks(times=10, every_s=5)
+    assert served_s(stage) == 0
+
+
+async def test_a_jump_of_the_clock_is_not_served(stage: Stage) -> None:
+    stage.clock.jumps(days=3)
+    await stage.looks()
+    assert served_s(stage) == 0
+
+
+async def test_a_day_with_few_observations_is_no_soak(stage: Stage) -> None:
+    await decides(stage, "write", n=19)
+    await stage.observed(n=19, rollout="write")
+    await stage.looks(times=10, every_s=5)
+    assert stage.evidence("write").soak_days == 0
+    await stage.decide("write")
+    await stage.observed(n=20, rollout="write")
+    assert stage.evidence("write").soak_days == pytest.approx(50 / 86_400)
+
+
+async def test_soak_opens_the_gate_only_after_its_days(stage: Stage) -> None:
+    await stage.serves("write", days=1)
+    with pytest.raises(GateNotMet, match="soak 1 days of 2 days"):
+        await promote(stage, "write", Phase.ADVISORY)
+    await stage.serves("write", days=1)
+    await promote(stage, "write", Phase.ADVISORY)
+
+
+# --- oversight ------------------------------------------------------------------------------------
+
+
+async def test_lapsed_oversight_holds_after_seven_days_and_demotes_after_seven_more(any_stage: Stage) -> None:
+    await any_stage.enter("read", Phase.ENFORCED)
+    await any_stage.decide()
+    any_stage.clock.passes(days=6.9)
+    assert await any_stage.services.guard.check_oversight() == []
+    any_stage.clock.passes(days=0.1)
+    (held,) = await any_stage.services.guard.check_oversight()
+    assert (held["kind"], held["automatic"]) == ("hold", True)
+    any_stage.clock.passes(days=6.9)
+    assert await any_stage.services.guard.check_oversight() == []
+    any_stage.clock.passes(days=0.1)
+    (demoted,) = await any_stage.services.guard.check_oversight()
+    assert (demoted["kind"], demoted["reason"]) == ("rollback", "no drawn review was judged for 14.0 days")
+    assert any_stage.state("read").phase is Phase.ADVISORY
+
+
+async def test_a_verdict_in_time_is_oversight(stage: Stage) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    await decides(stage, "read", n=2)
+    stage.clock.passes(days=6)
+    await stage.judge_all("allow")
+    stage.clock.passes(days=6)
+    assert await stage.services.guard.check_oversight() == []
+
+
+async def test_one_early_verdict_is_no_oversight_for_ever(stage: Stage) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    first = await stage.decide()
+    await stage.decide()
+    await stage.judge(first["id"], "allow")
+    stage.clock.passes(days=7.1)
+    await stage.services.guard.expire_reviews()
+    assert [one["kind"] for one in await stage.services.guard.check_oversight()] == ["hold"]
+
+
+async def test_where_nothing_was_drawn_nothing_lapses(stage: Stage) -> None:
+    await stage.enter("write", Phase.ENFORCED)
+    await stage.decide("write")
+    stage.clock.passes(days=30)
+    assert await stage.services.guard.check_oversight() == []
+
+
+async def test_a_drawn_review_that_nobody_judges_closes_and_is_missing_in_the_gate(stage: Stage) -> None:
+    await stage.enter("read", Phase.ADVISORY)
+    await decides(stage, "read", n=12)
+    await stage.until(lambda: stage.rows(t.reviews) == 12)
+    left = await stage.decide(actor="the-last")
+    await stage.until(lambda: stage.review(left["id"]))
+    stage.clock.passes(days=3)
+    for row in stage.queue()[:10]:
+        await stage.judge(row["decision_id"], "allow")
+    stage.clock.passes(days=4)
+    await stage.services.guard.expire_reviews()
+    assert {row["status"] for row in stage.queue("closed")} == {"closed"}
+    gate = stage.services.rollouts.gate("read", Phase.ENFORCED)
+    judged = next(one for one in gate["conditions"] if one["name"] == "reviews_judged")
+    assert (judged["outcome"], judged["n"]) == ("insufficient", 13)
+    await stage.looks()
+    assert assessment(stage, "read", "override")["pending"] == 0
+
+
+async def test_a_required_rollout_must_be_enforced_first(sqlite_database: Database, tmp_path: Path) -> None:
+    needing = ROLLOUTS.replace(
+        "actions: [write]", "actions: [write]\n    requires: {read: {enforced_days: 3}}"
+    )
+    async with opened(sqlite_database, tmp_path, rollouts=needing) as stage:
+        gate = stage.services.rollouts.gate("write", Phase.ENFORCED)
+        assert "read is in shadow, needs 3 days enforced" in gate["sentence"]
+
+
+async def test_agreement_of_a_version_that_saw_the_legacy_answer_passes_no_gate(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    async with opened(sqlite_database, tmp_path, model=FakeModel(shows_legacy=True)) as stage:
+        await with_evidence(stage)
+        assert stage.services.rollouts.evidence("read")["agreement"]["independent"] is False
+        with pytest.raises(GateNotMet, match="not independent"):
+            await promote(stage, "read", Phase.ADVISORY)
