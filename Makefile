@@ -5,10 +5,10 @@ BIN := .venv/bin
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test lint bench-path bench-model lock clean
+.PHONY: help serve demo test lint bench-path bench-model bench-verdict lock clean
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: .venv/.installed ## Install what is missing and serve on 127.0.0.1:8000
 	@exec $(BIN)/phasegate serve
@@ -20,10 +20,13 @@ test: .venv/.installed-for-tests ## Run lint, types, import rules and all tests
 	@scripts/test.sh
 
 bench-path: .venv/.installed-for-tests ## Decisions a second over a bare echo, and what observing costs
-	@$(BIN)/python tests/bench/path.py
+	@$(BIN)/python -m tests.bench.path
 
 bench-model: .venv/.installed-for-tests ## Decisions a second over the plain recipe on the same model
-	@$(BIN)/python tests/bench/model.py
+	@$(BIN)/python -m tests.bench.model
+
+bench-verdict: .venv/.installed-for-tests ## Milliseconds from a wrong-allow verdict to the legacy engine's next answer
+	@$(BIN)/python -m tests.bench.verdict
 
 lock: ## Write requirements*.lock from what .venv holds
 	@$(BIN)/python scripts/lock.py

@@ -44,12 +44,6 @@ class Commands(click.RichGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- the library's signature
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Name and description only: what listing and suggesting need."""
-        if cmd_name not in COMMANDS:
-            return None
-        return click.RichCommand(name=cmd_name, help=COMMANDS[cmd_name][2])
-
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -65,6 +59,11 @@ class Commands(click.RichGroup):
         except PhasegateError as error:
             click.echo(f"phasegate: {error}", err=True)
             sys.exit(exit_code(error))
+        except (
+            OSError
+        ) as error:  # a file, a directory or a disk that is not as it should be; the message names it
+            click.echo(f"phasegate: {error}", err=True)
+            sys.exit(EXIT_ERROR)
 
 
 def exit_code(error: PhasegateError) -> int:
@@ -82,7 +81,11 @@ def exit_code(error: PhasegateError) -> int:
             return EXIT_ERROR
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+# Names and descriptions only: what listing and suggesting need.
+_LISTED = {name: click.RichCommand(name=name, help=what) for name, (_, _, what) in COMMANDS.items()}
+
+
+@click.group(cls=Commands, commands=_LISTED, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="phasegate")
 def main() -> None:
     """The rollout control plane for a policy LLM.

@@ -16,7 +16,7 @@ def db() -> None:
 def migrate() -> None:
     """Create the database or bring its schema up to date."""
     settings = load_settings()
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     database = Database(settings.database_url)
     try:
         database.migrate()

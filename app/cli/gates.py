@@ -3,13 +3,12 @@
 import rich_click as click
 
 from app.cli.groups import NounGroup
-from app.cli.output import emit_facts, emit_json, emit_table, json_option, say
+from app.cli.output import emit_facts, emit_json, emit_table, json_option, say, span
 from app.cli.remote import server
 from app.client.wire import Document
 from app.domain.gate import try_gate
 
 _RATE = click.FloatRange(0, 1, min_open=True, max_open=True)
-_COLUMNS = ("name", "outcome", "value", "bound", "limit", "n", "needed", "eta", "sentence")
 
 
 @click.group(cls=NounGroup, named="show")
@@ -34,9 +33,14 @@ def show(*, name: str, to: str | None, as_json: bool) -> None:
 
 
 def emit_gate(gate: Document) -> None:
-    """The conditions as a table, and the sentence that sums them up."""
-    emit_table(_COLUMNS, [[each.get(column) for column in _COLUMNS] for each in gate["conditions"]])
-    say(f"{gate['rollout']} to {gate['to']}: {gate['outcome']}: {gate['sentence']}")
+    """The conditions as a checklist, and how many are open; `eta` is at the present traffic."""
+    conditions = gate["conditions"]
+    rows = [(each["name"], each["outcome"], span(each["eta"]), each["sentence"]) for each in conditions]
+    emit_table(("condition", "outcome", "eta", "what was seen"), rows)
+    still_open = sum(each["outcome"] != "pass" for each in conditions)
+    met = f"all {len(conditions)} conditions hold"
+    unmet = f"{still_open} of {len(conditions)} conditions do not hold yet"
+    say(f"{gate['rollout']} to {gate['to']}: {gate['outcome']}: {unmet if still_open else met}")
 
 
 def _next_phase(rollout: Document) -> str:

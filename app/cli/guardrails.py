@@ -1,6 +1,6 @@
 """How close is a rollout to rolling back, and when would other limits have done so?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 import rich_click as click
@@ -8,6 +8,7 @@ import rich_click as click
 from app.cli.groups import NounGroup
 from app.cli.output import emit_facts, emit_json, emit_table, json_option
 from app.cli.remote import server
+from app.client.wire import Document
 from app.domain.sequential import watch
 
 _RATE = click.FloatRange(0, 1, min_open=True, max_open=True)
@@ -27,20 +28,14 @@ def list_guardrails(*, name: str, as_json: bool) -> None:
         document = client.guardrails(name)
     if as_json:
         emit_json(document)
-        return
-    columns = (
-        "name",
-        "outcome",
-        "action",
-        "e_value",
-        "threshold",
-        "rate",
-        "limit",
-        "n",
-        "pending",
-        "sentence",
-    )
-    emit_table(columns, [[each.get(column) for column in columns] for each in document["guardrails"]])
+    else:
+        emit_guardrails(document["guardrails"])
+
+
+def emit_guardrails(found: Iterable[Document]) -> None:
+    """What each is, what its breach does, and what it saw."""
+    rows = [(each["name"], each["outcome"], each["action"], each["sentence"]) for each in found]
+    emit_table(("guardrail", "outcome", "on breach", "what was seen"), rows)
 
 
 @guardrails.command("try")

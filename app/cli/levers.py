@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import rich_click as click
 
+from app.cli import EXIT_GATE
 from app.cli.gates import emit_gate
 from app.cli.output import emit_json, json_option, say
 from app.cli.remote import server
@@ -31,9 +32,10 @@ def promote(*, name: str, to: str, reason: str, revision: int | None, as_json: b
         try:
             transition = client.promote(name, to=to, reason=reason, expected_revision=expected)
         except ClientError as error:
-            if not as_json and isinstance(error.problem.get("gate"), dict):
-                emit_gate(error.problem["gate"])
-            raise
+            if as_json or not isinstance(error.problem.get("gate"), dict):
+                raise
+            emit_gate(error.problem["gate"])
+            raise SystemExit(EXIT_GATE) from None
     _tell(transition, f"{name} is in {to}", as_json=as_json)
 
 

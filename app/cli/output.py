@@ -40,6 +40,16 @@ def emit_facts(facts: Iterable[tuple[str, object]]) -> None:
         click.echo(f"{name.ljust(width)}  {value}".rstrip())
 
 
+def span(seconds: float | None) -> str:
+    """A length of time in the unit that suits it."""
+    if seconds is None:
+        return "-"
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
 def cell(value: object) -> str:
     """A value as a person reads it in a table."""
     match value:

@@ -4,6 +4,7 @@ import rich_click as click
 
 from app.cli.output import emit_json, emit_table, json_option, say
 from app.cli.remote import server
+from app.client import Client, ClientError
 from app.client.wire import Document
 from app.engines.model.version import load_versions
 from app.policy.rollouts import parse_rollouts
@@ -46,10 +47,24 @@ def diff(*, as_json: bool) -> None:
 def apply(*, as_json: bool) -> None:
     """Apply the server's files. What loosens is proposed first and applied by a second person."""
     with server(as_json=as_json) as client:
-        outcome = client.post("/v1/policies/apply")
+        outcome = _applied(client)
     _show(outcome, as_json=as_json)
-    waits = "proposed: an approver other than you applies it by the same command"
-    say("applied" if outcome["status"] == "applied" else waits)
+    said = {
+        "applied": "applied",
+        "proposed": "proposed: an approver other than you applies it by the same command",
+        "unchanged": "the files are what is in force",
+    }
+    say(said[outcome["status"]])
+
+
+def _applied(client: Client) -> Document:
+    """What came of it; that nothing is to be applied is no failure."""
+    try:
+        return client.post("/v1/policies/apply")
+    except ClientError as error:
+        if error.type != "nothing-to-apply":
+            raise
+        return {"status": "unchanged", "changes": []}
 
 
 def _show(document: Document, *, as_json: bool) -> None:

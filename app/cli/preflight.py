@@ -30,7 +30,7 @@ def preflight(*, quick: bool, as_json: bool) -> None:
     checks = list(quick_checks(settings))
     if not quick:
         say("loading the model …")
-        configure_logging(msgspec.structs.replace(settings, log_file=None, log_level="warning"))
+        configure_logging(msgspec.structs.replace(settings, log_file=None, log_level="error"))
         checks += asyncio.run(model_checks(settings))
     if as_json:
         emit_json({"checks": msgspec.to_builtins(checks)})

@@ -30,7 +30,8 @@ def server(*, as_json: bool = False) -> Iterator[Client]:
     except ClientError as error:
         if as_json and error.problem:
             click.echo(json.dumps(error.problem, ensure_ascii=False))
-        say(f"phasegate: {error}")
+        unreachable = "" if error.status else "; does the server run? PHASEGATE_URL says where"
+        say(f"phasegate: {error}{unreachable}")
         raise SystemExit(_exit_code(error)) from None
 
 

@@ -2,9 +2,16 @@
 
 import rich_click as click
 
+from app.cli.gates import emit_gate
 from app.cli.groups import NounGroup
+from app.cli.guardrails import emit_guardrails
 from app.cli.output import emit_facts, emit_json, emit_table, json_option, say
 from app.cli.remote import server
+
+_FACTS = (
+    *("name", "actions", "when", "risk", "phase", "exposure", "exposure_steps", "ceiling", "combine"),
+    *("approval", "version", "candidate", "previous", "revision", "epoch", "epoch_started_at"),
+)
 
 
 @click.group(cls=NounGroup, alone="list", named="show")
@@ -49,9 +56,15 @@ def show(*, name: str, as_json: bool) -> None:
     if as_json:
         emit_json(found)
         return
+    emit_facts((name, found[name]) for name in _FACTS)
+    click.echo()
+    emit_guardrails(found["guardrails"])
     status = found["status"]
-    emit_facts((key, value) for key, value in found.items() if not isinstance(value, dict))
-    say(f"{status['state']}: {status['sentence']}")
+    if status["state"] in ("ready", "not_yet") and found["gate"]:
+        click.echo()
+        emit_gate(found["gate"])
+    else:
+        say(f"{status['state']}: {status['sentence']}")
 
 
 @rollouts.command()

@@ -1,5 +1,7 @@
 """How does a person start the server, and what are they told?"""
 
+import os
+
 import rich_click as click
 
 from app.cli import EXIT_ERROR
@@ -17,10 +19,12 @@ def serve() -> None:
 
     The model loads in the background: the legacy engine answers from the first moment.
     """
+    os.umask(0o077)  # what callers sent lies in the database: it is for this user alone
     settings = load_settings()
     checks = list(quick_checks(settings))
     for line in lines(checks):
         say(line)
     if failed(checks):
+        say("phasegate: not started: see what failed above")
         raise SystemExit(EXIT_ERROR)
     run_server(settings, started=lambda: say(welcome(settings)))

@@ -10,7 +10,7 @@ from uuid import uuid4
 import httpx
 import msgspec
 
-from app.client.retry import RETRIED_ERRORS, RETRIED_STATUS, pause_s
+from app.client.retry import CONNECT_WITHIN_S, RETRIED_ERRORS, RETRIED_STATUS, pause_s
 from app.client.wire import ClientError, Decision, Document, decision_from, denied, problem_error
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -200,12 +200,13 @@ class AsyncClient:
     async def _answered(self, request: httpx.Request, until: float) -> httpx.Response:
         """Send until an answer stands; gives up early where the next pause would outlast the deadline."""
         attempt = 0
+        connect_until = min(until, time.monotonic() + CONNECT_WITHIN_S)
         while True:
             try:
                 response = await self._http.send(request)
             except RETRIED_ERRORS:
                 pause = pause_s(attempt)
-                if time.monotonic() + pause >= until:
+                if time.monotonic() + pause >= connect_until:
                     raise
             else:
                 if response.status_code not in RETRIED_STATUS:

@@ -8,6 +8,9 @@ import httpx
 RETRIED_STATUS = frozenset({429, 503})
 RETRIED_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout)
 
+# A server that is started again is back by then; one that is not there at all is worth no longer wait.
+CONNECT_WITHIN_S = 3.0
+
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 

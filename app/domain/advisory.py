@@ -89,11 +89,3 @@ class Advisory:
     def answer(self) -> Decision | None:
         """The decision where it may be relied upon, else None."""
         return self.decision if self.outcome is Outcome.OK else None
-
-    @property
-    def is_error(self) -> bool:
-        """Time-outs, crashes and malformed answers of work that was started."""
-        return self.started and self.outcome in _ERRORS
-
-
-_ERRORS = frozenset({Outcome.TIMEOUT, Outcome.MALFORMED, Outcome.UNAVAILABLE})

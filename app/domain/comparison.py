@@ -1,4 +1,4 @@
-"""Do two answers to the same situation agree, and if not, which way does the model err?"""
+"""Which way does a model's answer differ from the right one?"""
 
 from enum import StrEnum
 
@@ -12,14 +12,6 @@ class Category(StrEnum):
     MODEL_TOO_PERMISSIVE = "model_too_permissive"
     MODEL_TOO_STRICT = "model_too_strict"
     UNCLEAR = "unclear"
-
-
-def compare(model: Decision, other: Decision) -> Category:
-    """The model's answer against the legacy engine's or a person's."""
-    if model is other:
-        return Category.AGREE
-    milder = model.severity < other.severity
-    return Category.MODEL_TOO_PERMISSIVE if milder else Category.MODEL_TOO_STRICT
 
 
 def is_wrong_allow(model: Decision, verdict: Decision) -> bool:

@@ -1,7 +1,7 @@
 """What do the counters of one rollout, version and epoch say?"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ from app.domain.counters import LAST_BUCKET, NOT_OBSERVED, Metric, bucket_middle
 from app.domain.decision import Decision
 from app.domain.routing import FallbackReason
 from app.domain.sampling import Draw, Judged, Stratum, stratified_rate
-from app.domain.sequential import Group, upper, upper_bound
+from app.domain.sequential import Group, lower_bound, upper
 
 Totals = Mapping[tuple[str, str], int]  # sums of increments by (metric, label)
 
@@ -165,14 +165,12 @@ def from_totals(
     Counters that cannot be true are not repaired: the evidence says what is wrong in `problem`.
     """
     spans = {number: Day(*figures) for number, figures in days.items()}
-    evidence = Evidence(rollout, version, epoch, epoch_started_at, independent, dict(totals), spans)
+    evidence = Evidence(rollout, version, epoch, epoch_started_at, independent, totals, spans)
     try:
         problem = _problem(evidence)
     except ValueError as error:
         problem = f"a counter's label cannot be read: {error}"
-    if problem is None:
-        return evidence
-    return Evidence(rollout, version, epoch, epoch_started_at, independent, {}, {}, problem)
+    return evidence if problem is None else replace(evidence, totals={}, days={}, problem=problem)
 
 
 def unreadable(
@@ -199,7 +197,7 @@ def to_wire(evidence: Evidence, *, alpha: float) -> dict[str, Any]:
             "n": n,
             "agreed": agreed,
             "rate": _share(agreed, n),
-            "lower": 1 - upper_bound(n, n - agreed, alpha) if n else None,
+            "lower": lower_bound(n, agreed, alpha) if n else None,
             "independent": evidence.independent,
         },
         "confusion": evidence.of(Metric.PAIR),

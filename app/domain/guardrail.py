@@ -90,7 +90,6 @@ class Assessment:
 class _Figures:
     """What a look at a stream came to, before it is judged."""
 
-    what: str
     e_value: float
     peak: float
     rate: float | None
@@ -208,7 +207,7 @@ def _look_at_totals(guardrail: Guardrail, state: StreamState, facts: Facts) -> t
         n, limit = tally.n, tally.limit
         rate = tally.bad / n if n else None
     e_value = state.e_value
-    return _judge(guardrail, state, facts, _Figures(_WHAT[guardrail], e_value, e_value, rate, limit, n))
+    return _judge(guardrail, state, facts, _Figures(e_value, e_value, rate, limit, n))
 
 
 def _look_at_labels(state: StreamState, facts: Facts) -> tuple[StreamState, Assessment]:
@@ -222,7 +221,6 @@ def _look_at_labels(state: StreamState, facts: Facts) -> tuple[StreamState, Asse
         horizon_days=limits.horizon_days,
     )
     figures = _Figures(
-        _WHAT[Guardrail.OVERRIDE],
         replay.e_value,
         replay.peak,
         facts.evidence.override_rate,
@@ -264,7 +262,7 @@ def _judge(
         guardrail,
         outcome,
         action_of(guardrail, facts.policy),
-        _sentence(figures, threshold),
+        _sentence(guardrail, figures, threshold),
         figures.e_value,
         threshold,
         figures.rate,
@@ -311,9 +309,9 @@ def _tallies(guardrail: Guardrail, facts: Facts) -> dict[str, Tally]:
             return {}
 
 
-def _sentence(figures: _Figures, threshold: float) -> str:
+def _sentence(guardrail: Guardrail, figures: _Figures, threshold: float) -> str:
     rate = "unknown" if figures.rate is None else f"{figures.rate:.4g}"
-    said = f"{figures.what} {rate} of {figures.n}, limit {figures.limit:.4g}"
+    said = f"{_WHAT[guardrail]} {rate} of {figures.n}, limit {figures.limit:.4g}"
     if figures.pending:
         said += f", {figures.pending} not judged yet"
     reached = "reached" if figures.peak >= threshold else "of"

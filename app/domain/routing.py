@@ -116,13 +116,10 @@ def _settle(policy: RolloutPolicy, plan: Route, legacy: LegacyAnswer, advisory: 
         return _by_legacy(policy, legacy, plan.fallback_reason)
     if advisory is None:
         return _by_legacy(policy, legacy, FallbackReason.UNAVAILABLE)
-    if advisory.outcome is not Outcome.OK or advisory.decision is None:
-        reason = (
-            FallbackReason(advisory.outcome)
-            if advisory.outcome is not Outcome.OK
-            else FallbackReason.MALFORMED
-        )
-        return _by_legacy(policy, legacy, reason)
+    if advisory.outcome is not Outcome.OK:
+        return _by_legacy(policy, legacy, FallbackReason(advisory.outcome))
+    if advisory.decision is None:
+        return _by_legacy(policy, legacy, FallbackReason.MALFORMED)
     return _combined(policy.combine, legacy.decision, advisory.decision)
 
 

@@ -151,11 +151,6 @@ def upper(groups: Sequence[Group], alpha: float) -> float:
     return high
 
 
-def lower(groups: Sequence[Group], alpha: float) -> float:
-    """`lower_bound` for groups."""
-    return 1 - upper(_reversed(groups), alpha)
-
-
 def weighted_rate(groups: Sequence[Group]) -> float:
     """The bad rate of the population that the groups were drawn from; 0 of nothing is 0."""
     n = sum(group.weight * group.n for group in groups)
@@ -188,13 +183,8 @@ def needed(groups: Sequence[Group], limit: float, alpha: float) -> int | None:
     return high
 
 
-def no_events_pass(n: int, limit: float, alpha: float) -> bool:
-    """`n` observations without one bad: (1 - p0)^-n >= 1/alpha proves the rate below the limit."""
-    return no_events_needed(limit, alpha) <= n
-
-
 def no_events_needed(limit: float, alpha: float) -> int:
-    """The fewest observations, none of them bad, that prove the rate below the limit."""
+    """The fewest observations n, none bad, that prove the rate below the limit: (1 - p0)^-n >= 1/alpha."""
     return math.ceil(math.log(alpha) / math.log1p(-limit))
 
 

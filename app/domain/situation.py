@@ -11,29 +11,13 @@ from app.errors import InvalidSituation
 
 MAX_SITUATION_BYTES = 64 * 1024
 
-# Both namings of the trust tensor, mapped to the one we keep.
-_TRUST_NAMES = {
-    "competence": "competence",
-    "reliability": "reliability",
-    "integrity": "integrity",
-    "talent": "competence",
-    "training": "reliability",
-    "temperament": "integrity",
-}
+# Both namings of the trust tensor, in one order; the first is the one we keep.
 _TRUST_FIELDS = ("competence", "reliability", "integrity")
-_OLD_NAMES, _NEW_NAMES = tuple(_TRUST_NAMES)[:3], tuple(_TRUST_NAMES)[3:]
+_NEWER_TRUST_FIELDS = ("talent", "training", "temperament")
+_EITHER_NAMING = f"{', '.join(_TRUST_FIELDS)} or {', '.join(_NEWER_TRUST_FIELDS)}"
 _TEXT_FIELDS = ("resource", "team_context", "timestamp")
-_OTHER_FIELDS = (
-    "action_type",
-    "actor_role",
-    "actor_id",
-    "t3_tensor",
-    "recent_history",
-    "identity_metrics",
-    "details",
-)
 _OPTIONAL_FIELDS = (*_TEXT_FIELDS, "recent_history", "identity_metrics", "details")
-_KNOWN = frozenset({*_OTHER_FIELDS, *_TEXT_FIELDS})
+_KNOWN = frozenset({"action_type", "actor_role", "actor_id", "t3_tensor", *_OPTIONAL_FIELDS})
 _NAME_LENGTH = 256
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 _MAX_LEVELS = 32
@@ -55,6 +39,16 @@ class Trust:
     @property
     def lowest(self) -> float:
         return min(self.competence, self.reliability, self.integrity)
+
+    def figures(self) -> dict[str, float]:
+        """Its parts, and what sums them up."""
+        return {
+            "competence": self.competence,
+            "reliability": self.reliability,
+            "integrity": self.integrity,
+            "mean": self.mean,
+            "lowest": self.lowest,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,18 +129,11 @@ def facts(situation: Situation) -> dict[str, Any]:
     `trust` has `competence`, `reliability`, `integrity`, `mean` and `lowest`, each 0..1; unknown
     members that a caller sent are under `extra`.
     """
-    trust = situation.trust
     known = {
         "action_type": situation.action_type,
         "actor_role": situation.actor_role,
         "actor_id": situation.actor_id,
-        "trust": {
-            "competence": trust.competence,
-            "reliability": trust.reliability,
-            "integrity": trust.integrity,
-            "mean": trust.mean,
-            "lowest": trust.lowest,
-        },
+        "trust": situation.trust.figures(),
         "extra": dict(situation.extra or {}),
     }
     for field in _OPTIONAL_FIELDS:
@@ -193,19 +180,15 @@ def _trust(value: object, errors: list[tuple[str, str]]) -> Trust:
     nothing = Trust(0.0, 0.0, 0.0)
     if not isinstance(value, dict):
         problem = "is required" if value is None else "must be an object"
-        errors.append(
-            ("t3_tensor", f"{problem}: {', '.join(_OLD_NAMES)} or {', '.join(_NEW_NAMES)}, each 0..1")
-        )
+        errors.append(("t3_tensor", f"{problem}: {_EITHER_NAMING}, each 0..1"))
         return nothing
-    unknown = [key for key in value if key not in _TRUST_NAMES]
+    unknown = [key for key in value if key not in _TRUST_FIELDS and key not in _NEWER_TRUST_FIELDS]
     errors.extend((f"t3_tensor.{key}", "is not a part of the trust tensor") for key in unknown)
-    newer = any(name in value for name in _NEW_NAMES)
-    if newer and any(name in value for name in _OLD_NAMES):
-        errors.append(
-            ("t3_tensor", f"mixes two namings: use {', '.join(_OLD_NAMES)} or {', '.join(_NEW_NAMES)}")
-        )
+    newer = any(name in value for name in _NEWER_TRUST_FIELDS)
+    if newer and any(name in value for name in _TRUST_FIELDS):
+        errors.append(("t3_tensor", f"mixes two namings: use {_EITHER_NAMING}"))
         return nothing
-    names = _NEW_NAMES if newer else _OLD_NAMES
+    names = _NEWER_TRUST_FIELDS if newer else _TRUST_FIELDS
     parts = [_share(value.get(name), f"t3_tensor.{name}", errors) for name in names]
     return Trust(*parts)
 

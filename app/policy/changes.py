@@ -3,12 +3,12 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any
 
 from app.domain.phase import Phase
-from app.domain.rollout import RolloutPolicy
+from app.domain.rollout import GateLimits, GuardrailLimits, Requirement, RolloutPolicy
 from app.errors import PolicyError
 from app.policy.rollouts import RolloutBook, book_of
 
@@ -95,11 +95,11 @@ def _flat(policy: RolloutPolicy, *, ceiling: Phase) -> dict[str, Any]:
     """Dotted keys to values; what is not asked for, and gates above the ceiling, are left out."""
     parts = {name: getattr(policy, name) for name in _PLAIN}
     parts["actions"] = tuple(sorted(policy.actions))
-    nested: dict[str, object] = {"guardrails": policy.guardrails}
+    nested: dict[str, GateLimits | GuardrailLimits | Requirement] = {"guardrails": policy.guardrails}
     nested |= {f"gates.{phase}": gate for phase, gate in policy.gates.items() if phase.rank <= ceiling.rank}
     nested |= {f"requires.{item.rollout}": item for item in policy.requires}
     for prefix, limits in nested.items():
-        parts |= {f"{prefix}.{name}": getattr(limits, name) for name in _names(limits) if name != "rollout"}
+        parts |= {f"{prefix}.{name}": value for name, value in asdict(limits).items() if name != "rollout"}
     return {key: value for key, value in parts.items() if value is not None}
 
 
@@ -122,11 +122,6 @@ def _rank(value: Any) -> float:
     if isinstance(value, StrEnum):
         return list(type(value)).index(value)
     return float(value)
-
-
-def _names(limits: object) -> tuple[str, ...]:
-    assert is_dataclass(limits)
-    return tuple(field.name for field in fields(limits))
 
 
 def _sha256(text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -56,6 +56,14 @@ class Node:
             return self.value
         raise self.error("must be a list with at least one item")
 
+    def plain(self) -> Any:
+        """The value without the places in it."""
+        if isinstance(self.value, dict):
+            return {name: node.plain() for name, node in self.value.items()}
+        if isinstance(self.value, list):
+            return [node.plain() for node in self.value]
+        return self.value
+
     def text(self) -> str:
         if isinstance(self.value, str) and self.value.strip():
             return self.value
@@ -76,12 +84,12 @@ class Node:
             return kind(self.value)
         raise self.error(f"must be one of {', '.join(known)}{suggestion(str(self.value), known)}")
 
-    def number(self, *, at_least: float = -math.inf, at_most: float = math.inf) -> float:
-        """A finite number within closed bounds."""
+    def number(self, *, at_least: float, at_most: float) -> float:
+        """A number within closed bounds."""
         value = self._number()
         if at_least <= value <= at_most:
             return value
-        raise self.error(f"must be {_range(at_least, at_most)}, not {value:g}")
+        raise self.error(f"must be from {at_least:g} to {at_most:g}, not {value:g}")
 
     def inside(self, low: float, high: float) -> float:
         """A number strictly between two bounds."""
@@ -90,11 +98,11 @@ class Node:
             return value
         raise self.error(f"must be above {low:g} and below {high:g}, not {value:g}")
 
-    def whole(self, *, at_least: int = 0) -> int:
+    def whole(self) -> int:
         value = self.value
-        if isinstance(value, int) and not isinstance(value, bool) and value >= at_least:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
-        raise self.error(f"must be a whole number from {at_least}")
+        raise self.error("must be a whole number from 0")
 
     def _number(self) -> float:
         value = self.value
@@ -196,9 +204,3 @@ def _bounded(raw: bytes, path: str) -> bytes:
 
 def _join(key: str, name: str) -> str:
     return f"{key}.{name}" if key else name
-
-
-def _range(low: float, high: float) -> str:
-    if high == math.inf:
-        return f"at least {low:g}"
-    return f"at most {high:g}" if low == -math.inf else f"from {low:g} to {high:g}"

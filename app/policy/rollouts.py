@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from app.domain.phase import Phase
-from app.domain.rollout import RolloutPolicy
+from app.domain.rollout import GateLimits, GuardrailLimits, Requirement, RolloutPolicy
 from app.domain.situation import Situation, facts
 from app.errors import NotFound
 from app.policy.conditions import Condition, ConditionError
@@ -142,17 +142,15 @@ def _leads_to(start: RolloutPolicy, goal: str, by_name: Mapping[str, RolloutPoli
 
 def _document(policy: RolloutPolicy) -> dict[str, Any]:
     document = {field.name: getattr(policy, field.name) for field in fields(policy) if field.name != "name"}
-    document["gates"] = {phase.value: _plain(limits) for phase, limits in policy.gates.items()}
-    document["guardrails"] = _plain(policy.guardrails)
+    document["gates"] = {phase.value: _given(limits) for phase, limits in policy.gates.items()}
+    document["guardrails"] = _given(policy.guardrails)
     document["exposure"] = [round(share * 100, 10) for share in policy.exposure]
     document["requires"] = {
-        item.rollout: {name: value for name, value in _plain(item).items() if name != "rollout"}
+        item.rollout: {name: value for name, value in _given(item).items() if name != "rollout"}
         for item in policy.requires
     }
     return {name: value for name, value in document.items() if value not in (None, {})}
 
 
-def _plain(limits: object) -> dict[str, Any]:
-    assert not isinstance(limits, type)
-    pairs = ((field.name, getattr(limits, field.name)) for field in fields(limits))  # type: ignore[arg-type]
-    return {name: value for name, value in pairs if value is not None}
+def _given(limits: GateLimits | GuardrailLimits | Requirement) -> dict[str, Any]:
+    return {name: value for name, value in asdict(limits).items() if value is not None}

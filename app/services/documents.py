@@ -4,10 +4,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy import Connection, RowMapping
+
 from app.domain.advisory import Advisory, Reasoning
-from app.domain.clock import rfc3339
+from app.domain.clock import rfc3339, rfc3339_or_none
 from app.domain.decision import AnsweredBy, Decision
-from app.store.decisions import advisory_wire
+from app.domain.role import Principal
+from app.store.decisions import advisory_wire, find, verdicts_of
 
 
 def decision_document(
@@ -107,3 +110,36 @@ def situation_document(row: Mapping[Any, Any]) -> dict[str, Any] | None:
     """What the caller asked, or None where it was erased."""
     body = row["situation"]
     return None if body is None else dict(json.loads(body))
+
+
+def review_document(connection: Connection, row: RowMapping, principal: Principal) -> dict[str, Any]:
+    """The `review` shape; the model's opinion stays hidden while the review is blind and unjudged."""
+    wide = find(connection, row["decision_id"])
+    assert wide is not None
+    blind = row["mode"] == "blind" and row["status"] == "open"
+    return {
+        "id": row["id"],
+        "decision_id": row["decision_id"],
+        "created_at": rfc3339(row["created_us"]),
+        "rollout": row["rollout"],
+        "phase": row["phase"],
+        "version": row["version"],
+        "kind": row["kind"],
+        "status": row["status"],
+        "mode": row["mode"],
+        "inclusion_probability": row["inclusion_probability"],
+        "situation": None if row["situation"] is None else json.loads(row["situation"]),
+        "legacy": {
+            "engine": row["legacy_engine"],
+            "decision": row["legacy_decision"],
+            "rule": row["legacy_rule"],
+            "latency_ms": row["legacy_latency_ms"],
+        },
+        "decision": row["first_decision"],
+        "advisory": None if blind else advisory_wire(wide),
+        "verdicts": verdicts_of(connection, row["decision_id"]),
+        "claimed_by": row["claimed_by"],
+        "claimed_by_me": row["claimed_by"] == principal.key_id,
+        "claim_expires_at": rfc3339_or_none(row["claim_expires_us"]),
+        "expires_at": rfc3339(row["due_us"]),
+    }

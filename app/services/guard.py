@@ -13,18 +13,18 @@ from app.domain.clock import to_us
 from app.domain.counters import served_counts
 from app.domain.evidence import Evidence, from_totals, unreadable
 from app.domain.guardrail import Action, Assessment, Facts, Guardrail, GuardrailOutcome, advance, to_wire
-from app.domain.phase import Phase
 from app.domain.rollout import RolloutPolicy, RolloutState
 from app.domain.stream import StreamState
 from app.engines.model.link import ModelState
 from app.observability import GUARDRAIL_E_VALUE, TRANSITIONS, Event
 from app.services.notices import Notices
+from app.services.oversight import lapse
 from app.services.plane import Plane
 from app.services.ports import Model
 from app.services.transitions import AUTOMATION, hold, roll_back
 from app.store.counters import Totals, totals_of_all
 from app.store.ledger import Ledger
-from app.store.reviews import drawn_labels, expire_due, oversight
+from app.store.reviews import drawn_labels, expire_due
 from app.store.rollouts import PlaneRow, baselines, load_states, lock_state, read_plane, touch_plane
 from app.store.streams import assessments, load_streams, save_streams
 from app.store.transaction import CounterKey, Transaction
@@ -205,41 +205,13 @@ class Guard:
         now = self._now()
 
         def work(tx: Transaction) -> list[dict[str, Any]]:
-            seen = oversight(tx.connection)
-            states = load_states(tx.connection)
-            made = [
-                self._lapsed(tx, policy, states[policy.name], seen[policy.name], now=now)
-                for policy in self._plane.view.policy.book.policies
-                if policy.name in seen
-            ]
-            return [transition for transition in made if transition is not None]
+            return lapse(tx, self._plane.view.policy.book.policies, now=now)
 
         made = await self._ledger.run(work)
         if made:
             await self._plane.refresh_soon()
         self._tell(made)
         return made
-
-    def _lapsed(
-        self,
-        tx: Transaction,
-        policy: RolloutPolicy,
-        state: RolloutState,
-        seen: tuple[int | None, int | None],
-        *,
-        now: datetime,
-    ) -> dict[str, Any] | None:
-        last_us, oldest_us = seen
-        if oldest_us is None or state.phase is Phase.SHADOW:
-            return None
-        since_us = max(oldest_us, last_us or 0, to_us(state.epoch_started_at))
-        days = (to_us(now) - since_us) / _DAY_US
-        said = f"no drawn review was judged for {days:.1f} days"
-        if days >= 2 * policy.lapse_days:
-            return roll_back(tx, lock_state(tx, state.name), policy, actor=AUTOMATION, reason=said, now=now)
-        if days >= policy.lapse_days and not state.held:
-            return hold(tx, lock_state(tx, state.name), actor=AUTOMATION, reason=said, now=now)
-        return None
 
     def assessments(self, name: str) -> list[dict[str, Any]]:
         """Every guardrail of a rollout in its fixed order, as last judged."""

@@ -1,6 +1,7 @@
 """Can this machine serve, and if not, what mends it?"""
 
 import importlib.util
+import os
 import platform
 import shutil
 import sys
@@ -14,7 +15,7 @@ import msgspec
 from app.engines.legacy.build import build_legacy_engine, legacy_source
 from app.engines.model.version import ModelVersion, choose_version, load_versions
 from app.engines.model.weights import find_weights
-from app.errors import PhasegateError, StoreUnavailable
+from app.errors import PhasegateError, SettingsError, StoreUnavailable
 from app.policy.rollouts import load_rollouts
 from app.settings import Settings
 from app.store.database import Database
@@ -23,6 +24,9 @@ _PYTHON = (3, 11)
 _GIB = 2**30
 _DISK_RECOMMENDED = 5 * _GIB
 _DISK_NEEDED = _GIB // 2  # a converted model and a few days of logs
+_GGUF = b"GGUF"
+_MENDS_POLICIES = "mend the file; `phasegate policies check` reads it again"
+_MENDS_MODEL = "restore the file, or mend PHASEGATE_MODEL_PATH, _MODEL_VERSION or _CACHE_DIR"
 _GPU_DRIVERS = ("/proc/driver/nvidia/version", "/dev/kfd")
 
 
@@ -47,10 +51,9 @@ class Check(msgspec.Struct, frozen=True):
 def quick_checks(settings: Settings) -> Iterator[Check]:
     """What can be known without loading the model, each as soon as it is known."""
     yield _python()
+    yield _data_dir(settings)
     yield _disk(settings)
-    yield guarded(
-        "policies", lambda: _policies(settings), "mend the file; `phasegate policies check` reads it again"
-    )
+    yield (policies := guarded("policies", lambda: _policies(settings), _MENDS_POLICIES))
     yield guarded(
         "database", lambda: _database(settings), "start the database or mend PHASEGATE_DATABASE_URL"
     )
@@ -60,9 +63,10 @@ def quick_checks(settings: Settings) -> Iterator[Check]:
         )
         return
     yield _llama_cpp()
-    yield guarded(
-        "model_file", lambda: _model_file(settings), "restore the file or mend PHASEGATE_MODEL_PATH"
-    )
+    if policies.outcome is CheckOutcome.FAIL:
+        yield Check("model_file", CheckOutcome.SKIPPED, None, None, "the policy files say which one")
+        return
+    yield guarded("model_file", lambda: _model_file(settings), _MENDS_MODEL)
     version = chosen_version(settings)
     if version is not None and version.decoding.n_gpu_layers != 0:
         yield _gpu_driver()
@@ -111,10 +115,24 @@ def _gpu_driver() -> Check:
     )
 
 
-def _disk(settings: Settings) -> Check:
-    place = settings.data_dir
+def _data_dir(settings: Settings) -> Check:
+    place, wanted = _nearest(settings.data_dir), str(settings.data_dir)
+    if place.is_dir() and os.access(place, os.R_OK | os.W_OK | os.X_OK):
+        return Check("data_dir", CheckOutcome.PASS, wanted, None, wanted)
+    why = f"{place} cannot be written" if place.is_dir() else f"{place} is no directory"
+    mend = "give this user the directory, or choose another by PHASEGATE_DATA_DIR"
+    return Check("data_dir", CheckOutcome.FAIL, wanted, None, f"{wanted}: {why}", mend)
+
+
+def _nearest(place: Path) -> Path:
+    """The directory itself, or the closest of those above it that is there."""
     while not place.exists():
         place = place.parent
+    return place
+
+
+def _disk(settings: Settings) -> Check:
+    place = _nearest(settings.data_dir)
     free = shutil.disk_usage(place).free
     value, limit = round(free / _GIB, 1), round(_DISK_RECOMMENDED / _GIB, 1)
     sentence = f"{value} GiB free for {settings.data_dir}; {limit} GiB are recommended"
@@ -138,12 +156,18 @@ def _policies(settings: Settings) -> Check:
 def _database(settings: Settings) -> Check:
     kind, _, path = settings.database_url.partition(":///")
     if kind == "sqlite" and not Path(path).exists():
+        if not Path(path).parent.exists() and Path(path).parent != settings.data_dir:
+            raise StoreUnavailable(f"{path}: there is no directory {Path(path).parent}")
         return Check("database", CheckOutcome.PASS, kind, None, f"{path} will be created")
     database = Database(settings.database_url)
     try:
         with database.read():
             pass
         database.check_schema()
+    except StoreUnavailable as error:
+        if kind != "sqlite":
+            raise
+        raise StoreUnavailable(f"{path}: {error}") from error
     finally:
         database.close()
     return Check(
@@ -163,6 +187,9 @@ def _model_file(settings: Settings) -> Check:
         cache_dir=settings.cache_dir,
         model_path=settings.model_path,
     )
+    with weights.source.open("rb") as file:
+        if file.read(len(_GGUF)) != _GGUF:
+            raise SettingsError("PHASEGATE_MODEL_PATH", f"{weights.source} is no GGUF file")
     size = weights.source.stat().st_size / 2**20
     return Check(
         "model_file",
@@ -199,6 +226,7 @@ def guarded(name: str, look: Callable[[], Check], mend: str | None) -> Check:
         # Behind is no failure: `serve` migrates before it serves, and the message names the command.
         behind = "phasegate db migrate" in str(error)
         outcome = CheckOutcome.WARNING if behind else CheckOutcome.FAIL
-        return Check(name, outcome, None, None, str(error), "phasegate db migrate" if behind else mend)
+        said = " ".join(str(error).split())  # a driver's message may have many lines
+        return Check(name, outcome, None, None, said, "phasegate db migrate" if behind else mend)
     except (PhasegateError, OSError) as error:
         return Check(name, CheckOutcome.FAIL, None, None, str(error), mend)

@@ -29,10 +29,10 @@ async def read_body(request: Request[Any, Any, Any], *, at_most: int = MAX_SITUA
         message = await request.receive()
         if message["type"] != "http.request":
             raise ClientException("the connection ended before the body did")
-        body += message["body"]
+        body += message.get("body", b"")
         if len(body) > at_most:
             raise TooLarge(detail=f"the body is larger than {at_most} bytes")
-        if not message["more_body"]:
+        if not message.get("more_body"):
             return body
 
 

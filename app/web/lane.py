@@ -88,8 +88,8 @@ async def _body(receive: Receive) -> bytes:
         message = await receive()
         if message["type"] != "http.request":
             return body  # the caller has hung up: what came is no JSON
-        body += message["body"]
-        if not message["more_body"]:
+        body += message.get("body", b"")
+        if not message.get("more_body"):
             return body
 
 

@@ -57,7 +57,9 @@ def _bound(host: str, port: int, stack: ExitStack) -> list[socket.socket]:
         taken = [_taken(family, address, stack) for family, *_, address in found]
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise Conflict("port-taken", f"{host}:{port} is in use by another program") from error
+            raise Conflict(
+                "port-taken", f"{host}:{port} is in use by another program; PHASEGATE_PORT chooses another"
+            ) from error
         raise SettingsError("PHASEGATE_HOST", f"cannot listen on {host}:{port}: {error.strerror}") from error
     listeners = [listener for listener in taken if listener is not None]
     if not listeners:

@@ -58,7 +58,9 @@ def test_every_command_exists_under_its_name(run: Run, name: str) -> None:
 
 
 def test_an_unknown_command_is_a_usage_error(run: Run) -> None:
-    assert run("rollot").exit_code == 2
+    result = run("rollot")
+    assert result.exit_code == 2
+    assert "rollouts" in result.stderr, "the command that was meant"
 
 
 def test_a_wrong_setting_is_a_usage_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,11 @@ def test_the_welcome_can_be_pasted() -> None:
     assert all("http://127.0.0.1:9001/" in command for command in commands)
 
 
+def test_a_data_directory_with_a_blank_can_be_pasted_too() -> None:
+    text = welcome(load_settings({"PHASEGATE_DATA_DIR": "/srv/my plane"}))
+    assert "$(cat '/srv/my plane/admin.key')" in text
+
+
 def test_the_welcome_does_not_print_a_preset_key() -> None:
     key = "preset-" + "k" * 40
     text = welcome(load_settings({"PHASEGATE_ADMIN_KEY": key}))

@@ -24,8 +24,12 @@ GATE: dict[str, Any] = {
     "to": "advisory",
     "outcome": "insufficient",
     "sentence": "agreement is not proved yet",
-    "conditions": [{"name": "agreement", "outcome": "insufficient", "value": 0.9, "limit": 0.6, "n": 10}],
+    "conditions": [
+        {"name": "agreement", "outcome": "insufficient", "eta": 86_400.0, "sentence": "about 8 more"},
+        {"name": "held", "outcome": "pass", "eta": None, "sentence": "not held"},
+    ],
 }
+ERROR_GUARDRAIL = {"name": "error", "outcome": "ok", "action": "rollback", "sentence": "error rate 0 of 3"}
 REASON = ("--reason", "because")
 
 
@@ -48,6 +52,17 @@ def test_rollouts_with_a_name_shows_it(peer: Peer, run: Run) -> None:
     assert peer.seen[0].path == "/v1/rollouts/read"
 
 
+def test_a_rollout_is_shown_with_its_guardrails_and_its_gate(peer: Peer, run: Run) -> None:
+    facts = dict.fromkeys(("actions", "when", "exposure_steps", "combine", "approval", "candidate"))
+    facts |= dict.fromkeys(("previous", "epoch", "epoch_started_at"))
+    peer.replies(Reply(200, {**facts, **READ, "guardrails": [ERROR_GUARDRAIL], "gate": GATE}))
+    result = run("rollouts", "show", "read")
+    assert result.exit_code == 0
+    assert "error rate 0 of 3" in result.stdout
+    assert "about 8 more" in result.stdout
+    assert result.stderr == "read to advisory: insufficient: 1 of 2 conditions do not hold yet\n"
+
+
 def test_promote_sends_the_revision_that_it_read(peer: Peer, run: Run) -> None:
     rollout_then(Reply(200, {**READ, "phase": "advisory"}), peer)
     result = run("promote", "read", "--to", "advisory", *REASON)
@@ -66,8 +81,16 @@ def test_a_gate_that_is_not_met_is_shown_and_exits_3(peer: Peer, run: Run) -> No
     rollout_then(Reply(409, problem(409, "gate-not-met", "Gate not met", detail="too few", gate=GATE)), peer)
     result = run("promote", "read", "--to", "advisory", *REASON)
     assert result.exit_code == 3
-    assert "agreement" in result.stdout
-    assert "agreement is not proved yet" in result.stderr
+    assert result.stdout.splitlines()[1].split() == [
+        "agreement",
+        "insufficient",
+        "1",
+        "d",
+        "about",
+        "8",
+        "more",
+    ]
+    assert result.stderr == "read to advisory: insufficient: 1 of 2 conditions do not hold yet\n"
 
 
 def test_a_refusal_in_json_is_the_problem_document(peer: Peer, run: Run) -> None:
@@ -106,6 +129,7 @@ def test_a_server_that_is_not_there_is_an_error(run: Run, monkeypatch: pytest.Mo
     result = run("rollouts")
     assert result.exit_code == 1
     assert "http://127.0.0.1:1" in result.stderr
+    assert "does the server run?" in result.stderr
 
 
 def test_no_key_anywhere_exits_4_and_says_where_it_looked(run: Run, tmp_path: Path) -> None:
@@ -182,9 +206,9 @@ def test_gates_with_a_name_shows_the_next_gate(peer: Peer, run: Run) -> None:
 
 
 def test_guardrails_with_a_name_lists_them(peer: Peer, run: Run) -> None:
-    peer.replies(Reply(200, {"guardrails": [{"name": "error", "outcome": "ok", "e_value": 0.25}]}))
+    peer.replies(Reply(200, {"guardrails": [ERROR_GUARDRAIL]}))
     result = run("guardrails", "read")
-    assert result.stdout.splitlines()[1].split()[:2] == ["error", "ok"]
+    assert result.stdout.splitlines()[1].split()[:3] == ["error", "ok", "rollback"]
 
 
 def test_decide_takes_options_and_json_together(peer: Peer, run: Run) -> None:
@@ -270,3 +294,9 @@ def test_policies_apply_says_what_became_of_it(peer: Peer, run: Run) -> None:
     )
     assert "an approver other than you" in run("policies", "apply").stderr
     assert run("policies", "apply").stderr == "applied\n"
+
+
+@pytest.mark.parametrize(("kind", "code"), [("nothing-to-apply", 0), ("own-request", 5)])
+def test_to_apply_what_is_in_force_is_no_failure(peer: Peer, run: Run, kind: str, code: int) -> None:
+    peer.replies(Reply(409, problem(409, kind, "Conflict", detail="for a reason")))
+    assert run("policies", "apply").exit_code == code

@@ -14,13 +14,6 @@ def test_only_an_ok_advisory_may_be_relied_upon(outcome: Outcome) -> None:
     assert (advisory.answer is ALLOW) is (outcome is Outcome.OK)
 
 
-@pytest.mark.parametrize("outcome", Outcome)
-def test_errors_are_failures_of_work_that_was_started(outcome: Outcome) -> None:
-    failed = outcome in (Outcome.TIMEOUT, Outcome.MALFORMED, Outcome.UNAVAILABLE)
-    assert Advisory("v1", outcome, 5.0).is_error is failed
-    assert not Advisory("v1", outcome, 5.0, started=False).is_error
-
-
 @pytest.mark.parametrize(
     ("chances", "label"),
     [

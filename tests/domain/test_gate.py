@@ -167,7 +167,7 @@ def test_one_wrong_allow_is_enough_to_fail_on_high_risk() -> None:
 def test_advisory_on_high_risk_needs_no_confirmed_wrong_allow_but_no_reviews_either(
     wrong: int, outcome: GateOutcome
 ) -> None:
-    seen = evidence(shadow_totals() | {("wrong_allow", "all"): wrong})
+    seen = evidence(shadow_totals() | {(Metric.WRONG_ALLOW, "all"): wrong})
     gate = judged(seen, to=Phase.ADVISORY, of=policy(risk=Risk.HIGH))
     assert (gate.outcome, one(gate, "wrong_allows").outcome) == (outcome, outcome)
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from app.domain.situation import parse_situation
-from app.engines.model.fields import write
 from app.engines.model.local import LocalModel
-from app.engines.model.prompt import load_prompt, render, situation_text
+from app.engines.model.prompt import load_prompt, situation_text, write
 from app.engines.model.version import ModelVersion, load_versions
+from tests.engines.model.conftest import render
 from tests.journey.conftest import Make
 from tests.journey.policies import NO_TRUST, rollouts, situation
 from tests.journey.server import ROOT, VERSION, Server

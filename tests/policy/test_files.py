@@ -66,7 +66,7 @@ def test_a_missing_key_is_named() -> None:
 def test_what_is_not_a_number_is_not_taken_for_one(value: str) -> None:
     node = parse_yaml(f"a: {value}", "p.yaml").entries()["a"]
     with pytest.raises(PolicyError, match="must be a number"):
-        node.number()
+        node.number(at_least=0, at_most=1)
     with pytest.raises(PolicyError, match="must be a whole number"):
         node.whole()
 

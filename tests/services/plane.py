@@ -32,8 +32,8 @@ from app.main import wire
 from app.services.container import Services
 from app.services.policies import PolicyFiles, settle_at_start
 from app.services.records import Question
-from app.services.review import Verdict
 from app.services.transitions import move
+from app.services.verdicts import Verdict
 from app.store import keys
 from app.store.database import Database
 from app.store.entry import Entry
@@ -142,6 +142,7 @@ class FakeModel:
     confidence: float = 0.9
     latency_ms: float = 12.0
     asked: list[tuple[Situation, Priority, Decision | None]] = field(default_factory=list)
+    deadlines_s: list[float] = field(default_factory=list)
     explained: int = 0
     faults: list[str | None] = field(default_factory=list)
 
@@ -173,16 +174,18 @@ class FakeModel:
         situation: Situation,
         *,
         priority: Priority,
-        deadline_s: float,  # noqa: ARG002  # the port's signature
+        deadline_s: float,
         legacy: Decision | None = None,
     ) -> Advisory:
+        self.deadlines_s.append(deadline_s)
         self.asked.append((situation, priority, legacy))
         self._was_asked.set()
         await self._may_answer.wait()
         said = str(situation.details)
         if said not in list(Decision):
-            started = said not in (Outcome.OVERLOADED, Outcome.OVERSIZE)
-            return Advisory(self.version_id, Outcome(said), self.latency_ms, started=started)
+            outcome = Outcome(said) if said in list(Outcome) else Outcome.MALFORMED
+            started = outcome not in (Outcome.OVERLOADED, Outcome.OVERSIZE)
+            return Advisory(self.version_id, outcome, self.latency_ms, started=started)
         return Advisory(
             self.version_id,
             Outcome.UNSURE if self.unsure else Outcome.OK,
@@ -196,7 +199,7 @@ class FakeModel:
 
     async def explain(
         self,
-        situation: Situation,  # noqa: ARG002
+        situation: Situation,  # noqa: ARG002  # the port's signature
         advisory: Advisory,
         *,
         legacy: Decision | None = None,  # noqa: ARG002

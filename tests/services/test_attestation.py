@@ -8,7 +8,7 @@ import pytest
 from app.domain.decision import Decision
 from app.domain.phase import Phase
 from app.errors import Conflict
-from app.services.review import Verdict
+from app.services.verdicts import Verdict
 from app.store import tables as t
 from tests.services.plane import Stage
 

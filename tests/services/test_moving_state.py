@@ -9,8 +9,8 @@ import pytest
 from app.domain.decision import Decision
 from app.domain.phase import Phase
 from app.services.guard import Guard
-from app.services.review import Verdict
 from app.services.transitions import hold
+from app.services.verdicts import Verdict
 from app.store import tables as t
 from app.store.rollouts import load_states, lock_state, touch_plane
 from app.store.transaction import Transaction

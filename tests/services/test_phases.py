@@ -90,6 +90,13 @@ async def test_in_enforced_the_model_decides(stage: Stage, model: Decision) -> N
     assert [priority for _, priority, _ in stage.model.asked] == [Priority.BINDING]
 
 
+async def test_the_model_has_what_is_left_of_the_rollouts_deadline(stage: Stage) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    await stage.decide()
+    (left_s,) = stage.model.deadlines_s
+    assert 0 < left_s < 2
+
+
 async def test_in_enforced_sampled_decisions_are_judged(stage: Stage) -> None:
     await stage.enter("read", Phase.ENFORCED)
     document = await stage.decide()

@@ -31,7 +31,7 @@ def checks(settings: Settings) -> dict[str, Check]:
 
 def test_a_machine_as_it_should_be_passes(environ: dict[str, str]) -> None:
     found = checks(load_settings(environ))
-    assert list(found) == ["python", "disk", "policies", "database", "llama_cpp", "model_file"]
+    assert list(found) == ["python", "data_dir", "disk", "policies", "database", "llama_cpp", "model_file"]
     assert not [check for check in found.values() if check.outcome is CheckOutcome.FAIL]
     model = found["model_file"]
     assert model.value == model.limit
@@ -72,6 +72,41 @@ def test_a_wrong_policy_file_fails_with_its_place(environ: dict[str, str], tmp_p
     found = checks(load_settings({**environ, "PHASEGATE_POLICIES_DIR": str(copied)}))
     assert found["policies"].outcome is CheckOutcome.FAIL
     assert "legacy.yaml" in found["policies"].sentence
+
+
+def test_a_data_directory_that_cannot_be_made_fails(environ: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    inside = load_settings({**environ, "PHASEGATE_DATA_DIR": str(tmp_path / "file" / "data")})
+    found = checks(inside)["data_dir"]
+    assert found.outcome is CheckOutcome.FAIL
+    assert f"{tmp_path / 'file'} is no directory" in found.sentence
+
+
+def test_a_database_without_its_directory_fails_with_the_place(environ: dict[str, str]) -> None:
+    found = checks(load_settings({**environ, "PHASEGATE_DATABASE_URL": "sqlite:////nowhere/plane.db"}))
+    assert found["database"].outcome is CheckOutcome.FAIL
+    assert "no directory /nowhere" in found["database"].sentence
+
+
+def test_a_file_that_is_no_database_fails_with_its_name(environ: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "phasegate.db").write_text("a text " * 100, encoding="utf-8")
+    found = checks(load_settings(environ))["database"]
+    assert found.outcome is CheckOutcome.FAIL
+    assert str(tmp_path / "data" / "phasegate.db") in found.sentence
+
+
+def test_a_file_that_is_no_model_fails(environ: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"not one")
+    found = checks(load_settings({**environ, "PHASEGATE_MODEL_PATH": str(tmp_path / "model.gguf")}))
+    assert found["model_file"].outcome is CheckOutcome.FAIL
+    assert "is no GGUF file" in found["model_file"].sentence
+
+
+def test_wrong_policies_leave_the_model_file_unlooked_for(environ: dict[str, str], tmp_path: Path) -> None:
+    found = checks(load_settings({**environ, "PHASEGATE_POLICIES_DIR": str(tmp_path / "nowhere")}))
+    assert found["policies"].outcome is CheckOutcome.FAIL
+    assert found["model_file"].outcome is CheckOutcome.SKIPPED
 
 
 def test_a_missing_model_file_fails(environ: dict[str, str]) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import delete
 from app.domain.decision import Decision
 from app.domain.phase import Phase
 from app.errors import NotFound, NotRecorded
-from app.services.review import Verdict
+from app.services.verdicts import Verdict
 from app.store import tables as t
 from app.store.database import Database
 from app.store.ledger import LedgerState

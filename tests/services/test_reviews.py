@@ -10,7 +10,7 @@ from sqlalchemy import select
 from app.domain.decision import Decision
 from app.domain.phase import Phase
 from app.errors import Conflict, Forbidden, NotFound
-from app.services.review import Verdict
+from app.services.verdicts import Verdict
 from app.store import tables as t
 from app.store.database import Database
 from tests.services.plane import ROLLOUTS, Stage, opened, written

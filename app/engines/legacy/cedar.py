@@ -9,12 +9,10 @@ from typing import Any
 import cedarpy
 
 from app.domain.decision import Decision, LegacyAnswer
-from app.domain.situation import Situation, Trust
-from app.engines.legacy.facts import complete_facts
-from app.engines.legacy.port import settled
+from app.domain.situation import Situation
+from app.engines.legacy.port import DEFAULT_RULE, complete_facts, settled
 from app.errors import PolicyError
 
-DEFAULT_RULE = "default"
 _MAX_DEPTH = 32
 _LARGEST = 2**63 - 1
 _DECIMAL_LIMIT = 1e14
@@ -75,13 +73,9 @@ def _judged(result: cedarpy.AuthzResult) -> tuple[bool, str]:
 
 def _context(situation: Situation) -> dict[str, Any]:
     context = {name: _value(value) for name, value in complete_facts(situation).items()}
-    return {**context, "trust": _percent(situation.trust)}
-
-
-def _percent(trust: Trust) -> dict[str, int]:
     # Rounded down: 0.599 is not 60. The small term undoes 0.29 * 100 == 28.999999999999996.
-    parts = ("competence", "reliability", "integrity", "mean", "lowest")
-    return {part: math.floor(getattr(trust, part) * 100 + 1e-9) for part in parts}
+    percent = {part: math.floor(share * 100 + 1e-9) for part, share in situation.trust.figures().items()}
+    return {**context, "trust": percent}
 
 
 def _value(value: object, depth: int = 0) -> Any:

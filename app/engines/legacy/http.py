@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from app.domain.decision import Decision
 from app.errors import SettingsError
 
 SETTING = "PHASEGATE_LEGACY"
@@ -50,11 +49,6 @@ class JsonPeer:
 
     async def close(self) -> None:
         await self._client.aclose()
-
-
-def as_decision(value: object) -> Decision | None:
-    """The decision of that name, or None."""
-    return Decision(value) if isinstance(value, str) and value in set(Decision) else None
 
 
 async def _read(response: httpx.Response) -> bytes:

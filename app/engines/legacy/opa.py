@@ -4,7 +4,7 @@ import hashlib
 
 from app.domain.decision import Decision, LegacyAnswer
 from app.domain.situation import Situation, facts
-from app.engines.legacy.http import JsonPeer, PeerError, as_decision
+from app.engines.legacy.http import JsonPeer, PeerError
 from app.engines.legacy.port import settled
 
 
@@ -42,7 +42,6 @@ def _read(answer: object) -> tuple[Decision, str | None]:
         result = result.get("decision")
     if isinstance(result, bool):
         return (Decision.ALLOW if result else Decision.DENY), rule
-    decision = as_decision(result)
-    if decision is None:
+    if result not in list(Decision):
         raise PeerError("the result is not a decision")
-    return decision, rule
+    return Decision(result), rule

@@ -1,13 +1,22 @@
-"""What does every legacy engine promise, and how does it tell an answer from a failure?"""
+"""What does every legacy engine promise, what does it see, and what is a failure of it?"""
 
 from collections.abc import Awaitable
 from time import perf_counter
-from typing import Protocol
+from typing import Any, Protocol
 
 from app.domain.decision import Decision, LegacyAnswer
-from app.domain.situation import Situation
+from app.domain.situation import Situation, facts
 
+DEFAULT_RULE = "default"  # decided where no rule of the policy did
 _ERROR_LENGTH = 300
+_EMPTY: dict[str, Any] = {
+    "resource": "",
+    "team_context": "",
+    "timestamp": "",
+    "recent_history": "",
+    "identity_metrics": {},
+    "details": "",
+}
 
 
 class LegacyEngine(Protocol):
@@ -32,25 +41,25 @@ class LegacyEngine(Protocol):
 
 
 async def settled(engine: str, asking: Awaitable[tuple[Decision, str | None]]) -> LegacyAnswer:
-    """Wait for a decision and its rule; whatever goes wrong becomes a failed answer."""
+    """Wait for a decision and its rule; whatever goes wrong is a failed answer, which counts as deny (law 3)."""
     since = perf_counter()
     try:
         decision, rule = await asking
     except Exception as error:  # noqa: BLE001 - a failure that nobody thought of must not permit either
-        return failed(engine, error, since=since)
-    return answered(engine, decision, rule=rule, since=since)
-
-
-def answered(engine: str, decision: Decision, *, rule: str | None, since: float) -> LegacyAnswer:
-    """An answer; `since` is what `perf_counter` said when the engine was asked."""
+        said = f"{type(error).__name__}: {error}".encode("ascii", "backslashreplace").decode()
+        return LegacyAnswer(engine, Decision.DENY, None, _elapsed_ms(since), said[:_ERROR_LENGTH])
     return LegacyAnswer(engine, decision, rule, _elapsed_ms(since))
 
 
-def failed(engine: str, error: str | BaseException, *, since: float) -> LegacyAnswer:
-    """A failure, which counts as deny (law 3)."""
-    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-    printable = text.encode("ascii", "backslashreplace").decode()
-    return LegacyAnswer(engine, Decision.DENY, None, _elapsed_ms(since), printable[:_ERROR_LENGTH])
+def complete_facts(situation: Situation) -> dict[str, Any]:
+    """The facts with empty values for what is absent, so that no condition needs a guard.
+
+    `recent_history` is always one text, its entries on lines of their own.
+    """
+    known = {**_EMPTY, **facts(situation)}
+    if not isinstance(known["recent_history"], str):
+        known["recent_history"] = "\n".join(known["recent_history"])
+    return known
 
 
 def _elapsed_ms(since: float) -> float:

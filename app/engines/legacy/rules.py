@@ -7,12 +7,10 @@ from typing import Any
 
 from app.domain.decision import Decision, LegacyAnswer
 from app.domain.situation import Situation
-from app.engines.legacy.facts import complete_facts
-from app.engines.legacy.port import settled
+from app.engines.legacy.port import DEFAULT_RULE, complete_facts, settled
 from app.policy.conditions import Condition, ConditionError
 from app.policy.files import Node, parse_yaml
 
-DEFAULT_RULE = "default"
 _ANY = "*"
 _CHAIN = 16  # rules in one expression: the grammar allows only so much nesting
 

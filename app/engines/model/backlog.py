@@ -6,7 +6,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from app.engines.model.reasoner import Reasoner
+from app.engines.model.scoring import Reasoner
 from app.engines.model.wire import Ask, Explain, Priority
 
 _NOBODY = max(Priority) + 1

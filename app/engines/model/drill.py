@@ -1,12 +1,42 @@
-"""How does the worker carry out a fault?"""
+"""Which faults can a drill ask for, and how does the worker carry them out?"""
 
 import os
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
 
-from app.engines.model.fault import Fault, Kind
-from app.engines.model.runtime import Abort, Aborted
+from app.errors import SettingsError
 
+_SETTING = "PHASEGATE_MODEL_FAULT"
 _TICK_S = 0.01
+
+
+class Kind(StrEnum):
+    HANG = "hang"
+    CRASH = "crash"
+    GARBAGE = "garbage"
+    SLOW = "slow"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`delay_s` belongs to `slow`."""
+
+    kind: Kind
+    delay_s: float = 0.0
+
+
+def parse_fault(text: str | None) -> Fault | None:
+    """Read `hang`, `crash`, `garbage` or `slow:<ms>`. Raises `SettingsError`."""
+    if not text:
+        return None
+    name, _, number = text.partition(":")
+    if name == Kind.SLOW and number.isdecimal():
+        return Fault(Kind.SLOW, int(number) / 1000)
+    if number or name not in set(Kind) - {Kind.SLOW}:
+        raise SettingsError(_SETTING, f"must be hang, crash, garbage or slow:<ms>, not {text!r}")
+    return Fault(Kind(name))
 
 
 class Drill:
@@ -26,8 +56,8 @@ class Drill:
         """Whether answers are to be nonsense."""
         return self._fault is not None and self._fault.kind is Kind.GARBAGE
 
-    def suffer(self, abort: Abort) -> None:
-        """Hang until the fault is lifted, crash, or be slow; raises `Aborted` as a slow model would."""
+    def suffer(self, abort: Callable[[], bool]) -> None:
+        """Hang until the fault is lifted, crash, or be slow until that is over or `abort` says stop."""
         fault = self._fault
         if fault is None:
             return
@@ -42,11 +72,9 @@ class Drill:
             case Kind.GARBAGE:
                 pass
 
-    def _dawdle(self, fault: Fault, abort: Abort) -> None:
+    def _dawdle(self, fault: Fault, abort: Callable[[], bool]) -> None:
         left = fault.delay_s
         with self._changed:
-            while left > 0 and self._fault is fault:
-                if abort():
-                    raise Aborted
+            while left > 0 and self._fault is fault and not abort():
                 self._changed.wait(min(left, _TICK_S))
                 left -= _TICK_S

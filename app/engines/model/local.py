@@ -8,12 +8,10 @@ from typing import Self
 from app.domain.advisory import Advisory, Outcome, Reasoning
 from app.domain.decision import Decision
 from app.domain.situation import Situation
-from app.engines.model.fields import Line, write
-from app.engines.model.loading import open_scorer
-from app.engines.model.reasoner import Reasoner
+from app.engines.model.prompt import Line, write
 from app.engines.model.reasons import unexplained, worded
 from app.engines.model.runtime import never
-from app.engines.model.scoring import Oversize, Scorer, judge
+from app.engines.model.scoring import Oversize, Reasoner, Scorer, judge, open_scorer
 from app.engines.model.version import ModelVersion
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from app.domain.advisory import Advisory, Attribution, Outcome, Reasoning
 from app.domain.decision import Decision
-from app.engines.model.fields import Line
+from app.engines.model.prompt import Line
 
 _NOTICEABLE = 0.02
 _EXCERPT = 120
@@ -19,10 +19,6 @@ class Effect:
     effect: float
     decision_without: Decision
     probability_without: float
-
-    @property
-    def attribution(self) -> Attribution:
-        return Attribution(self.field, self.effect, self.decision_without)
 
 
 def sentence(advisory: Advisory, effects: Sequence[Effect], *, lines: Sequence[Line]) -> str:
@@ -49,8 +45,8 @@ def worded(
     text = sentence(advisory, effects, lines=lines)
     if not effects:
         text = f"{text}; in the model's own words: {generated}"
-    attributions = tuple(effect.attribution for effect in effects) or None
-    return Reasoning(text, attributions, generated or None)
+    attributions = tuple(Attribution(found.field, found.effect, found.decision_without) for found in effects)
+    return Reasoning(text, attributions or None, generated or None)
 
 
 def unexplained(advisory: Advisory, why: str) -> Reasoning:

@@ -1,20 +1,26 @@
-"""What does the model decide, how sure is it, and did it understand the question?"""
+"""What does a version decide, how sure is it, did it understand the question, and why does it say so?"""
 
 import math
+import os
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from app.domain.advisory import Outcome, Probabilities
 from app.domain.decision import Decision
-from app.engines.model.fields import Line, visible
-from app.engines.model.prompt import REASON_CUE, Prompt, situation_text
-from app.engines.model.runtime import Abort, Logits, ModelError, Runtime, never
-from app.engines.model.version import Limits, ModelVersion
+from app.engines.model.cores import thread_count
+from app.engines.model.prompt import REASON_CUE, Line, Prompt, load_prompt, situation_text, visible
+from app.engines.model.reasons import Effect
+from app.engines.model.runtime import Abort, Logits, ModelError, Runtime, never, requantise
+from app.engines.model.version import Limits, ModelVersion, Reason
+from app.engines.model.weights import Weights, find_weights, settle
 
 # Severe first: where two labels tie, argmax takes the safe one.
 LABELS = (Decision.DENY, Decision.REQUIRE_ATTESTATION, Decision.ALLOW)
+_FIELDS = 16  # of a caller who sends hundreds, the first ones: those a prompt knows
 
 
 class Oversize(Exception):
@@ -135,3 +141,71 @@ class Scorer:
         if len(set(firsts)) != len(LABELS):
             raise ModelError("two labels begin with the same token in this vocabulary")
         return firsts
+
+
+@dataclass(slots=True)
+class Reasoner:
+    """The work on one explanation. It keeps what it has done, so it may be aborted and taken up again."""
+
+    lines: Sequence[Line]
+    decision: Decision
+    confidence: float
+    reasoning: Reason
+    effects: list[Effect] = field(default_factory=list)
+    generated: str | None = None
+
+    @property
+    def done(self) -> bool:
+        return self._next_line is None and (self.generated is not None or self.reasoning == "attributed")
+
+    @property
+    def _next_line(self) -> int | None:
+        index = len(self.effects)
+        return index if self.reasoning != "generated" and index < min(len(self.lines), _FIELDS) else None
+
+    def advance(self, scorer: Scorer, abort: Abort) -> None:
+        """Leave out one more field, or generate. Raises what `Scorer` raises."""
+        index = self._next_line
+        if index is None:
+            self.generated = scorer.generate(self.lines, self.decision, abort=abort)
+            if not self.generated:  # never an empty reason: fall back to leaving fields out
+                self.reasoning = "attributed"
+            return
+        rest = [line for position, line in enumerate(self.lines) if position != index]
+        scores = scorer.score(rest, abort=abort)
+        effect = self.confidence - scores.probabilities.of(self.decision)
+        self.effects.append(Effect(self.lines[index].field, effect, scores.decision, scores.confidence))
+
+
+def open_scorer(
+    version: ModelVersion, *, policies_dir: Path, cache_dir: Path, model_path: Path | None = None
+) -> tuple[Scorer, Weights]:
+    """Find, verify, convert where the version says so, and load.
+
+    Takes a second, the first time a few. Raises `PolicyError`, `SettingsError`, `ModelError`, `OSError`.
+    """
+    weights = find_weights(version, policies_dir=policies_dir, cache_dir=cache_dir, model_path=model_path)
+    threads = thread_count(version.decoding.threads)
+    model = weights.source
+    if version.model.requantise is not None:
+        model = _converted(
+            weights, cache_dir / f"{weights.sha256[:16]}-{version.model.requantise}.gguf", threads
+        )
+    adapter = (weights.adapter, version.adapter.scale) if version.adapter and weights.adapter else None
+    runtime = Runtime(model, adapter=adapter, decoding=version.decoding, threads=threads)
+    return Scorer(runtime, version, load_prompt(policies_dir / version.prompt)), weights
+
+
+def _converted(weights: Weights, copy: Path, threads: int) -> Path:
+    """The copy in another layout, named by the source's hash and made once."""
+    if copy.is_file():
+        return copy
+    handle, name = tempfile.mkstemp(dir=copy.parent, suffix=".part")
+    os.close(handle)
+    part = Path(name)
+    try:
+        requantise(weights.source, part, threads=threads)
+        settle(part, copy)
+    finally:
+        part.unlink(missing_ok=True)
+    return copy

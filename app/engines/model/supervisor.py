@@ -11,9 +11,9 @@ from app.domain.advisory import Advisory, Outcome, Reasoning
 from app.domain.decision import Decision
 from app.domain.situation import Situation
 from app.engines.model.breaker import CircuitBreaker
-from app.engines.model.fault import parse_fault
-from app.engines.model.fields import Line, write
+from app.engines.model.drill import parse_fault
 from app.engines.model.link import ModelState, Patience, Reply, WorkerLink
+from app.engines.model.prompt import Line, write
 from app.engines.model.reasons import unexplained, worded
 from app.engines.model.version import ModelVersion
 from app.engines.model.wire import NO_REQUEST, Answer, Ask, Explain, Load, Misbehave, Priority

@@ -8,12 +8,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from app.engines.model.prompt import load_prompt
 from app.errors import PolicyError, SettingsError
+from app.policy.files import Node, parse_yaml, read_text
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -109,14 +107,14 @@ def load_versions(policies_dir: Path) -> dict[str, ModelVersion]:
 
 def load_version(path: Path, *, policies_dir: Path) -> ModelVersion:
     """One version. Unknown and missing keys, impossible values and missing prompts are `PolicyError`."""
-    document = _read(path)
+    root = parse_yaml(read_text(path), str(path))
     try:
-        declared = msgspec.convert(document, _VersionFile)
+        declared = msgspec.convert(root.plain(), _VersionFile)
     except msgspec.ValidationError as error:
-        raise _located(path, str(error)) from error
+        raise _located(root, str(error)) from error
     model = declared.model
     if (model.package is None) == (model.path is None) or (model.package is None) != (model.file is None):
-        raise PolicyError(str(path), _line(path, ["model"]), "model", "needs package and file, or a path")
+        raise root.entries()["model"].error("needs package and file, or a path")
     prompt = load_prompt(policies_dir / declared.prompt)
     return ModelVersion(
         **{name: getattr(declared, name) for name in declared.__struct_fields__},
@@ -164,35 +162,17 @@ def _only(candidates: list[ModelVersion], what: str) -> ModelVersion:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise PolicyError(str(path), line, "", str(error.problem)) from error
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise PolicyError(str(path), None, "", str(error)) from error
-    if not isinstance(document, dict):
-        raise PolicyError(str(path), 1, "", "must be a mapping")
-    return document
-
-
-def _located(path: Path, message: str) -> PolicyError:
-    """The place is named as `$.model.sha256`; the reader of the file needs its line."""
+def _located(root: Node, message: str) -> PolicyError:
+    """The place is named as `$.model.sha256`; the reader of the file needs its line, or the nearest one."""
     what, _, place = message.partition(" - at `$")
     keys = [key for key in place.rstrip("`").split(".") if key]
     unknown = re.search(r"unknown field `([^`]+)`", what)
     if unknown:
         keys.append(unknown.group(1))
         what = "unknown key"
-    return PolicyError(str(path), _line(path, keys), ".".join(keys), what)
-
-
-def _line(path: Path, keys: list[str]) -> int:
-    """Where a key stands, or the nearest one around it. Read again, because only this form knows lines."""
-    node, line = YAML(typ="rt").load(path.read_text(encoding="utf-8")), 1
+    node = root
     for key in keys:
-        if not isinstance(node, CommentedMap) or key not in node:
+        if not isinstance(node.value, dict) or key not in node.value:
             break
-        line, node = node.lc.key(key)[0] + 1, node[key]
-    return line
+        node = node.value[key]
+    return PolicyError(node.path, node.line, ".".join(keys), what)

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from app.domain.advisory import Outcome, Probabilities
 from app.domain.decision import Decision
-from app.engines.model.fields import Line
+from app.engines.model.prompt import Line
 from app.engines.model.reasons import Effect
 from app.engines.model.version import ModelVersion
 

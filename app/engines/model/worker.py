@@ -16,12 +16,9 @@ import msgspec
 from app.domain.advisory import Outcome
 from app.engines.model.backlog import Backlog, Job
 from app.engines.model.cores import leave_the_first_core
-from app.engines.model.drill import Drill
-from app.engines.model.fault import parse_fault
-from app.engines.model.loading import open_scorer
-from app.engines.model.reasoner import Reasoner
+from app.engines.model.drill import Drill, parse_fault
 from app.engines.model.runtime import Aborted, ModelError
-from app.engines.model.scoring import Oversize, Scorer, judge
+from app.engines.model.scoring import Oversize, Reasoner, Scorer, judge, open_scorer
 from app.engines.model.wire import (
     HEADER,
     NO_REQUEST,

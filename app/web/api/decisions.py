@@ -16,17 +16,18 @@ from app.domain.situation import MAX_SITUATION_BYTES, parse_situation
 from app.errors import InvalidInput, InvalidSituation, PhasegateError
 from app.observability import REQUEST_ID
 from app.services.records import Question, Token
-from app.services.review import parse_verdict
+from app.services.verdicts import parse_verdict
 from app.store.decisions import MAX_PAGE, Filters
 from app.web.authentication import principal_of, requires, services_of
 from app.web.bodies import MAX_BATCH, MAX_BATCH_BYTES, decode, header, read_body, sha256
+from app.web.documented import TakesBatch, TakesSituation, TakesVerdict
 from app.web.parse import instant_us
 from app.web.problems import problem_of
 
 _encode = msgspec.json.Encoder().encode
 
 
-@post("/v1/decisions", status_code=200, guards=[requires(Role.CALLER)])
+@post("/v1/decisions", status_code=200, guards=[requires(Role.CALLER)], operation_class=TakesSituation)
 async def decide(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answer one situation. The answer is recorded before it is sent."""
     started = time.monotonic()
@@ -45,7 +46,7 @@ async def decide(request: Request[Any, Any, Any]) -> Response[bytes]:
     return Response(_encode(document), media_type=MediaType.JSON)
 
 
-@post("/v1/decisions:batch", status_code=200, guards=[requires(Role.CALLER)])
+@post("/v1/decisions:batch", status_code=200, guards=[requires(Role.CALLER)], operation_class=TakesBatch)
 async def decide_many(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answer up to 1,000 situations in order; a bad one is a problem in its place."""
     started = time.monotonic()
@@ -109,6 +110,7 @@ def page(
     "/v1/decisions/{decision_id:str}/report",
     status_code=200,
     guards=[requires(Role.CALLER, Role.REVIEWER, Role.OPERATOR)],
+    operation_class=TakesVerdict,
 )
 async def report(request: Request[Any, Any, Any], decision_id: FromPath[str]) -> dict[str, Any]:
     """An incident: what the decision should have been."""
@@ -116,7 +118,12 @@ async def report(request: Request[Any, Any, Any], decision_id: FromPath[str]) ->
     return await services_of(request).reviews.report(decision_id, verdict, principal_of(request))
 
 
-@post("/advisory", status_code=200, guards=[requires(Role.CALLER, Role.REVIEWER, Role.OPERATOR)])
+@post(
+    "/advisory",
+    status_code=200,
+    guards=[requires(Role.CALLER, Role.REVIEWER, Role.OPERATOR)],
+    operation_class=TakesSituation,
+)
 async def advisory(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """The model's opinion alone, with its reasoning; binds nobody and is not recorded."""
     return await services_of(request).opinions.of(parse_situation(decode(await read_body(request))))

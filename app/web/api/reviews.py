@@ -6,10 +6,11 @@ from litestar import Request, get, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from app.domain.role import Role
-from app.services.review import parse_verdict
+from app.services.verdicts import parse_verdict
 from app.store.reviews import MAX_PAGE
 from app.web.authentication import principal_of, requires, services_of
 from app.web.bodies import decode, read_body
+from app.web.documented import TakesVerdict
 
 _JUDGE = [requires(Role.REVIEWER)]
 
@@ -36,7 +37,7 @@ async def claim(request: Request[Any, Any, Any], review_id: FromPath[str]) -> di
     return await services_of(request).reviews.claim(review_id, principal_of(request))
 
 
-@post("/v1/reviews/{review_id:str}/verdict", status_code=200, guards=_JUDGE)
+@post("/v1/reviews/{review_id:str}/verdict", status_code=200, guards=_JUDGE, operation_class=TakesVerdict)
 async def verdict(request: Request[Any, Any, Any], review_id: FromPath[str]) -> dict[str, Any]:
     """`{decision, category, notes}`; a wrong allow on high risk rolls back in the same transaction."""
     said = parse_verdict(decode(await read_body(request)))

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import pytest
 from app.domain.situation import Situation, parse_situation
 from app.engines.model.link import Patience
 from app.engines.model.local import LocalModel
+from app.engines.model.prompt import Line, Prompt, situation_text
 from app.engines.model.supervisor import ModelSupervisor
 from app.engines.model.version import ModelVersion, choose_version, load_versions
 
@@ -20,6 +21,11 @@ def situation(**members: Any) -> Situation:
     trust = {"competence": 0.81, "reliability": 0.92, "integrity": 0.97}
     raw = {"action_type": "read", "actor_role": "developer", "actor_id": "ann", "t3_tensor": trust, **members}
     return parse_situation(raw)
+
+
+def render(prompt: Prompt, lines: Sequence[Line]) -> str:
+    """The whole prompt as the model reads it."""
+    return prompt.prefix + situation_text(lines) + prompt.suffix
 
 
 async def until(condition: Callable[[], bool], *, timeout_s: float = 15.0) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from app.domain.decision import Decision
 from app.domain.situation import Situation, Trust, canonical, parse_situation
-from app.engines.model.fields import Line, visible, write
+from app.engines.model.prompt import Line, visible, write
 from tests.engines.model.conftest import situation
 
 LABELS = [

@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 
 from app.domain.advisory import Outcome
 from app.domain.decision import Decision
-from app.engines.model.fields import write
-from app.engines.model.loading import open_scorer
 from app.engines.model.local import LocalModel
-from app.engines.model.prompt import load_prompt, render, situation_text
+from app.engines.model.prompt import load_prompt, situation_text, write
 from app.engines.model.runtime import Abort, Aborted, ModelError, Runtime
+from app.engines.model.scoring import open_scorer
 from app.engines.model.version import AdapterFile, Decoding, ModelVersion, choose_version, load_versions
-from tests.engines.model.conftest import POLICIES, situation
+from tests.engines.model.conftest import POLICIES, render, situation
 
 pytestmark = pytest.mark.model
 

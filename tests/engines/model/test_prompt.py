@@ -4,10 +4,9 @@ from pathlib import Path
 import pytest
 
 from app.domain.decision import Decision
-from app.engines.model.fields import write
-from app.engines.model.prompt import load_prompt, render
+from app.engines.model.prompt import load_prompt, write
 from app.errors import PolicyError
-from tests.engines.model.conftest import POLICIES, situation
+from tests.engines.model.conftest import POLICIES, render, situation
 
 TO_THE_LETTER = """\
 <|im_start|>user

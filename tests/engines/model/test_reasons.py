@@ -2,7 +2,7 @@ import pytest
 
 from app.domain.advisory import Advisory, Outcome
 from app.domain.decision import Decision
-from app.engines.model.fields import Line
+from app.engines.model.prompt import Line
 from app.engines.model.reasons import Effect, unexplained, worded
 
 LINES = (Line("action_type", "action", "read"), Line("recent_history", "recent_history", "MFA was bypassed"))

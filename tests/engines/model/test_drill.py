@@ -1,6 +1,6 @@
 import pytest
 
-from app.engines.model.fault import Fault, Kind, parse_fault
+from app.engines.model.drill import Fault, Kind, parse_fault
 from app.errors import SettingsError
 
 
