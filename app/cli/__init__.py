@@ -59,9 +59,10 @@ class Commands(click.RichGroup):
         except PhasegateError as error:
             click.echo(f"phasegate: {error}", err=True)
             sys.exit(exit_code(error))
-        except (
-            OSError
-        ) as error:  # a file, a directory or a disk that is not as it should be; the message names it
+        except BrokenPipeError:
+            raise  # the reader has seen enough: click ends quietly
+        except OSError as error:
+            # A file, a directory or a disk is not as it should be, and the message names it.
             click.echo(f"phasegate: {error}", err=True)
             sys.exit(EXIT_ERROR)
 

@@ -32,6 +32,8 @@ def list_reviews(*, as_json: bool, **filters: str | None) -> None:
         return
     columns = ("id", "rollout", "kind", "status", "action", "actor", "resource", "legacy", "expires_at")
     emit_table(columns, [_row(review) for review in found])
+    if not found:
+        say("none that you may judge: what your own key or actor asked is left out")
 
 
 def _row(review: Document) -> list[object]:

@@ -295,12 +295,10 @@ def _tallies(guardrail: Guardrail, facts: Facts) -> dict[str, Tally]:
     match guardrail:
         case Guardrail.ERROR:
             return {ONE: Tally(evidence.observed, evidence.errors, limits.error_limit)}
-        case Guardrail.LATENCY:
-            late = evidence.above_ms(limits.latency_target_ms)
-            return {ONE: Tally(evidence.n(Metric.LATENCY), late, LATE_SHARE)}
-        case Guardrail.LATENCY_ALERT:
-            late = evidence.above_ms(limits.latency_alert_ms)
-            return {ONE: Tally(evidence.n(Metric.LATENCY), late, LATE_SHARE)}
+        case Guardrail.LATENCY | Guardrail.LATENCY_ALERT:
+            is_alert = guardrail is Guardrail.LATENCY_ALERT
+            limit_ms = limits.latency_alert_ms if is_alert else limits.latency_target_ms
+            return {ONE: Tally(evidence.n(Metric.LATENCY), evidence.above_ms(limit_ms), LATE_SHARE)}
         case Guardrail.FALLBACK:
             return {ONE: Tally(evidence.should_have_answered, evidence.fell_back, limits.fallback_limit)}
         case Guardrail.SHIFT:

@@ -7,7 +7,7 @@ from typing import Any
 
 import cel
 
-from app.policy.files import suggestion
+from app.policy.files import Node, suggestion
 
 # What `app.domain.situation.facts` may hold, and the parts of its `trust`.
 FACTS = (
@@ -57,6 +57,14 @@ class Condition:
         """Check a condition's grammar and every name in it; raises `ConditionError`."""
         _check_names(text, _compiled(text))
         return cls.trusted(text)
+
+    @classmethod
+    def read(cls, node: Node) -> "Condition":
+        """The condition that stands in a file; raises `PolicyError` for its place."""
+        try:
+            return cls.compile(node.text())
+        except ConditionError as error:
+            raise node.error(str(error)) from error
 
     @classmethod
     def trusted(cls, text: str) -> "Condition":

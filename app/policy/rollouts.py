@@ -10,7 +10,7 @@ from app.domain.phase import Phase
 from app.domain.rollout import GateLimits, GuardrailLimits, Requirement, RolloutPolicy
 from app.domain.situation import Situation, facts
 from app.errors import NotFound
-from app.policy.conditions import Condition, ConditionError
+from app.policy.conditions import Condition
 from app.policy.entry import Defaults, read_defaults, read_entry
 from app.policy.files import Node, parse_yaml, read_text
 
@@ -75,7 +75,10 @@ def render(policies: Iterable[RolloutPolicy]) -> str:
 
 
 def _checked(policies: tuple[RolloutPolicy, ...], node: Node) -> RolloutBook:
-    conditions = [_condition(policy, node) for policy in policies]
+    conditions = [
+        None if policy.when is None else Condition.read(node.entries()[policy.name].entries()["when"])
+        for policy in policies
+    ]
     by_name = {policy.name: policy for policy in policies}
     _check_reach(policies, node)
     _check_requirements(by_name, node)
@@ -89,15 +92,6 @@ def _candidates(pairs: _Candidates, action: str) -> _Candidates:
     return tuple(
         (policy, when) for policy, when in pairs if action in policy.actions or "*" in policy.actions
     )
-
-
-def _condition(policy: RolloutPolicy, node: Node) -> Condition | None:
-    if policy.when is None:
-        return None
-    try:
-        return Condition.compile(policy.when)
-    except ConditionError as error:
-        raise node.entries()[policy.name].entries()["when"].error(str(error)) from error
 
 
 def _check_reach(policies: tuple[RolloutPolicy, ...], node: Node) -> None:

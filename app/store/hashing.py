@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 from sqlalchemy import Boolean, Float, Table
 
-from app.store.chance import take
+from app.store.ids import take
 from app.store.tables import reasonings
 
 GENESIS = "0" * 64

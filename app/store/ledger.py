@@ -70,11 +70,6 @@ class Ledger:
     def state(self) -> LedgerState:
         return self._state
 
-    @property
-    def waiting(self) -> int:
-        """Entries and work that the thread has not taken up yet, about."""
-        return self._queue.qsize()
-
     def append(self, entry: Entry) -> asyncio.Future[Receipt]:
         """Record an entry, together with whatever else is waiting.
 

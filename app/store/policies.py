@@ -71,8 +71,6 @@ def _insert(
         "status": status,
         "proposed_by": author,
         "proposed_us": now_us,
-        "applied_by": None,
-        "applied_us": None,
         **more,
     }
     tx.insert(t.policy_documents, row)

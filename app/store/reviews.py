@@ -11,8 +11,8 @@ from app.store import tables as t
 from app.store.transaction import Transaction
 
 MAX_PAGE = 200
-# Judged first to last: a waiting caller, a reported incident, a model milder than the rules, the rest.
-PRIORITY = {"binding": 30, "report": 40, "too_permissive": 20, "drawn": 10, "picked": 5}
+# Judged first to last: a reported incident, a waiting caller, a model milder than the rules, the rest.
+PRIORITY = {"report": 40, "binding": 30, "too_permissive": 20, "drawn": 10, "picked": 5}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from app.domain.phase import Phase
 from app.domain.rollout import Investigation, RolloutState
 from app.errors import NotFound, RevisionConflict
 from app.store import tables as t
+from app.store.counters import minute_of
 from app.store.ids import new_id
 from app.store.transaction import Transaction
 
@@ -55,9 +56,7 @@ def lock_state(tx: Transaction, name: str) -> RolloutState:
 
 
 def insert_state(tx: Transaction, state: RolloutState, *, settings_hash: str) -> None:
-    tx.insert(
-        t.rollouts, {"name": state.name, **_columns(state), "baseline": None, "settings_hash": settings_hash}
-    )
+    tx.insert(t.rollouts, {"name": state.name, **_columns(state), "settings_hash": settings_hash})
 
 
 def settings_hashes(connection: Connection) -> dict[str, str]:
@@ -139,10 +138,6 @@ def open_investigation(
         "version": version,
         "opened_us": now_us,
         "transition_id": transition_id,
-        "cause": None,
-        "fix": None,
-        "closed_us": None,
-        "closed_by": None,
     }
     tx.insert(t.investigations, row)
     tx.connection.execute(
@@ -176,7 +171,7 @@ def served_s_since(connection: Connection, rollout: str, *, version: str, since_
     """Seconds that a version was served in a rollout, over its epochs, from an instant on."""
     c = t.evidence_counters.c
     query = select(func.sum(c.n)).where(
-        c.rollout == rollout, c.version == version, c.metric == "served_s", c.minute >= since_us // 60_000_000
+        c.rollout == rollout, c.version == version, c.metric == "served_s", c.minute >= minute_of(since_us)
     )
     return int(connection.execute(query).scalar_one() or 0)
 

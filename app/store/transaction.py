@@ -74,19 +74,15 @@ class Transaction:
         entries = encode_entries(self._entries)
         seq = head.seq + 1
         link = batch_hash(self._instance, seq, now_us, entries, head.hash)
-        self.insert_many(
-            chain,
-            [
-                {
-                    "instance": self._instance,
-                    "seq": seq,
-                    "created_us": now_us,
-                    "entries": entries,
-                    "previous": head.hash,
-                    "hash": link,
-                }
-            ],
-        )
+        row = {
+            "instance": self._instance,
+            "seq": seq,
+            "created_us": now_us,
+            "entries": entries,
+            "previous": head.hash,
+            "hash": link,
+        }
+        self.insert(chain, row)
         return Head(seq, link)
 
     def _parameters(self, writer: "_Writer", values: Mapping[str, Any]) -> tuple[Any, ...]:

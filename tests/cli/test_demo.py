@@ -2,10 +2,12 @@
 
 import itertools
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from app.cli.demo.server import prepare_policies
@@ -143,3 +145,20 @@ def test_the_demo_ends_with_an_automatic_rollback(tmp_path: Path) -> None:
     [summary] = [line for line in lines if line["event"] == "summary"]
     assert summary["lost"] == 0
     assert summary["answered_by"]["model"] > 0
+
+
+@pytest.mark.model
+def test_a_demo_that_is_ended_takes_its_server_with_it_and_is_no_success() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "demo", "--json"],
+        cwd=POLICIES.parent,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as demo:
+        assert demo.stdout is not None
+        ready = next(line for line in map(json.loads, demo.stdout) if line["event"] == "ready")
+        demo.send_signal(signal.SIGTERM)
+        *_, last = map(json.loads, demo.stdout)
+    assert (demo.returncode, last["event"]) == (1, "stopped")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{ready['url']}/health")

@@ -1,6 +1,8 @@
 """How does a model come to decide, fail, and lose its phase again, as a story one can watch?"""
 
 import asyncio
+import contextlib
+import signal
 
 import rich_click as click
 
@@ -32,14 +34,19 @@ def demo(*, keep: bool, as_json: bool) -> None:
     except (Trouble, ClientError) as trouble:
         story.tell("trouble", f"The story ends here: {trouble}")
         raise SystemExit(EXIT_ERROR) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         story.tell("stopped", "Stopped before its end.")
         raise SystemExit(EXIT_ERROR) from None
 
 
 async def _show(story: Story, *, keep: bool) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    # Ended from outside, the demo takes its server and its files with it.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with running(story) as server:
         await play(server, story)
         if keep:
             story.tell("kept", f"{server.url} stays up; its key is {server.admin_key}. Ctrl-C ends it.")
-            await server.process.wait()
+            with contextlib.suppress(asyncio.CancelledError):  # the story has been told
+                await server.process.wait()

@@ -55,11 +55,8 @@ def _read(answer: object) -> tuple[Decision, str | None]:
     known = context if isinstance(context, dict) else {}
     if "error" in known:
         raise PeerError("the answer carries an error")
+    decision = Decision.ALLOW if answer["decision"] else Decision.DENY
+    if not answer["decision"] and known.get("outcome") == Decision.REQUIRE_ATTESTATION:
+        decision = Decision.REQUIRE_ATTESTATION
     rule = known.get("rule")
-    return _decision(answer["decision"], known.get("outcome")), rule if isinstance(rule, str) else None
-
-
-def _decision(permitted: bool, outcome: object) -> Decision:  # noqa: FBT001 - AuthZEN's own member
-    if permitted:
-        return Decision.ALLOW
-    return Decision.REQUIRE_ATTESTATION if outcome == Decision.REQUIRE_ATTESTATION.value else Decision.DENY
+    return decision, rule if isinstance(rule, str) else None

@@ -41,7 +41,7 @@ class LegacyEngine(Protocol):
 
 
 async def settled(engine: str, asking: Awaitable[tuple[Decision, str | None]]) -> LegacyAnswer:
-    """Wait for a decision and its rule; whatever goes wrong is a failed answer, which counts as deny (law 3)."""
+    """Wait for a decision and its rule; what goes wrong is a failed answer, a deny (law 3)."""
     since = perf_counter()
     try:
         decision, rule = await asking

@@ -120,16 +120,10 @@ def _read_rule(node: Node) -> Rule:
     found = node.fields(
         ("name", "actions", "roles", "when", "decision"), required=("name", "actions", "decision")
     )
-    when = found.get("when")
-    try:
-        if when is not None:
-            Condition.compile(when.text())
-    except ConditionError as error:
-        raise when.error(str(error)) from error  # type: ignore[union-attr] # the try saw it
     return Rule(
         name=found["name"].text(),
         actions=frozenset(found["actions"].texts()),
         roles=frozenset(found["roles"].texts()) if "roles" in found else None,
-        when=None if when is None else when.text(),
+        when=Condition.read(found["when"]).text if "when" in found else None,
         decision=found["decision"].one_of(Decision),
     )

@@ -11,7 +11,7 @@ from typing import IO, Self
 
 import app
 
-_ROOT = Path(app.__file__).parents[1] if app.__file__ else Path.cwd()
+_ROOT = Path(app.__path__[0]).parent
 _PASSED_ON = (
     "PATH",
     "HOME",

@@ -12,7 +12,7 @@ from app.domain.decision import Decision
 from app.domain.situation import Situation
 from app.engines.model.breaker import CircuitBreaker
 from app.engines.model.drill import parse_fault
-from app.engines.model.link import ModelState, Patience, Reply, WorkerLink
+from app.engines.model.link import ModelState, Patience, WorkerLink
 from app.engines.model.prompt import Line, write
 from app.engines.model.reasons import unexplained, worded
 from app.engines.model.version import ModelVersion
@@ -214,10 +214,10 @@ class ModelSupervisor:
             self._breaker.pass_over()
             raise
         assert isinstance(reply.answer, Answer)
-        self._note(reply.answer, reply, deadline_s)
+        self._note(reply.answer, reply.computed_s, deadline_s)
         return reply.answer
 
-    def _note(self, answer: Answer, reply: Reply, deadline_s: float) -> None:
+    def _note(self, answer: Answer, computed_s: float, deadline_s: float) -> None:
         """Tell the circuit breaker.
 
         It counts only what is the machine's fault. A caller can make the model malformed by what they
@@ -231,7 +231,7 @@ class ModelSupervisor:
                 self._breaker.fail(time.monotonic())
             case Outcome.MALFORMED if answer.coverage is None:
                 self._breaker.fail(time.monotonic())
-            case Outcome.TIMEOUT if answer.started and reply.computed_s >= deadline_s / 2:
+            case Outcome.TIMEOUT if answer.started and computed_s >= deadline_s / 2:
                 self._breaker.fail(time.monotonic())
             case _:
                 self._breaker.pass_over()
