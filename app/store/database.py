@@ -232,6 +232,12 @@ def is_away(error: DBAPIError) -> bool:
     return error.connection_invalidated or not isinstance(error, _REFUSALS)
 
 
+def is_deadlock(error: StoreUnavailable) -> bool:
+    """Whether PostgreSQL gave this transaction up for another's sake, however long that took."""
+    cause = error.__cause__
+    return isinstance(cause, DBAPIError) and getattr(cause.orig, "sqlstate", None) in _GIVEN_UP
+
+
 @contextmanager
 def _availability() -> Iterator[None]:
     try:
@@ -244,6 +250,7 @@ def _availability() -> Iterator[None]:
         raise
 
 
+_GIVEN_UP = ("40P01", "40001")  # deadlock_detected, serialization_failure
 _LOG_PAGES = 16_000  # at which the writer moves them itself after all: 64 MB
 _WRITER_PRAGMAS = (
     "PRAGMA journal_mode=WAL",

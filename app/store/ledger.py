@@ -14,7 +14,7 @@ import structlog
 from app.errors import NotRecorded, StoreUnavailable
 from app.observability import COMMIT_ROWS, COMMIT_SECONDS, Event
 from app.store import batch
-from app.store.database import Database
+from app.store.database import Database, is_deadlock
 from app.store.entry import Entry, Guard, Receipt, decode, encode
 from app.store.hashing import Head
 from app.store.journal import Journal
@@ -25,7 +25,7 @@ __all__ = ["Entry", "Guard", "Ledger", "LedgerState", "Receipt"]
 
 _BATCH = 256  # entries a commit, at most
 _REPLAY = 512  # entries a replay's commit, at most
-_TRY_AGAIN_S = 1.5  # a failure that came sooner gets one more try: a deadlock shows after 1 s, a lock after 2
+_TRY_AGAIN_S = 1.0  # a failure that came sooner gets one more try, such as a connection gone stale
 _BACKOFF_S = (0.1, 2.0)
 _IDLE_S = 1.0
 _GATHER_S = 0.005
@@ -195,9 +195,10 @@ class Ledger:
         started = time.monotonic()
         try:
             return self._once(work)
-        except StoreUnavailable:
+        except StoreUnavailable as error:
             # After a failed commit nobody knows whether it is there: only an idempotent replay may follow.
-            if self._is_committing or time.monotonic() - started > _TRY_AGAIN_S:
+            came_soon = time.monotonic() - started <= _TRY_AGAIN_S or is_deadlock(error)
+            if self._is_committing or not came_soon:
                 raise
         return self._once(work)
 
