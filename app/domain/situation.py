@@ -17,6 +17,7 @@ _NEWER_TRUST_FIELDS = ("talent", "training", "temperament")
 _EITHER_NAMING = f"{', '.join(_TRUST_FIELDS)} or {', '.join(_NEWER_TRUST_FIELDS)}"
 _TEXT_FIELDS = ("resource", "team_context", "timestamp")
 _OPTIONAL_FIELDS = (*_TEXT_FIELDS, "recent_history", "identity_metrics", "details")
+_PARTS = frozenset(_TRUST_FIELDS)
 _KNOWN = frozenset({"action_type", "actor_role", "actor_id", "t3_tensor", *_OPTIONAL_FIELDS})
 _NAME_LENGTH = 256
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
@@ -76,7 +77,11 @@ def parse_situation(raw: object) -> Situation:
     """
     if not isinstance(raw, dict):
         raise InvalidSituation([("", "a situation is a JSON object")])
-    errors = [(field, "is nested too deeply") for field, value in raw.items() if not _is_shallow(value)]
+    errors = [
+        (field, "is nested too deeply")
+        for field, value in raw.items()
+        if isinstance(value, dict | list) and not _is_shallow(value)
+    ]
     action_type = _name(raw, "action_type", errors)
     actor_role = _name(raw, "actor_role", errors)
     actor_id = _name(raw, "actor_id", errors)
@@ -86,7 +91,9 @@ def parse_situation(raw: object) -> Situation:
     metrics = _metrics(raw.get("identity_metrics"), errors)
     if errors:
         raise InvalidSituation(errors)
-    extra = {key: value for key, value in raw.items() if key not in _KNOWN and value is not None}
+    extra = None
+    if not raw.keys() <= _KNOWN:
+        extra = {key: value for key, value in raw.items() if key not in _KNOWN and value is not None}
     return Situation(
         action_type=action_type,
         actor_role=actor_role,
@@ -118,9 +125,9 @@ def to_document(situation: Situation) -> dict[str, Any]:
     return document
 
 
-def canonical(situation: Situation) -> bytes:
-    """The same bytes for the same situation, whatever the order or naming it came in."""
-    return _encode(to_document(situation)).encode("utf-8", "surrogatepass")
+def canonical(situation: Situation) -> str:
+    """The same JSON for the same situation, whatever the order or naming it came in."""
+    return _encode(to_document(situation))
 
 
 def facts(situation: Situation) -> dict[str, Any]:
@@ -182,6 +189,8 @@ def _trust(value: object, errors: list[tuple[str, str]]) -> Trust:
         problem = "is required" if value is None else "must be an object"
         errors.append(("t3_tensor", f"{problem}: {_EITHER_NAMING}, each 0..1"))
         return nothing
+    if value.keys() == _PARTS:  # as nearly everybody writes it
+        return Trust(*[_share(value[name], f"t3_tensor.{name}", errors) for name in _TRUST_FIELDS])
     unknown = [key for key in value if key not in _TRUST_FIELDS and key not in _NEWER_TRUST_FIELDS]
     errors.extend((f"t3_tensor.{key}", "is not a part of the trust tensor") for key in unknown)
     newer = any(name in value for name in _NEWER_TRUST_FIELDS)

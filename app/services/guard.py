@@ -22,7 +22,7 @@ from app.services.oversight import lapse
 from app.services.plane import Plane
 from app.services.ports import Model
 from app.services.transitions import AUTOMATION, hold, roll_back
-from app.store.counters import Totals, totals_of_all
+from app.store.counters import Totals, minute_of, totals_of_all
 from app.store.ledger import Ledger
 from app.store.reviews import drawn_labels, expire_due
 from app.store.rollouts import PlaneRow, baselines, load_states, lock_state, read_plane, touch_plane
@@ -188,7 +188,7 @@ class Guard:
         """Soak counts time in which the rollout was really served by this plane and its model."""
         if state.held or this.plane.kill_switch or not this.model_up or this.elapsed_s <= 0:
             return
-        minute = to_us(this.now) // 60_000_000
+        minute = minute_of(to_us(this.now))
         for metric, label, n in served_counts(this.elapsed_s):
             this.tx.count(CounterKey(state.name, state.version, state.epoch, minute, metric, label), n)
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Protocol
 
 import structlog
@@ -23,6 +24,7 @@ from app.store.transaction import seal
 
 log = structlog.get_logger()
 
+_not_observed = cache(NOT_OBSERVED.labels)
 _SEATS = 128
 _IN_FLIGHT = 2  # one computed, one waiting at the worker's door: more would only add to the latency
 _EXPLANATIONS = 64
@@ -87,13 +89,13 @@ class Observer:
     def has_seat(self, placed: Placed, decision_id: str) -> bool:
         """Whether a decision will be observed: drawn by the hash of its id, and room left."""
         if not self._model.is_ready:
-            NOT_OBSERVED.labels(placed.state.name, "model_down").inc()
+            _not_observed(placed.state.name, "model_down").inc()
             return False
         if self.queued >= _SEATS:
-            NOT_OBSERVED.labels(placed.state.name, "shed").inc()
+            _not_observed(placed.state.name, "shed").inc()
             return False
         if not drawn(decision_id, self._rate * placed.policy.observe_rate):
-            NOT_OBSERVED.labels(placed.state.name, "unsampled").inc()
+            _not_observed(placed.state.name, "unsampled").inc()
             return False
         return True
 

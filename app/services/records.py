@@ -1,8 +1,9 @@
 """Which rows and counts does a decision leave behind?"""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from app.domain.advisory import Advisory, Outcome
@@ -15,12 +16,12 @@ from app.domain.routing import Answer, Engine, Route
 from app.domain.sampling import Draw, Stratum, review_draw, review_mode, stratum_of
 from app.domain.situation import Situation, canonical
 from app.store import tables as t
+from app.store.counters import minute_of
 from app.store.ids import new_id
 from app.store.ledger import Entry, Guard
 from app.store.reviews import PRIORITY
 from app.store.transaction import CounterKey, seal
 
-_MINUTE_US = 60_000_000
 _DAY_US = 86_400_000_000
 
 
@@ -56,12 +57,19 @@ class Placed:
     plan: Route
     independent: bool  # of the legacy answer: false where the version's prompt shows it
 
-    def key(self, metric: str, label: str) -> CounterKey:
-        minute = self.question.now_us // _MINUTE_US
-        return CounterKey(self.state.name, self.state.version, self.state.epoch, minute, metric, label)
+    def counts(self, increments: tuple[Count, ...]) -> tuple[tuple[CounterKey, int], ...]:
+        minute = minute_of(self.question.now_us)
+        return _keyed(self.state.name, self.state.version, self.state.epoch, minute, increments)
 
-    def counts(self, increments: Iterable[Count]) -> tuple[tuple[CounterKey, int], ...]:
-        return tuple((self.key(metric, label), n) for metric, label, n in increments)
+
+@lru_cache(1024)
+def _keyed(
+    rollout: str, version: str, epoch: int, minute: int, increments: tuple[Count, ...]
+) -> tuple[tuple[CounterKey, int], ...]:
+    """Increments under their counters' keys: the same few, over and over, all through a minute."""
+    return tuple(
+        (CounterKey(rollout, version, epoch, minute, metric, label), n) for metric, label, n in increments
+    )
 
 
 class Strata:
@@ -112,7 +120,7 @@ def decision_entry(
     """
     question, state = placed.question, placed.state
     situation = question.situation
-    body = canonical(situation).decode("utf-8", "backslashreplace")
+    body = canonical(situation)
     salt, commitment = seal(body)
     row: dict[str, Any] = {
         "id": decision_id,

@@ -13,6 +13,7 @@ from app.domain.role import Principal
 from app.domain.sampling import recorded_draw
 from app.errors import Conflict, Forbidden, InvalidInput
 from app.store import tables as t
+from app.store.counters import minute_of
 from app.store.ids import new_id
 from app.store.reviews import standing_verdicts
 from app.store.transaction import CounterKey, Transaction
@@ -72,7 +73,7 @@ def counts_of(row: RowMapping, verdict: RowMapping | dict[str, Any]) -> tuple[Co
 
 def count(tx: Transaction, row: RowMapping, counts: Iterable[Count], now_us: int) -> None:
     """Add to the evidence of the epoch that the reviewed decision was made in."""
-    minute = now_us // 60_000_000
+    minute = minute_of(now_us)
     for metric, label, n in counts:
         tx.count(CounterKey(row["rollout"], row["version"], row["epoch"], minute, metric, label), n)
 

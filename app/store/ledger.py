@@ -28,7 +28,7 @@ _REPLAY = 512  # entries a replay's commit, at most
 _TRY_AGAIN_S = 1.0  # a failure that came sooner gets one more try, such as a connection gone stale
 _BACKOFF_S = (0.1, 2.0)
 _IDLE_S = 1.0
-_GATHER_S = 0.005
+_GATHER_S = 0.001
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
