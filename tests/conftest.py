@@ -35,6 +35,7 @@ class PostgresServer:
 
     def start(self) -> None:
         options = f"-k {self.directory} -c listen_addresses= -c fsync=off -c max_connections=60"
+        options += " -c deadlock_timeout=200ms"  # one second by default
         self.run("pg_ctl", "-D", self._data, "-w", "-l", str(self.directory / "log"), "-o", options, "start")
 
     def stop(self) -> None:

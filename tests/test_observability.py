@@ -2,13 +2,16 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import pytest
 import structlog
+from prometheus_client import Counter, Gauge, Histogram
 
+from app import observability
 from app.observability import (
     REGISTRY,
     REQUEST_ID,
@@ -90,3 +93,19 @@ def test_every_metric_bears_our_name() -> None:
     helps = [line for line in exposition().decode().splitlines() if line.startswith("# HELP")]
     assert len(helps) > 20
     assert all(line.startswith("# HELP phasegate_") for line in helps)
+
+
+def test_no_event_and_no_metric_is_named_in_vain() -> None:
+    app = Path(observability.__file__).parent
+    used = {
+        word
+        for path in app.rglob("*.py")
+        if path.name != "observability.py"
+        for word in re.findall(r"Event\.[A-Z_]+|\b[A-Z][A-Z_]+\b", path.read_text(encoding="utf-8"))
+    }
+    metrics = {
+        name for name, value in vars(observability).items() if isinstance(value, Counter | Gauge | Histogram)
+    }
+    assert metrics
+    assert metrics - used == set()
+    assert {f"Event.{event.name}" for event in Event if event is not Event.LIBRARY} - used == set()

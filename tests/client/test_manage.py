@@ -1,5 +1,6 @@
 """Do management calls say what the server said, and raise what it refused?"""
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -88,3 +89,16 @@ def test_an_answer_that_is_no_document_is_an_error(peer: Peer, client: Client, b
     peer.replies(Reply(200, body))
     with pytest.raises(ClientError, match="the answer is not"):
         client.rollout("read")
+
+
+def test_a_server_that_is_not_there_is_not_waited_for_until_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.client.asynchronous.CONNECT_WITHIN_S", 0.2)
+    started = time.monotonic()
+    with (
+        Client("http://127.0.0.1:1", key="pg_test", management_deadline_s=60.0) as client,
+        pytest.raises(ClientError, match="connection attempts failed"),
+    ):
+        client.rollouts()
+    assert time.monotonic() - started < 30.0

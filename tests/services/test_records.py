@@ -97,7 +97,9 @@ async def test_reasons_that_nobody_asked_for_yet_are_made_when_somebody_does_and
 async def test_reasons_that_two_make_at_once_are_kept_once_and_fail_nobody(any_stage: Stage) -> None:
     document = await any_stage.decide("write")
     await any_stage.observed(n=1, rollout="write")
-    stories = await asyncio.gather(*(any_stage.story(document["id"]) for _ in range(5)), any_stage.decide("write"))
+    stories = await asyncio.gather(
+        *(any_stage.story(document["id"]) for _ in range(5)), any_stage.decide("write")
+    )
     assert {story["advisory"]["reasoning"] for story in stories[:5]} == {"allow, mainly because of details"}
     assert any_stage.rows(t.reasonings) == 1
     assert any_stage.rows(t.decisions) == 2
