@@ -66,7 +66,7 @@ class Decider:
         everyone = state.phase is Phase.SHADOW or state.exposure >= 1
         share = 0.0 if everyone else view.share(question.situation.actor_id)
         plan = route(state, share, self._plane.state(circuit_open=self._model.circuit_open))
-        return Placed(question, policy, state, plan, independent=not self._model.shows_legacy)
+        return Placed(question, policy, state, plan)
 
     async def _by_legacy(self, placed: Placed) -> dict[str, Any]:
         question = placed.question

@@ -55,7 +55,6 @@ class Placed:
     policy: RolloutPolicy
     state: RolloutState
     plan: Route
-    independent: bool  # of the legacy answer: false where the version's prompt shows it
 
     def counts(self, increments: tuple[Count, ...]) -> tuple[tuple[CounterKey, int], ...]:
         minute = minute_of(self.question.now_us)
