@@ -29,7 +29,7 @@ from app.services.observe import Observer
 from app.services.opinion import Opinions
 from app.services.plane import Plane
 from app.services.policies import Policies, PolicyFiles, settle_at_start
-from app.services.ports import Model, NoModel
+from app.services.ports import Model, Models, NoModel, Sole
 from app.services.records import Strata
 from app.services.review import Reviews
 from app.services.rollouts import Rollouts
@@ -81,7 +81,7 @@ def open_server(settings: Settings) -> Iterator[Server]:
         journal = Journal(settings.data_dir / "journal")
         ledger = Ledger(database, journal, instance)
         try:
-            services = wire(database, ledger, files, model, versions, drills=settings.drills)
+            services = wire(database, ledger, files, Sole(model), versions, drills=settings.drills)
             services.plane.refresh()
             lifespan = _lifespan(settings, services, instance=instance)
             yield Server(create_app(services, lifespan=[lifespan]), services, instance)
@@ -162,7 +162,7 @@ def wire(
     database: Database,
     ledger: Ledger,
     files: PolicyFiles,
-    model: Model,
+    models: Models,
     versions: Mapping[str, ModelVersion],
     *,
     drills: bool = False,
@@ -178,26 +178,26 @@ def wire(
     notices, strata = Notices(), Strata()
     gates = Gates(plane, {version.id: not version.show_legacy for version in versions.values()})
     reviews = Reviews(plane, ledger, notices, now=now)
-    observer = Observer(model, ledger, reviews, strata)
-    guard = Guard(plane, ledger, model, notices, now=now, monotonic=monotonic)
+    observer = Observer(models, ledger, reviews, strata)
+    guard = Guard(plane, ledger, models, notices, now=now, monotonic=monotonic)
     return Services(
         database=database,
         ledger=ledger,
         plane=plane,
-        model=model,
+        models=models,
         versions=versions,
         notices=notices,
         observer=observer,
-        decider=Decider(plane, ledger, model, observer, strata),
+        decider=Decider(plane, ledger, models, observer, strata),
         replays=Replays(plane, ledger, now=now),
-        opinions=Opinions(plane, model),
-        stories=Stories(database, ledger, model, notices, now=now),
+        opinions=Opinions(plane, models),
+        stories=Stories(database, ledger, models, notices, now=now),
         reviews=reviews,
         gates=gates,
         rollouts=Rollouts(plane, gates, guard, now=now),
         levers=Levers(plane, ledger, gates, notices, now=now),
         guard=guard,
-        policies=Policies(files, plane, ledger, version=model.version_id, now=now),
+        policies=Policies(files, plane, ledger, version=models.default.version_id, now=now),
         administration=Administration(plane, ledger, now=now),
         drills=drills,
         now_us=now_us,
@@ -219,9 +219,10 @@ def _lifespan(
             now=now,
         )
         async with AsyncExitStack() as stack:  # ended in the opposite order, each whatever the others do
-            if isinstance(services.model, ModelSupervisor):
-                stack.push_async_callback(services.model.stop)
-                await services.model.start()
+            model = services.models.default
+            if isinstance(model, ModelSupervisor):
+                stack.push_async_callback(model.stop)
+                await model.start()
             stack.push_async_callback(services.observer.stop)
             services.observer.start()
             stack.push_async_callback(jobs.stop)

@@ -15,7 +15,7 @@ from app.services.observe import Observer
 from app.services.opinion import Opinions
 from app.services.plane import Plane
 from app.services.policies import Policies
-from app.services.ports import Model
+from app.services.ports import Models
 from app.services.review import Reviews
 from app.services.rollouts import Rollouts
 from app.services.stories import Stories
@@ -30,7 +30,7 @@ class Services:
     database: Database
     ledger: Ledger
     plane: Plane
-    model: Model
+    models: Models
     versions: Mapping[str, ModelVersion]
     notices: Notices
     observer: Observer

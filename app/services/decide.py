@@ -18,7 +18,7 @@ from app.observability import DECISION_SECONDS, DECISIONS, FALLBACKS, Event
 from app.services.documents import decision_document, fresh_advisory
 from app.services.observe import Observation, Observer, count_advisory
 from app.services.plane import Plane
-from app.services.ports import Model
+from app.services.ports import Models
 from app.services.records import Placed, Question, Strata, decision_entry, is_unsure
 from app.store.ids import new_id
 from app.store.ledger import Entry, Ledger
@@ -41,11 +41,11 @@ class _Written:
 
 class Decider:
     def __init__(
-        self, plane: Plane, ledger: Ledger, model: Model, observer: Observer, strata: Strata
+        self, plane: Plane, ledger: Ledger, models: Models, observer: Observer, strata: Strata
     ) -> None:
         self._plane = plane
         self._ledger = ledger
-        self._model = model
+        self._models = models
         self._observer = observer
         self._strata = strata
 
@@ -65,7 +65,8 @@ class Decider:
         # Who is exposed matters only where somebody is not.
         everyone = state.phase is Phase.SHADOW or state.exposure >= 1
         share = 0.0 if everyone else view.share(question.situation.actor_id)
-        plan = route(state, share, self._plane.state(circuit_open=self._model.circuit_open))
+        circuit_open = self._models.of(state.version).circuit_open
+        plan = route(state, share, self._plane.state(circuit_open=circuit_open))
         return Placed(question, policy, state, plan)
 
     async def _by_legacy(self, placed: Placed) -> dict[str, Any]:
@@ -130,7 +131,7 @@ class Decider:
     async def _ask_both(self, placed: Placed) -> tuple[LegacyAnswer, Advisory]:
         engine = self._plane.view.policy.legacy
         situation = placed.question.situation
-        if self._model.shows_legacy:
+        if self._models.of(placed.state.version).shows_legacy:
             legacy = await engine.decide(situation)
             advisory = await self._ask_model(placed, legacy)
         else:
@@ -141,7 +142,7 @@ class Decider:
 
     async def _ask_model(self, placed: Placed, legacy: LegacyAnswer | None) -> Advisory:
         budget_s = placed.policy.deadline_ms / 1000 - (time.monotonic() - placed.question.started)
-        return await self._model.advise(
+        return await self._models.of(placed.state.version).advise(
             placed.question.situation,
             priority=Priority.BINDING,
             deadline_s=max(budget_s, 0.0),

@@ -17,7 +17,7 @@ from app.store.ledger import LedgerState
 
 def show(services: Services) -> None:
     """Set every gauge from what this instance knows; reads nothing but memory."""
-    view, status = services.plane.view, services.model.status
+    view, status = services.plane.view, services.models.default.status
     for name, state in view.states.items():
         PHASE.labels(name).set(state.phase.rank)
         EXPOSURE.labels(name).set(state.exposure)

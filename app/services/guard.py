@@ -15,12 +15,11 @@ from app.domain.evidence import Evidence, from_totals, unreadable
 from app.domain.guardrail import Action, Assessment, Facts, Guardrail, GuardrailOutcome, advance, to_wire
 from app.domain.rollout import RolloutPolicy, RolloutState
 from app.domain.stream import StreamState
-from app.engines.model.link import ModelState
 from app.observability import GUARDRAIL_E_VALUE, TRANSITIONS, Event
 from app.services.notices import Notices
 from app.services.oversight import lapse
 from app.services.plane import Plane
-from app.services.ports import Model
+from app.services.ports import Models
 from app.services.transitions import AUTOMATION, hold, roll_back
 from app.store.counters import Totals, minute_of, totals_of_all
 from app.store.ledger import Ledger
@@ -47,7 +46,6 @@ class _Pass:
     plane: PlaneRow
     now: datetime
     elapsed_s: int
-    model_up: bool
     raised: list[dict[str, Any]] = field(default_factory=list)  # alarms that came at this look
 
 
@@ -58,7 +56,7 @@ class Guard:
         self,
         plane: Plane,
         ledger: Ledger,
-        model: Model,
+        models: Models,
         notices: Notices,
         *,
         now: Callable[[], datetime],
@@ -66,7 +64,7 @@ class Guard:
     ) -> None:
         self._plane = plane
         self._ledger = ledger
-        self._model = model
+        self._models = models
         self._notices = notices
         self._now = now
         self._monotonic = monotonic
@@ -81,8 +79,7 @@ class Guard:
         def work(tx: Transaction) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             plane = read_plane(tx.connection)
             elapsed_s = _elapsed_s(plane, now)
-            up = self._model.status.state is ModelState.READY and not self._model.circuit_open
-            this = _Pass(tx, plane, now, elapsed_s, up)
+            this = _Pass(tx, plane, now, elapsed_s)
             made = self._judge_all(this)
             marks: dict[str, Any] = {"guard_passes": plane.guard_passes + 1, "guard_pass_us": to_us(now)}
             if jumped:
@@ -186,7 +183,9 @@ class Guard:
 
     def _count_service(self, this: _Pass, state: RolloutState) -> None:
         """Soak counts time in which the rollout was really served by this plane and its model."""
-        if state.held or this.plane.kill_switch or not this.model_up or this.elapsed_s <= 0:
+        model = self._models.of(state.version)
+        model_up = model.is_ready and not model.circuit_open
+        if state.held or this.plane.kill_switch or not model_up or this.elapsed_s <= 0:
             return
         minute = minute_of(to_us(this.now))
         for metric, label, n in served_counts(this.elapsed_s):

@@ -16,7 +16,7 @@ from app.engines.model.wire import Priority
 from app.errors import PhasegateError
 from app.observability import ADVISORIES, ADVISORY_SECONDS, COMPARISONS, NOT_OBSERVED, Event
 from app.services.documents import reasoning_body
-from app.services.ports import Model
+from app.services.ports import Models
 from app.services.records import Placed, Strata, is_unsure, observation_entry
 from app.store import tables as t
 from app.store.ledger import Entry, Ledger
@@ -56,8 +56,8 @@ class LateLabels(Protocol):
 class Observer:
     """A bounded queue before the model; a full one sheds, and what is shed is `not_observed`."""
 
-    def __init__(self, model: Model, ledger: Ledger, labels: LateLabels, strata: Strata) -> None:
-        self._model = model
+    def __init__(self, models: Models, ledger: Ledger, labels: LateLabels, strata: Strata) -> None:
+        self._models = models
         self._ledger = ledger
         self._labels = labels
         self._strata = strata
@@ -88,7 +88,7 @@ class Observer:
 
     def has_seat(self, placed: Placed, decision_id: str) -> bool:
         """Whether a decision will be observed: drawn by the hash of its id, and room left."""
-        if not self._model.is_ready:
+        if not self._models.of(placed.state.version).is_ready:
             _not_observed(placed.state.name, "model_down").inc()
             return False
         if self.queued >= _SEATS:
@@ -136,7 +136,7 @@ class Observer:
     async def _observe(self, observation: Observation) -> None:
         placed = observation.placed
         shadow = placed.plan.phase is Phase.SHADOW
-        advisory = await self._model.advise(
+        advisory = await self._models.of(placed.state.version).advise(
             placed.question.situation,
             priority=Priority.SHADOW if shadow else Priority.ADVISORY,
             deadline_s=placed.policy.deadline_ms / 1000,
@@ -179,7 +179,8 @@ class Observer:
         """Compute and keep the reasons for one advisory; None where it has no probabilities."""
         if advisory.probabilities is None:
             return None
-        reasoning = await self._model.explain(placed.question.situation, advisory, legacy=legacy.decision)
+        model = self._models.of(advisory.version)
+        reasoning = await model.explain(placed.question.situation, advisory, legacy=legacy.decision)
         await self._ledger.append(reasoning_entry(decision_id, reasoning, now_us=placed.question.now_us))
         return reasoning
 

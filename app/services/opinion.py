@@ -6,29 +6,30 @@ from app.domain.situation import Situation
 from app.engines.model.wire import Priority
 from app.services.documents import fresh_advisory
 from app.services.plane import Plane
-from app.services.ports import Model
+from app.services.ports import Models
 
 
 class Opinions:
-    def __init__(self, plane: Plane, model: Model) -> None:
+    def __init__(self, plane: Plane, models: Models) -> None:
         self._plane = plane
-        self._model = model
+        self._models = models
 
     async def of(self, situation: Situation) -> dict[str, Any]:
         """The advisory alone, with its reasoning; the most probable label even where the model is unsure."""
-        policy, _ = self._plane.view.place(situation)
+        policy, state = self._plane.view.place(situation)
+        model = self._models.of(state.version)
         legacy = None
-        if self._model.shows_legacy:
+        if model.shows_legacy:
             legacy = (await self._plane.view.policy.legacy.decide(situation)).decision
-        advisory = await self._model.advise(
+        advisory = await model.advise(
             situation, priority=Priority.ADVISORY, deadline_s=policy.deadline_ms / 1000, legacy=legacy
         )
         reasoning = None
         if advisory.probabilities is not None:
-            reasoning = await self._model.explain(situation, advisory, legacy=legacy)
+            reasoning = await model.explain(situation, advisory, legacy=legacy)
         return {
             **fresh_advisory(advisory, reasoning),
-            "model": self._model.status.model,
+            "model": model.status.model,
             "rollout": policy.name,
-            "independent": not self._model.shows_legacy,
+            "independent": not model.shows_legacy,
         }

@@ -1,5 +1,6 @@
-"""What do the use cases ask of a model, whichever way it runs?"""
+"""What do the use cases ask of the models, whichever way they run?"""
 
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from app.domain.advisory import Advisory, Outcome, Reasoning
@@ -37,6 +38,42 @@ class Model(Protocol):
     ) -> Reasoning: ...
 
     async def inject(self, fault: str | None) -> None: ...
+
+
+class Models(Protocol):
+    """All versions that this server may ask: `app.engines.model.fleet.Fleet`, or `Sole`."""
+
+    @property
+    def default(self) -> Model:
+        """The one that a new rollout starts with."""
+        ...
+
+    @property
+    def loaded(self) -> Sequence[Model]:
+        """The default first, then the others that are kept ready."""
+        ...
+
+    def of(self, version_id: str) -> Model:
+        """The model of a version; one that is not kept ready answers `unavailable`."""
+        ...
+
+    async def want(self, version_ids: Iterable[str]) -> None:
+        """Keep these ready from now on, beside the default, and let go of the rest."""
+        ...
+
+
+class Sole:
+    """One model that answers for every version."""
+
+    def __init__(self, model: Model) -> None:
+        self.default = model
+        self.loaded = (model,)
+
+    def of(self, version_id: str) -> Model:  # noqa: ARG002  # the port's signature
+        return self.default
+
+    async def want(self, version_ids: Iterable[str]) -> None:
+        pass
 
 
 class NoModel:

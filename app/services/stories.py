@@ -19,7 +19,7 @@ from app.errors import NotFound, NotRecorded
 from app.services.documents import attributions, remembered_decision, situation_document
 from app.services.notices import Notices
 from app.services.observe import reasoning_entry
-from app.services.ports import Model
+from app.services.ports import Models
 from app.store.database import Database
 from app.store.decisions import Filters, find, page, verdicts_of
 from app.store.ledger import Ledger
@@ -34,14 +34,14 @@ class Stories:
         self,
         database: Database,
         ledger: Ledger,
-        model: Model,
+        models: Models,
         notices: Notices,
         *,
         now: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._ledger = ledger
-        self._model = model
+        self._models = models
         self._notices = notices
         self._now = now
 
@@ -97,10 +97,11 @@ class Stories:
         advisory = story["advisory"]
         if advisory is None or advisory["reasoning"] is not None or advisory["probabilities"] is None:
             return
-        if advisory["version"] != self._model.version_id or story["situation"] is None:
+        model = self._models.of(advisory["version"])
+        if not model.is_ready or story["situation"] is None:
             return
         legacy = story["legacy"]
-        reasoning = await self._model.explain(
+        reasoning = await model.explain(
             parse_situation(story["situation"]),
             _advisory(advisory),
             legacy=Decision(legacy["decision"]) if legacy else None,

@@ -31,6 +31,7 @@ from app.errors import StoreUnavailable
 from app.main import wire
 from app.services.container import Services
 from app.services.policies import PolicyFiles, settle_at_start
+from app.services.ports import Sole
 from app.services.records import Question
 from app.services.transitions import move
 from app.services.verdicts import Verdict
@@ -454,7 +455,7 @@ async def opened(
             database,
             ledger,
             files,
-            model,
+            Sole(model),
             {model.version_id: version_of(model)},
             drills=True,
             now=clock.now,

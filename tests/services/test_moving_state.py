@@ -128,7 +128,7 @@ async def test_a_pass_that_another_instance_made_counts(enforced: Stage) -> None
     enforced.clock.passes(seconds=61)
     services = enforced.services
     await Guard(
-        services.plane, services.ledger, services.model, services.notices, now=enforced.clock.now
+        services.plane, services.ledger, services.models, services.notices, now=enforced.clock.now
     ).look()
     assert (await enforced.decide())["answered_by"] == "model"
 

@@ -19,8 +19,22 @@ Identifier = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]{0,79}$")]
 Reason = Literal["attributed", "generated", "both"]
 
 
+class Remote(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A server that speaks the OpenAI-compatible API: `url` ends in `/v1`, `model` is its name there.
+
+    `key_env` names the environment variable that holds its key. `logprobs`: the server tells the
+    log-probabilities of the labels; without them it is asked for one constrained word.
+    """
+
+    url: Annotated[str, Meta(pattern="^https?://")]
+    model: str
+    key_env: Annotated[str, Meta(pattern="^[A-Z][A-Z0-9_]*$")] | None = None
+    logprobs: bool = True
+
+
 class ModelFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the weights are: `file` inside a `package`, or a `path` (relative to the policies directory).
+    """Where the weights are: `file` inside a `package`, a `path` (relative to the policies directory), or
+    a `remote` server.
 
     A pinned `sha256` always holds. `requantise` makes a copy in another layout, once, in the cache.
     """
@@ -28,34 +42,66 @@ class ModelFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     package: str | None = None
     file: str | None = None
     path: str | None = None
+    remote: Remote | None = None
     sha256: Sha256 | None = None
-    requantise: Literal["q8_0"] | None = None
+    requantise: Literal["q8_0", "q4_0", "f16"] | None = None
 
 
 class AdapterFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A LoRA adapter; `file` is relative to the policies directory."""
+    """A LoRA adapter; `file` is relative to the policies directory.
+
+    `merge` adds it to the weights once, in the cached copy, instead of computing it with every token.
+    """
 
     file: str
     sha256: Sha256 | None = None
     scale: Annotated[float, Meta(gt=0, le=4)] = 1.0
+    merge: bool = False
+
+
+class HeadFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A head learned from verdicts (`app.engines.model.head`); `file` is relative to the policies directory.
+
+    It reads the legacy engine's answer, so a version with a head shows it: `show_legacy: true`.
+    """
+
+    file: str
+    sha256: Sha256 | None = None
+
+
+class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`temperature` divides the labels' logits before the softmax (Guo et al. 2017, eq. 9)."""
+
+    temperature: Annotated[float, Meta(gt=0, le=100)] = 1.0
 
 
 class Decoding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How llama.cpp runs. `threads` null: from affinity and quota. `n_gpu_layers` -1: all."""
+    """How llama.cpp runs. `threads` null: from affinity and quota. `n_gpu_layers` -1: all.
+
+    `order`: whether the label is read before anything is generated, or after one line of reasoning.
+    `shadow_batch`: so many observations of shadow are decoded together; above 1 their logits depend a
+    little on their neighbours, so `limits.noise` must say how much.
+    """
 
     n_ctx: Annotated[int, Meta(ge=256, le=131072)] = 8192
     threads: Annotated[int, Meta(ge=1, le=256)] | None = None
-    n_gpu_layers: Literal[-1, 0] = 0
+    n_gpu_layers: Annotated[int, Meta(ge=-1, le=1024)] = 0
     flash_attention: bool = True
     ubatch: Annotated[int, Meta(ge=32, le=4096)] = 512
+    order: Literal["decision_first", "reason_first"] = "decision_first"
+    shadow_batch: Annotated[int, Meta(ge=1, le=16)] = 1
     max_tokens: Annotated[int, Meta(ge=1, le=4096)] = 512
     temperature: Literal[0] = 0
 
 
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Below `margin` or `confidence`: unsure. Below `coverage`: malformed. Longer: oversize."""
+    """Below `margin`, `noise` or `confidence`: unsure. Below `coverage`: malformed. Longer: oversize.
+
+    `noise` is the measured movement of the top-2 margin by what should not matter (layout, batch).
+    """
 
     margin_at_least: Share
+    noise: Share = 0.0
     confidence_at_least: Share = 0.0
     coverage_at_least: Annotated[float, Meta(gt=0, le=1)]
     max_situation_tokens: Annotated[int, Meta(ge=64, le=32768)]
@@ -64,8 +110,12 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class _VersionFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     id: Identifier
     model: ModelFile
+    parent: Identifier | None = None
     adapter: AdapterFile | None = None
+    head: HeadFile | None = None
+    calibration: Calibration | None = None
     prompt: str
+    examples: str | None = None
     show_legacy: bool
     reasoning: Reason
     decoding: Decoding
@@ -73,14 +123,20 @@ class _VersionFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class ModelVersion(_VersionFile, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What A/B compares and a step back returns to. `origin` is the file that declares it."""
+    """What A/B compares and a step back returns to. `origin` is the file that declares it.
+
+    `parent` is the version that this one was made from; `examples` names few-shot examples
+    (JSON lines, relative to the policies directory) that the prompt's template shows.
+    """
 
     prompt_sha256: Sha256
     origin: str
 
     @property
     def model_name(self) -> str:
-        """The model's file name."""
+        """The model's file name, or its name on a remote server."""
+        if self.model.remote is not None:
+            return self.model.remote.model
         return Path(self.model.file or self.model.path or "").name
 
     @property
@@ -113,8 +169,11 @@ def load_version(path: Path, *, policies_dir: Path) -> ModelVersion:
     except msgspec.ValidationError as error:
         raise _located(root, str(error)) from error
     model = declared.model
-    if (model.package is None) == (model.path is None) or (model.package is None) != (model.file is None):
-        raise root.entries()["model"].error("needs package and file, or a path")
+    places = [place for place in (model.package, model.path, model.remote) if place is not None]
+    if len(places) != 1 or (model.package is None) != (model.file is None):
+        raise root.entries()["model"].error("needs package and file, a path, or a remote")
+    if declared.head is not None and not declared.show_legacy:
+        raise root.entries()["show_legacy"].error("must be true: the head reads the legacy engine's answer")
     prompt = load_prompt(policies_dir / declared.prompt)
     return ModelVersion(
         **{name: getattr(declared, name) for name in declared.__struct_fields__},

@@ -55,15 +55,17 @@ async def policy_apply(request: Request[Any, Any, Any]) -> dict[str, Any]:
 @get("/v1/versions", guards=_AUDIT, sync_to_thread=False)
 def versions(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """The model versions of the policy files, and which one is loaded."""
-    loaded = services_of(request).model.status
+    loaded = services_of(request).models.default.status
     return {
         "versions": [
             {
                 "id": version.id,
-                "state": "active" if version.id == services_of(request).model.version_id else "registered",
+                "state": "active"
+                if version.id == services_of(request).models.default.version_id
+                else "registered",
                 "model": version.model_name,
                 "model_sha256": loaded.sha256
-                if version.id == services_of(request).model.version_id
+                if version.id == services_of(request).models.default.version_id
                 else version.model.sha256,
                 "prompt": version.prompt,
                 "prompt_sha256": version.prompt_sha256,
@@ -99,7 +101,7 @@ async def drill_fault(request: Request[Any, Any, Any], data: JSONBody[Fault]) ->
     """Make the model worker misbehave, where PHASEGATE_DRILLS=1 allows it."""
     if not services_of(request).drills:
         raise Forbidden("drills", "drills are off: start the server with PHASEGATE_DRILLS=1")
-    await services_of(request).model.inject(data.fault)
+    await services_of(request).models.default.inject(data.fault)
     return {"fault": data.fault}
 
 

@@ -13,7 +13,7 @@ from app.web.authentication import services_of
 @get("/health", sync_to_thread=False)
 def health(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """`healthy`, or `degraded` where the legacy engine stands in; says which part is not well."""
-    model, plane = services_of(request).model.status, services_of(request).plane
+    model, plane = services_of(request).models.default.status, services_of(request).plane
     parts = {
         "model": model.state is ModelState.READY and not model.circuit_open,
         "ledger": services_of(request).ledger.state is LedgerState.OK,
@@ -50,7 +50,7 @@ def live() -> dict[str, str]:
 @get("/health/ready", sync_to_thread=False)
 def ready(request: Request[Any, Any, Any]) -> Response[dict[str, str]]:
     """200 once the model has loaded for the first time; later trouble is the legacy engine's to bear."""
-    if services_of(request).model.status.loaded_once:
+    if services_of(request).models.default.status.loaded_once:
         return Response({"status": "ready"})
     return Response({"status": "loading"}, status_code=503)
 
