@@ -2,24 +2,28 @@
 
 import gc
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import structlog
 from litestar import Litestar
 
 from app.domain.clock import to_us
-from app.engines.model.supervisor import ModelSupervisor
+from app.engines.model.fleet import Fleet
+from app.engines.model.memory import MIB, memory_limit
 from app.engines.model.version import ModelVersion, choose_version, load_versions
+from app.engines.model.weights import verify
 from app.observability import Event, configure_logging
 from app.scheduling.jobs import Jobs
 from app.scheduling.leadership import Leadership
 from app.services.administration import Administration
 from app.services.container import Services
 from app.services.decide import Decider
+from app.services.experiments import Experiments
 from app.services.gates import Gates
 from app.services.guard import Guard
 from app.services.idempotency import Replays
@@ -29,11 +33,14 @@ from app.services.observe import Observer
 from app.services.opinion import Opinions
 from app.services.plane import Plane
 from app.services.policies import Policies, PolicyFiles, settle_at_start
-from app.services.ports import Model, Models, NoModel, Sole
+from app.services.ports import Models, NoModel, Sole
 from app.services.records import Strata
 from app.services.review import Reviews
 from app.services.rollouts import Rollouts
 from app.services.stories import Stories
+from app.services.succession import Succession
+from app.services.validate import Validations
+from app.services.versions import Versions, register_at_start
 from app.settings import Settings
 from app.store.database import Database, one_server_lock
 from app.store.instance import instance_name
@@ -73,15 +80,15 @@ def open_server(settings: Settings) -> Iterator[Server]:
     with one_server_lock(settings.data_dir):
         instance = settings.instance or instance_name(settings.data_dir)
         files = PolicyFiles(settings.policies_dir, settings.legacy, settings.legacy_deadline_ms / 1000)
-        versions = load_versions(settings.policies_dir)
-        model = _model(settings, versions)
         database = Database(settings.database_url)
         database.migrate()
-        _prepare(settings, database, files, model.version_id, instance=instance)
+        versions = _registered(settings, database, instance=instance)
+        models = _models(settings, versions)
+        _prepare(settings, database, files, models.default.version_id, declared=versions, instance=instance)
         journal = Journal(settings.data_dir / "journal")
         ledger = Ledger(database, journal, instance)
         try:
-            services = wire(database, ledger, files, Sole(model), versions, drills=settings.drills)
+            services = wire(database, ledger, files, models, versions, drills=settings.drills)
             services.plane.refresh()
             lifespan = _lifespan(settings, services, instance=instance)
             yield Server(create_app(services, lifespan=[lifespan]), services, instance)
@@ -117,14 +124,22 @@ def serve(settings: Settings, *, started: Callable[[], None]) -> None:
         log.info(Event.SERVER_STOPPED)
 
 
-def _model(settings: Settings, versions: dict[str, ModelVersion]) -> Model:
+def _models(settings: Settings, versions: Mapping[str, ModelVersion]) -> Models:
     if not settings.model:
-        return NoModel()
-    version = choose_version(versions, model_path=settings.model_path, wanted=settings.model_version)
-    return ModelSupervisor(
-        version,
-        cache_dir=settings.cache_dir,
+        return Sole(NoModel())
+    default = choose_version(
+        versions,
+        model_path=settings.model_path,
+        wanted=settings.model_version,
+        sha256=partial(verify, cache_dir=settings.cache_dir),
+    )
+    megabytes = settings.model_memory_mb
+    return Fleet(
+        versions.values(),
+        default=default,
+        memory_bytes=memory_limit() if megabytes is None else megabytes * MIB,
         policies_dir=settings.policies_dir,
+        cache_dir=settings.cache_dir,
         model_path=settings.model_path,
         drills=settings.drills,
         fault=settings.model_fault,
@@ -132,13 +147,29 @@ def _model(settings: Settings, versions: dict[str, ModelVersion]) -> Model:
     )
 
 
+def _registered(settings: Settings, database: Database, *, instance: str) -> dict[str, ModelVersion]:
+    """Every version that the files or the registry know."""
+    at, files = now(), load_versions(settings.policies_dir)
+    with transaction(database, instance, now_us=to_us(at)) as tx:
+        return register_at_start(tx, files, policies_dir=settings.policies_dir, now=at)
+
+
 def _prepare(
-    settings: Settings, database: Database, files: PolicyFiles, version: str, *, instance: str
+    settings: Settings,
+    database: Database,
+    files: PolicyFiles,
+    version: str,
+    *,
+    declared: Collection[str],
+    instance: str,
 ) -> None:
     """What must lie in the database before the first request: a policy, its rollouts, a key."""
     at = now()
+    is_chosen = settings.model and (settings.model_version is not None or settings.model_path is not None)
     with transaction(database, instance, now_us=to_us(at)) as tx:
-        waiting = settle_at_start(tx, files.read(), version=version, now=at)
+        waiting = settle_at_start(
+            tx, files.read(), version=version, now=at, declared=declared, is_chosen=is_chosen
+        )
         made = ensure_admin(tx, settings.admin_key, now_us=to_us(at))
         if made is not None and settings.admin_key is None:
             _keep_secret(settings.key_file, made[1])
@@ -163,7 +194,7 @@ def wire(
     ledger: Ledger,
     files: PolicyFiles,
     models: Models,
-    versions: Mapping[str, ModelVersion],
+    versions: dict[str, ModelVersion],
     *,
     drills: bool = False,
     now: Callable[[], datetime] = now,
@@ -176,7 +207,10 @@ def wire(
 
     plane = Plane(database, files.compile, monotonic=monotonic, wall_us=now_us)
     notices, strata = Notices(), Strata()
-    gates = Gates(plane, {version.id: not version.show_legacy for version in versions.values()})
+    gates = Gates(plane, versions, policies_dir=files.policies_dir)
+    registry = Versions(versions, models, plane, ledger, policies_dir=files.policies_dir, now=now)
+    experiments = Experiments(plane, gates, now=now)
+    levers = Levers(plane, ledger, gates, notices, now=now)
     reviews = Reviews(plane, ledger, notices, now=now)
     observer = Observer(models, ledger, reviews, strata)
     guard = Guard(plane, ledger, models, notices, now=now, monotonic=monotonic)
@@ -195,9 +229,13 @@ def wire(
         reviews=reviews,
         gates=gates,
         rollouts=Rollouts(plane, gates, guard, now=now),
-        levers=Levers(plane, ledger, gates, notices, now=now),
+        levers=levers,
+        registry=registry,
+        experiments=experiments,
+        succession=Succession(levers, experiments, registry, ledger, now=now),
         guard=guard,
         policies=Policies(files, plane, ledger, version=models.default.version_id, now=now),
+        validations=Validations(plane, ledger, models, versions, policies_dir=files.policies_dir, now=now),
         administration=Administration(plane, ledger, now=now),
         drills=drills,
         now_us=now_us,
@@ -219,10 +257,11 @@ def _lifespan(
             now=now,
         )
         async with AsyncExitStack() as stack:  # ended in the opposite order, each whatever the others do
-            model = services.models.default
-            if isinstance(model, ModelSupervisor):
-                stack.push_async_callback(model.stop)
-                await model.start()
+            models = services.models
+            if isinstance(models, Fleet):
+                stack.push_async_callback(models.stop)
+                await models.start()
+            await services.registry.keep_ready()
             stack.push_async_callback(services.observer.stop)
             services.observer.start()
             stack.push_async_callback(jobs.stop)

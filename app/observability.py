@@ -33,6 +33,9 @@ class Event(StrEnum):
     SERVER_STOPPED = "server_stopped"
     POLICY_APPLIED = "policy_applied"
     POLICY_WAITS = "policy_waits"
+    VERSION_VALIDATED = "version_validated"
+    VERSION_REGISTERED = "version_registered"
+    VERSION_NOT_WRITTEN = "version_not_written"
     KEY_CREATED = "key_created"
     KEY_REVOKED = "key_revoked"
     WORKER_READY = "worker_ready"
@@ -85,6 +88,12 @@ ADVISORY_SECONDS = Histogram(
     "phasegate_advisory_seconds",
     "Time that the model took for an answer",
     buckets=_LATENCIES_S,
+    registry=REGISTRY,
+)
+CACHED = Counter(
+    "phasegate_cached_answers",
+    "Answers that a version gave from memory",
+    ["rollout"],
     registry=REGISTRY,
 )
 NOT_OBSERVED = Counter(

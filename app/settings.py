@@ -31,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     model_path: Path | None
     model_version: str | None
     model_fault: str | None
+    model_memory_mb: int | None
     legacy: str
     legacy_deadline_ms: float
     admin_key: str | None
@@ -124,6 +125,7 @@ def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         "model_path": None,
         "model_version": None,
         "model_fault": None,
+        "model_memory_mb": None,
         "legacy": "rules",
         "legacy_deadline_ms": 1_000.0,
         "admin_key": None,
@@ -263,6 +265,12 @@ _SPECS = (
     _Spec("model_path", _path, "the version's own", "GGUF file to use in place of the version's."),
     _Spec("model_version", str, "the embedded one", "Id of a file in policies/versions/ to load."),
     _Spec("model_fault", _fault, "none", "hang, crash, garbage or slow:<ms>; needs PHASEGATE_DRILLS=1."),
+    _Spec(
+        "model_memory_mb",
+        _whole(1, 10_000_000),
+        "half of the memory",
+        "MiB that the models of all loaded versions may take; the default version always loads.",
+    ),
     _Spec("legacy", _legacy, "rules", "Legacy engine: rules, cedar, opa:URL or authzen:URL."),
     _Spec("legacy_deadline_ms", _number(1, 60_000), "1000", "A slower legacy engine counts as deny."),
     _Spec(

@@ -17,11 +17,14 @@ EXIT_ERROR, EXIT_USAGE, EXIT_GATE, EXIT_AUTH, EXIT_CONFLICT = 1, 2, 3, 4, 5
 COMMANDS = {
     "serve": ("serve", "serve", "Run the server."),
     "demo": ("demo", "demo", "Show the whole story on a server of its own, in under two minutes."),
+    "validate": ("validate", "validate", "Judge a model version by the validation suites."),
+    "model": ("model", "model", "Show a version's files, prepare its copies, tune it to this machine."),
     "preflight": ("preflight", "preflight", "Check that this machine can serve."),
     "settings": ("settings", "settings", "List every setting with its value."),
     "db": ("db", "db", "Create or upgrade the database, or say where it stands."),
     "policies": ("policies", "policies", "Check policy files, show what they change, apply it."),
     "rollouts": ("rollouts", "rollouts", "List rollouts, or show one."),
+    "versions": ("versions", "versions", "List model versions, try one, activate it, or go back."),
     "gates": ("gates", "gates", "Show what a promotion still needs, or try limits out."),
     "guardrails": ("guardrails", "guardrails", "Show a rollout's guardrails, or try limits out."),
     "promote": ("levers", "promote", "Take a rollout one phase up, if its gate passes."),
@@ -33,6 +36,7 @@ COMMANDS = {
     "kill": ("levers", "kill", "Engage or release the kill switch."),
     "decide": ("decide", "decide", "Ask for a decision on a situation."),
     "reviews": ("reviews", "reviews", "List reviews, claim one, judge it or undo."),
+    "learn": ("learn", "learn", "Make a new model version out of an old one and people's verdicts."),
     "keys": ("keys", "keys", "List, create and revoke API keys."),
     "audit": ("audit", "audit", "Verify that the history was neither changed nor cut."),
 }

@@ -1,10 +1,15 @@
 """What does a promotion still need, and what would other limits have said?"""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import rich_click as click
 
+from app.cli import EXIT_GATE
 from app.cli.groups import NounGroup
 from app.cli.output import emit_facts, emit_json, emit_table, json_option, say, span
 from app.cli.remote import server
+from app.client import ClientError
 from app.client.wire import Document
 from app.domain.gate import try_gate
 
@@ -19,7 +24,9 @@ def gates() -> None:
 @gates.command()
 @click.argument("name")
 @click.option(
-    "--to", type=click.Choice(["advisory", "enforced"]), help="Phase to enter; the next one up by default."
+    "--to",
+    type=click.Choice(["advisory", "enforced", "version"]),
+    help="Phase to enter, the next one up by default; or `version`, the candidate's.",
 )
 @json_option
 def show(*, name: str, to: str | None, as_json: bool) -> None:
@@ -30,6 +37,18 @@ def show(*, name: str, to: str | None, as_json: bool) -> None:
         emit_json(document)
     else:
         emit_gate(document)
+
+
+@contextmanager
+def gate_shown(*, as_json: bool) -> Iterator[None]:
+    """Where a gate is not met, show it condition by condition and exit with code 3."""
+    try:
+        yield
+    except ClientError as error:
+        if as_json or not isinstance(error.problem.get("gate"), dict):
+            raise
+        emit_gate(error.problem["gate"])
+        raise SystemExit(EXIT_GATE) from None
 
 
 def emit_gate(gate: Document) -> None:

@@ -5,22 +5,22 @@ from typing import Any, TypeVar
 
 import rich_click as click
 
-from app.cli import EXIT_GATE
-from app.cli.gates import emit_gate
+from app.cli.gates import gate_shown
 from app.cli.output import emit_json, json_option, say
 from app.cli.remote import server
-from app.client import ClientError
 from app.client.wire import Document
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_reason: Callable[[F], F] = click.option("--reason", required=True, help="Why; it stands in the history.")
+reason_option: Callable[[F], F] = click.option(
+    "--reason", required=True, help="Why; it stands in the history."
+)
 
 
 @click.command()
 @click.argument("name")
 @click.option("--to", type=click.Choice(["advisory", "enforced"]), required=True, help="The next phase up.")
-@_reason
+@reason_option
 @click.option(
     "--revision", type=int, help="Revision that the rollout must still have; the present one by default."
 )
@@ -29,31 +29,26 @@ def promote(*, name: str, to: str, reason: str, revision: int | None, as_json: b
     """Take rollout NAME one phase up. Exit code 3 if its gate is not met."""
     with server(as_json=as_json) as client:
         expected = client.rollout(name)["revision"] if revision is None else revision
-        try:
+        with gate_shown(as_json=as_json):
             transition = client.promote(name, to=to, reason=reason, expected_revision=expected)
-        except ClientError as error:
-            if as_json or not isinstance(error.problem.get("gate"), dict):
-                raise
-            emit_gate(error.problem["gate"])
-            raise SystemExit(EXIT_GATE) from None
-    _tell(transition, f"{name} is in {to}", as_json=as_json)
+    tell(transition, f"{name} is in {to}", as_json=as_json)
 
 
 @click.command()
 @click.argument("name")
-@_reason
+@reason_option
 @json_option
 def rollback(*, name: str, reason: str, as_json: bool) -> None:
     """Take rollout NAME down at once; it opens an investigation."""
     with server(as_json=as_json) as client:
         transition = client.rollback(name, reason=reason)
-    _tell(transition, f"{name} is rolled back", as_json=as_json)
+    tell(transition, f"{name} is rolled back", as_json=as_json)
 
 
 @click.command()
 @click.argument("name")
 @click.argument("percent", type=click.FloatRange(0, 100))
-@_reason
+@reason_option
 @json_option
 def exposure(*, name: str, percent: float, reason: str, as_json: bool) -> None:
     """Let the phase of rollout NAME apply to PERCENT of its actors."""
@@ -61,29 +56,29 @@ def exposure(*, name: str, percent: float, reason: str, as_json: bool) -> None:
         revision = client.rollout(name)["revision"]
         body = {"exposure": percent / 100, "reason": reason, "expected_revision": revision}
         transition = client.post(f"/v1/rollouts/{name}/exposure", **body)
-    _tell(transition, f"{name} applies to {percent:g} % of actors", as_json=as_json)
+    tell(transition, f"{name} applies to {percent:g} % of actors", as_json=as_json)
 
 
 @click.command()
 @click.argument("name")
-@_reason
+@reason_option
 @json_option
 def hold(*, name: str, reason: str, as_json: bool) -> None:
     """Freeze promotions and ramps of rollout NAME; rollbacks go on."""
     with server(as_json=as_json) as client:
         transition = client.hold(name, reason=reason)
-    _tell(transition, f"{name} is held", as_json=as_json)
+    tell(transition, f"{name} is held", as_json=as_json)
 
 
 @click.command()
 @click.argument("name")
-@_reason
+@reason_option
 @json_option
 def resume(*, name: str, reason: str, as_json: bool) -> None:
     """End the hold of rollout NAME."""
     with server(as_json=as_json) as client:
         transition = client.resume(name, reason=reason)
-    _tell(transition, f"{name} is held no longer", as_json=as_json)
+    tell(transition, f"{name} is held no longer", as_json=as_json)
 
 
 @click.command()
@@ -97,7 +92,7 @@ def investigation(*, name: str, cause: str, fix: str, as_json: bool) -> None:
     """Close the open investigation of rollout NAME; promotion needs it."""
     with server(as_json=as_json) as client:
         transition = client.post(f"/v1/rollouts/{name}/investigation", cause=cause, fix=fix)
-    _tell(transition, f"the investigation of {name} is closed", as_json=as_json)
+    tell(transition, f"the investigation of {name} is closed", as_json=as_json)
 
 
 @click.group()
@@ -106,26 +101,27 @@ def kill() -> None:
 
 
 @kill.command()
-@_reason
+@reason_option
 @json_option
 def engage(*, reason: str, as_json: bool) -> None:
     """Engage the kill switch."""
     with server(as_json=as_json) as client:
         transition = client.post("/v1/kill-switch", engaged=True, reason=reason)
-    _tell(transition, "the legacy engine answers everything", as_json=as_json)
+    tell(transition, "the legacy engine answers everything", as_json=as_json)
 
 
 @kill.command()
-@_reason
+@reason_option
 @json_option
 def release(*, reason: str, as_json: bool) -> None:
     """Release the kill switch; every rollout goes on at its first exposure step."""
     with server(as_json=as_json) as client:
         transition = client.post("/v1/kill-switch", engaged=False, reason=reason)
-    _tell(transition, "the kill switch is released", as_json=as_json)
+    tell(transition, "the kill switch is released", as_json=as_json)
 
 
-def _tell(transition: Document, sentence: str, *, as_json: bool) -> None:
+def tell(transition: Document, sentence: str, *, as_json: bool) -> None:
+    """What happened, in a sentence, and as JSON where that is asked for."""
     if as_json:
         emit_json(transition)
     say(sentence)

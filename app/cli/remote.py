@@ -17,7 +17,7 @@ _NO_KEY = "no API key: set PHASEGATE_KEY or PHASEGATE_KEY_FILE, or run where {pa
 
 
 @contextmanager
-def server(*, as_json: bool = False) -> Iterator[Client]:
+def server(*, as_json: bool = False, deadline_s: float = MANAGEMENT_DEADLINE_S) -> Iterator[Client]:
     """A client of the server that the settings name.
 
     A refusal ends the program with its exit code, the server's sentence on stderr and, with
@@ -25,7 +25,7 @@ def server(*, as_json: bool = False) -> Iterator[Client]:
     """
     settings = load_settings()
     try:
-        with Client(settings.url, key=_key(settings), management_deadline_s=MANAGEMENT_DEADLINE_S) as client:
+        with Client(settings.url, key=_key(settings), management_deadline_s=deadline_s) as client:
             yield client
     except ClientError as error:
         if as_json and error.problem:

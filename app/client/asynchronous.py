@@ -144,6 +144,14 @@ class AsyncClient:
     async def resume(self, name: str, /, *, reason: str) -> Document:
         return await self.post(f"/v1/rollouts/{name}/resume", reason=reason)
 
+    async def versions(self) -> list[Document]:
+        return list((await self.get("/v1/versions"))["versions"])
+
+    async def change_version(self, name: str, /, *, action: str, reason: str, **options: Any) -> Document:
+        """`action`: candidate, activate, revert or withdraw; `options` such as `version="…"`."""
+        body = {"action": action, "reason": reason, **options}
+        return await self.post(f"/v1/rollouts/{name}/version", **body)
+
     async def reviews(self, **filters: Any) -> list[Document]:
         return list((await self.get("/v1/reviews", **filters))["reviews"])
 

@@ -120,6 +120,13 @@ class Client:
     def resume(self, name: str, /, *, reason: str) -> Document:
         return self._run(self._opened().resume(name, reason=reason))
 
+    def versions(self) -> list[Document]:
+        return self._run(self._opened().versions())
+
+    def change_version(self, name: str, /, *, action: str, reason: str, **options: Any) -> Document:
+        """`action`: candidate, activate, revert or withdraw; `options` such as `version="…"`."""
+        return self._run(self._opened().change_version(name, action=action, reason=reason, **options))
+
     def reviews(self, **filters: Any) -> list[Document]:
         return self._run(self._opened().reviews(**filters))
 

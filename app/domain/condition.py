@@ -27,6 +27,7 @@ from app.domain.sequential import (
 
 WRONG_ALLOW_LIMIT = 0.01  # of high and critical risk, where policies/rollouts.yaml names none
 JUDGED_AT_LEAST = 0.90  # of the draws
+VALIDATED_AT_LEAST = 60  # situations, for a validation to count
 LATE_SHARE = 0.05  # "p95 below L" is "at most 5 % above L"
 
 _DAY_S = 86_400.0
@@ -72,6 +73,16 @@ class OtherRollout:
     evidence: Evidence
 
 
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """The latest validation of a version over enough situations. `current`: over the suites as they are now."""
+
+    n: int
+    pass_rate: float
+    wrong_allows: int
+    current: bool
+
+
 def agreement(evidence: Evidence, *, limit: float, alpha: float, per_day: float | None) -> Condition:
     """The model's raw answer is the legacy engine's in more than `limit` of the pairs."""
     n = evidence.compared
@@ -82,7 +93,7 @@ def agreement(evidence: Evidence, *, limit: float, alpha: float, per_day: float 
     if not evidence.independent:
         outcome, more = GateOutcome.INSUFFICIENT, None
         said += ", but the model is shown the legacy answer: this agreement is not independent"
-    return _told(Condition("agreement", outcome, said, value, bound, limit, n, more), per_day)
+    return told(Condition("agreement", outcome, said, value, bound, limit, n, more), per_day)
 
 
 def override(evidence: Evidence, *, limit: float, alpha: float, per_day: float | None) -> Condition:
@@ -92,7 +103,7 @@ def override(evidence: Evidence, *, limit: float, alpha: float, per_day: float |
     outcome, more = _proof(groups, limit, alpha)
     value, bound = (weighted_rate(groups), upper(groups, alpha)) if n else (None, None)
     said = f"override rate {_of(value, n)} reviewed, upper bound {_rate(bound)}, needs below {_rate(limit)}"
-    return _told(Condition("override", outcome, said, value, bound, limit, n, more), per_day)
+    return told(Condition("override", outcome, said, value, bound, limit, n, more), per_day)
 
 
 def error(evidence: Evidence, *, limit: float, alpha: float, per_day: float | None) -> Condition:
@@ -102,7 +113,7 @@ def error(evidence: Evidence, *, limit: float, alpha: float, per_day: float | No
     outcome, more = _proof(groups, limit, alpha)
     value, bound = (evidence.errors / n, upper(groups, alpha)) if n else (None, None)
     said = f"error rate {_of(value, n)} observed, upper bound {_rate(bound)}, needs below {_rate(limit)}"
-    return _told(Condition("error", outcome, said, value, bound, limit, n, more), per_day)
+    return told(Condition("error", outcome, said, value, bound, limit, n, more), per_day)
 
 
 def latency(evidence: Evidence, *, limit_ms: float, alpha: float, per_day: float | None) -> Condition:
@@ -111,7 +122,7 @@ def latency(evidence: Evidence, *, limit_ms: float, alpha: float, per_day: float
     outcome, more = _proof([Group(n, evidence.above_ms(limit_ms))], LATE_SHARE, alpha)
     value, bound = evidence.percentile_ms(0.95), _latency_bound_ms(evidence, alpha)
     said = f"p95 latency {_ms(value)} of {n}, upper bound {_ms(bound)}, needs below {_ms(limit_ms)}"
-    return _told(Condition("latency_p95", outcome, said, value, bound, limit_ms, n, more), per_day)
+    return told(Condition("latency_p95", outcome, said, value, bound, limit_ms, n, more), per_day)
 
 
 def no_wrong_allow(evidence: Evidence) -> Condition:
@@ -132,7 +143,7 @@ def wrong_allows(evidence: Evidence, *, limit: float, alpha: float, per_day: flo
     more = max(no_events_needed(limit, alpha) - n, 0)
     outcome = GateOutcome.INSUFFICIENT if more else GateOutcome.PASS
     said = f"{bare.sentence}, upper bound {_rate(bound)}, needs below {_rate(limit)}"
-    return _told(Condition("wrong_allows", outcome, said, 0.0, bound, limit, n, more), per_day)
+    return told(Condition("wrong_allows", outcome, said, 0.0, bound, limit, n, more), per_day)
 
 
 def soak(evidence: Evidence, *, days: float) -> Condition:
@@ -148,7 +159,7 @@ def reviewed(evidence: Evidence, *, at_least: int, per_day: float | None) -> Con
     more = max(at_least - n, 0)
     outcome = GateOutcome.INSUFFICIENT if more else GateOutcome.PASS
     said = f"{n} drawn reviews judged, needs {at_least}"
-    return _told(Condition("reviewed", outcome, said, float(n), None, float(at_least), n, more), per_day)
+    return told(Condition("reviewed", outcome, said, float(n), None, float(at_least), n, more), per_day)
 
 
 def reviews_judged(evidence: Evidence, *, per_day: float | None) -> Condition:
@@ -159,9 +170,27 @@ def reviews_judged(evidence: Evidence, *, per_day: float | None) -> Condition:
     more = 0 if enough else round(JUDGED_AT_LEAST * drawn + 0.5) - judged
     said = f"{judged} of {drawn} draws judged, needs {_rate(JUDGED_AT_LEAST)} of them"
     share = judged / drawn if drawn else None
-    return _told(
+    return told(
         Condition("reviews_judged", outcome, said, share, None, JUDGED_AT_LEAST, drawn, more), per_day
     )
+
+
+def validation(found: Validated | None, *, version: str, limit: float) -> Condition:
+    """The version passes more than `limit` of the validation suites, as they are now.
+
+    The suites are chosen, not drawn: their pass rate is a fact about them and has no bound.
+    """
+    mend = f"run `phasegate validate {version} --record`"
+    if found is None:
+        said = f"no validation of {version} over {VALIDATED_AT_LEAST} situations or more: {mend}"
+        return Condition("validation", GateOutcome.INSUFFICIENT, said, limit=limit)
+    if not found.current:
+        said = f"the suites are not what {version} was last validated on: {mend}"
+        return Condition("validation", GateOutcome.INSUFFICIENT, said, limit=limit)
+    outcome = GateOutcome.PASS if found.pass_rate > limit else GateOutcome.FAIL
+    said = f"validation {_of(found.pass_rate, found.n)}, {found.wrong_allows} wrong allows"
+    said += f", needs above {_rate(limit)}"
+    return Condition("validation", outcome, said, found.pass_rate, None, limit, found.n)
 
 
 def investigation(case: Investigation, *, observed_days: float, days: float) -> Condition:
@@ -238,8 +267,8 @@ def _latency_bound_ms(evidence: Evidence, alpha: float) -> float | None:
     return None
 
 
-def _told(judged: Condition, per_day: float | None) -> Condition:
-    """Say what is still needed, and how long that takes at the present traffic."""
+def told(judged: Condition, per_day: float | None) -> Condition:
+    """Say what is still needed, and how long that takes at the present traffic of so many a day."""
     more = judged.needed
     if more is None:
         return judged

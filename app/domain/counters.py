@@ -44,6 +44,7 @@ class Metric(StrEnum):
     OVERRIDDEN = "overridden"  # the draw
     REVIEWED_ALLOW = "reviewed_allow"  # all: drawn and judged
     WRONG_ALLOW = "wrong_allow"  # all: confirmed, from wherever
+    PAIRED = "paired"  # who was right of the active version and its candidate (domain/experiment.py)
     SERVED_S = "served_s"  # all: seconds neither held, killed, stale nor without a model
 
 
@@ -66,14 +67,16 @@ def decision_counts(answer: Answer, *, phase: Phase, exposed: bool) -> tuple[Cou
 def advisory_counts(
     advisory: Advisory | None, legacy: LegacyAnswer | None, *, exposed: bool
 ) -> tuple[Count, ...]:
-    """What one advisory adds, or its absence (None: unsampled or shed)."""
-    if not exposed:
+    """What one advisory adds, or its absence (None: unsampled or shed).
+
+    One from memory adds nothing: the same question was an observation when the model computed it.
+    """
+    if not exposed or (advisory is not None and advisory.cached):
         return ()
     if advisory is None or not advisory.started or advisory.outcome in _SHED:
         return ((Metric.OBSERVATION.value, NOT_OBSERVED, 1),)
     counts: list[tuple[Metric, str, int]] = [(Metric.OBSERVATION, advisory.outcome, 1)]
-    if not advisory.cached:
-        counts.append((Metric.LATENCY, str(_latency_bucket(advisory)), 1))
+    counts.append((Metric.LATENCY, str(_latency_bucket(advisory)), 1))
     model = advisory.answer
     if model is not None:
         counts.append((Metric.MODEL, model, 1))

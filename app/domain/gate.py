@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, assert_never
 
 from app.domain import condition
-from app.domain.condition import Condition, GateOutcome, OtherRollout, worst
+from app.domain.condition import Condition, GateOutcome, OtherRollout, Validated, worst
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence
 from app.domain.phase import Phase
@@ -20,6 +20,7 @@ class GateContext:
 
     `observed_days_since_closed` counts the version's observed days since its investigation closed.
     `others` holds the rollouts that the policy requires. The rates per day turn counts into times.
+    `validation` is the active version's; `suites_problem` says why it cannot be known, if it cannot.
     """
 
     kill_switch: bool = False
@@ -28,14 +29,16 @@ class GateContext:
     others: Mapping[str, OtherRollout] = field(default_factory=dict)
     observations_per_day: float | None = None
     reviews_per_day: float | None = None
+    validation: Validated | None = None
+    suites_problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The judged conditions of one promotion, and the sentence that sums them up."""
+    """The judged conditions of one promotion or activation, and the sentence that sums them up."""
 
     rollout: str
-    to: Phase
+    to: str  # a phase, or `version`
     outcome: GateOutcome
     sentence: str
     conditions: tuple[Condition, ...]
@@ -65,7 +68,7 @@ def assess_gate(
         *_state_conditions(policy, state, context, to=to, now=now),
     )
     outcome = worst(judged.outcome for judged in conditions)
-    return Gate(state.name, to, outcome, _sentence(to, outcome, conditions), conditions)
+    return Gate(state.name, to, outcome, summary(to, outcome, conditions), conditions)
 
 
 def try_gate(n: int, bad: int, *, limit: float, alpha: float) -> Trial:
@@ -83,7 +86,7 @@ def to_wire(gate: Gate) -> dict[str, Any]:
     """The `gate` shape; `eta` is in seconds."""
     return {
         "rollout": gate.rollout,
-        "to": gate.to.value,
+        "to": str(gate.to),
         "outcome": gate.outcome.value,
         "sentence": gate.sentence,
         "conditions": [
@@ -115,8 +118,18 @@ def _evidence_conditions(
     else:
         yield from _rate_conditions(limits, policy.gate_alpha, evidence, context)
         yield from _people_conditions(limits, policy, evidence, context, to)
+        if limits.validation_above is not None:
+            yield validation_condition(limits.validation_above, evidence.version, context)
         if limits.soak_days > 0:
             yield condition.soak(evidence, days=limits.soak_days)
+
+
+def validation_condition(limit: float, version: str, context: GateContext) -> Condition:
+    """The version's pass rate on the suites, or an error where they cannot be read."""
+    if context.suites_problem is not None:
+        said = f"the suites cannot be read: {context.suites_problem}"
+        return Condition("validation", GateOutcome.ERROR, said, limit=limit)
+    return condition.validation(context.validation, version=version, limit=limit)
 
 
 def _rate_conditions(
@@ -170,11 +183,18 @@ def _state_conditions(
 
 
 def _asks_for_nothing(limits: GateLimits) -> bool:
-    rates = (limits.agreement_above, limits.override_below, limits.error_below, limits.p95_below_ms)
+    rates = (
+        limits.agreement_above,
+        limits.override_below,
+        limits.error_below,
+        limits.p95_below_ms,
+        limits.validation_above,
+    )
     return all(rate is None for rate in rates) and not limits.reviewed_at_least and limits.soak_days <= 0
 
 
-def _sentence(to: Phase, outcome: GateOutcome, conditions: tuple[Condition, ...]) -> str:
+def summary(to: str, outcome: GateOutcome, conditions: tuple[Condition, ...]) -> str:
+    """The one sentence of a gate: ready, or what does not hold yet, the gravest first."""
     open_ones = sorted(
         (judged for judged in conditions if judged.outcome is not GateOutcome.PASS),
         key=lambda judged: -tuple(GateOutcome).index(judged.outcome),

@@ -35,6 +35,13 @@ class Approval(StrEnum):
     HUMAN = "human"
 
 
+class Comparison(StrEnum):
+    """How a candidate is compared with the active version: both see each situation, or each has its actors."""
+
+    BOTH = "both"
+    SPLIT = "split"
+
+
 @dataclass(frozen=True, slots=True)
 class Requirement:
     """Another rollout that must have been enforced for a while."""
@@ -46,13 +53,17 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class GateLimits:
-    """Conditions for entering one phase; None means not asked. Rates 0..1, times as named."""
+    """Conditions for entering one phase; None means not asked. Rates 0..1, times as named.
+
+    `validation_above` is about the pass rate of the active version's latest validation.
+    """
 
     agreement_above: float | None = None
     override_below: float | None = None
     error_below: float | None = None
     wrong_allow_below: float | None = None
     p95_below_ms: float | None = None
+    validation_above: float | None = None
     soak_days: float = 0.0
     reviewed_at_least: int = 0
 
@@ -97,6 +108,7 @@ class RolloutPolicy:
     confidence_at_least: float = 0.0
     gate_alpha: float = 0.05
     rollback_observe_days: float = 7.0
+    cache: bool = False  # whether an identical question may be answered from memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +130,11 @@ class Investigation:
 
 @dataclass(frozen=True, slots=True)
 class RolloutState:
-    """Where a rollout stands. `exposure` is a share of actors, 0..1."""
+    """Where a rollout stands. `exposure` is a share of actors, 0..1.
+
+    `candidate` observes beside `version` since `candidate_since`; where they split the traffic,
+    `candidate_share` of the actors are its own.
+    """
 
     name: str
     phase: Phase
@@ -133,6 +149,9 @@ class RolloutState:
     hold_reason: str | None = None
     rolled_back: bool = False
     investigation: Investigation | None = None
+    candidate_mode: Comparison | None = None
+    candidate_share: float | None = None
+    candidate_since: datetime | None = None
 
 
 def promoted(state: RolloutState, policy: RolloutPolicy, *, to: Phase, now: datetime) -> RolloutState:
@@ -168,6 +187,62 @@ def new_epoch(state: RolloutState, *, now: datetime) -> RolloutState:
 def exposed(state: RolloutState, *, exposure: float) -> RolloutState:
     """Another share of actors; the epoch goes on."""
     return replace(state, exposure=exposure, revision=state.revision + 1)
+
+
+def with_candidate(
+    state: RolloutState, version: str, *, mode: Comparison, share: float | None, now: datetime
+) -> RolloutState:
+    """A version begins to observe beside the active one, whose phase and epoch go on.
+
+    Raises `Conflict("candidate-exists")` and `Conflict("already-active")`.
+    """
+    if state.candidate is not None:
+        raise Conflict(
+            "candidate-exists",
+            f"{state.name} has the candidate {state.candidate}: withdraw it before there is another",
+        )
+    if version == state.version:
+        raise Conflict("already-active", f"{version} is what {state.name} runs on")
+    return replace(
+        state,
+        candidate=version,
+        candidate_mode=mode,
+        candidate_share=share,
+        candidate_since=now,
+        revision=state.revision + 1,
+    )
+
+
+def withdrawn(state: RolloutState) -> RolloutState:
+    """The candidate observes no longer. Raises `Conflict("no-candidate")`."""
+    if state.candidate is None:
+        raise Conflict("no-candidate", f"{state.name} has no candidate")
+    return replace(_without_candidate(state), revision=state.revision + 1)
+
+
+def activated(state: RolloutState, version: str, *, exposure: float, now: datetime) -> RolloutState:
+    """Another version takes over in a new epoch; the one before stays ready as `previous`.
+
+    Whether it may is judged elsewhere. Raises `Conflict("already-active")`.
+    """
+    if version == state.version:
+        raise Conflict("already-active", f"{version} is what {state.name} runs on")
+    after = replace(new_epoch(state, now=now), version=version, previous=state.version, exposure=exposure)
+    return _without_candidate(after) if state.candidate == version else after
+
+
+def reverted(state: RolloutState, *, now: datetime) -> RolloutState:
+    """Back to the previous version, in the same phase and for the same actors.
+
+    Raises `Conflict("no-previous")`.
+    """
+    if state.previous is None:
+        raise Conflict("no-previous", f"{state.name} has no previous version to return to")
+    return activated(state, state.previous, exposure=state.exposure, now=now)
+
+
+def _without_candidate(state: RolloutState) -> RolloutState:
+    return replace(state, candidate=None, candidate_mode=None, candidate_share=None, candidate_since=None)
 
 
 def _entered(

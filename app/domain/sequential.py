@@ -114,7 +114,7 @@ def weighted_log_m(groups: Sequence[Group], limit: float) -> float:
     # Beta(1/2, 1/2) is uniform in the angle whose squared sine is the rate.
     end = math.asin(math.sqrt(limit))
     rates = (math.sin(end * (node + 0.5) / _GRID) ** 2 for node in range(_GRID))
-    return _log_mean_exp([_log_factors(groups, limit, rate) for rate in rates])
+    return log_mean_exp([_log_factors(groups, limit, rate) for rate in rates])
 
 
 def below(groups: Sequence[Group], limit: float, alpha: float) -> bool:
@@ -219,7 +219,8 @@ def _log_factors(groups: Sequence[Group], limit: float, rate: float) -> float:
     )
 
 
-def _log_mean_exp(values: Sequence[float]) -> float:
+def log_mean_exp(values: Sequence[float]) -> float:
+    """The logarithm of the mean of exp(values), without overflow."""
     top = max(values)
     return top + math.log(sum(math.exp(value - top) for value in values) / len(values))
 

@@ -74,8 +74,11 @@ def tightened(before: Policy, after: Policy) -> RolloutBook:
 
 
 def settings_hash(policy: RolloutPolicy, legacy_sha256: str) -> str:
-    """Another hash starts a new epoch: what was observed was about other answers."""
-    return _sha256(json.dumps([policy.combine, policy.confidence_at_least, legacy_sha256]))
+    """Another hash starts a new epoch: what was observed was about other answers.
+
+    Or about other questions: with `cache` each distinct one is observed once, without it each time.
+    """
+    return _sha256(json.dumps([policy.combine, policy.confidence_at_least, policy.cache, legacy_sha256]))
 
 
 def _added(policy: RolloutPolicy) -> Iterator[Change]:
@@ -135,12 +138,13 @@ _PLAIN = tuple(
 )
 _NEUTRAL = frozenset({"deadline_ms", "advisory_wait_ms", "observe_rate", "attestation_ttl_s"})
 _LOOSER_UP = frozenset(
-    {"ceiling", "rollback_to", "combine", "review_due_days", "lapse_days", "gate_alpha"}
+    # `cache`: a question that comes again is neither observed nor reviewed again.
+    {"ceiling", "rollback_to", "combine", "review_due_days", "lapse_days", "gate_alpha", "cache"}
     | {"override_below", "error_below", "wrong_allow_below", "p95_below_ms"}
     | {"override_limit", "error_limit", "fallback_limit", "shift_limit"}
     | {"latency_target_ms", "latency_alert_ms", "horizon_days"}
 )
 _LOOSER_DOWN = frozenset(
     {"risk", "approval", "review_rate", "confidence_at_least", "rollback_observe_days"}
-    | {"agreement_above", "soak_days", "reviewed_at_least", "enforced_days", "alpha"}
+    | {"agreement_above", "validation_above", "soak_days", "reviewed_at_least", "enforced_days", "alpha"}
 )

@@ -50,6 +50,7 @@ _GATE: Mapping[str, Reader] = {
     "error_below": _share,
     "wrong_allow_below": _share,
     "p95_below_ms": _milliseconds,
+    "validation_above": _share,
     "soak_days": _days,
     "reviewed_at_least": Node.whole,
 }
@@ -77,7 +78,7 @@ _SETTINGS: Mapping[str, Reader] = {
 }
 _SHAPE = (
     *("actions", "when", "risk", "ceiling", "gates", "guardrails", "exposure", "requires"),
-    *("combine", "approval", "rollback_to"),
+    *("combine", "approval", "rollback_to", "cache"),
 )
 _REQUIREMENT: Mapping[str, Reader] = {"enforced_days": _days, "override_below": _share}
 
@@ -122,6 +123,7 @@ def read_entry(name: str, node: Node, *, defaults: Defaults) -> RolloutPolicy:
         combine=found["combine"].one_of(Combine) if "combine" in found else _combine(risk),
         approval=found["approval"].one_of(Approval) if "approval" in found else _approval(risk),
         rollback_to=_rollback_to(found.get("rollback_to")),
+        cache=found["cache"].yes() if "cache" in found else not risk.is_high,
         **{**defaults.settings, **_read(found, _SETTINGS)},
     )
     if policy.advisory_wait_ms > policy.deadline_ms:

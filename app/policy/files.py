@@ -84,6 +84,12 @@ class Node:
             return kind(self.value)
         raise self.error(f"must be one of {', '.join(known)}{suggestion(str(self.value), known)}")
 
+    def yes(self) -> bool:
+        """`true` or `false`."""
+        if not isinstance(self.value, bool):
+            raise self.error("must be true or false")
+        return self.value
+
     def number(self, *, at_least: float, at_most: float) -> float:
         """A number within closed bounds."""
         value = self._number()

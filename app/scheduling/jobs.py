@@ -85,6 +85,7 @@ class Jobs:
     async def _poll(self) -> None:
         try:
             await self._services.plane.refresh_soon()
+            await self._services.registry.keep_ready()
         finally:  # what is shown of a plane that cannot be read is its age
             show(self._services)
 

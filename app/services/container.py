@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from app.engines.model.version import ModelVersion
 from app.services.administration import Administration
 from app.services.decide import Decider
+from app.services.experiments import Experiments
 from app.services.gates import Gates
 from app.services.guard import Guard
 from app.services.idempotency import Replays
@@ -19,6 +20,9 @@ from app.services.ports import Models
 from app.services.review import Reviews
 from app.services.rollouts import Rollouts
 from app.services.stories import Stories
+from app.services.succession import Succession
+from app.services.validate import Validations
+from app.services.versions import Versions
 from app.store.database import Database
 from app.store.ledger import Ledger
 
@@ -42,8 +46,12 @@ class Services:
     gates: Gates
     rollouts: Rollouts
     levers: Levers
+    registry: Versions
+    experiments: Experiments
+    succession: Succession
     guard: Guard
     policies: Policies
+    validations: Validations
     administration: Administration
     drills: bool
     now_us: Callable[[], int]  # the wall clock

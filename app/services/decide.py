@@ -15,11 +15,12 @@ from app.domain.phase import Phase
 from app.domain.routing import Answer, Engine, FallbackReason, PlaneState, Route, route, settle
 from app.engines.model.wire import Priority
 from app.observability import DECISION_SECONDS, DECISIONS, FALLBACKS, Event
+from app.services.candidates import Sighting
 from app.services.documents import decision_document, fresh_advisory
 from app.services.observe import Observation, Observer, count_advisory
 from app.services.plane import Plane
 from app.services.ports import Models
-from app.services.records import Placed, Question, Strata, decision_entry, is_unsure
+from app.services.records import Placed, Question, Strata, decision_entry, draw_of, is_unsure
 from app.store.ids import new_id
 from app.store.ledger import Entry, Ledger
 
@@ -74,7 +75,10 @@ class Decider:
         legacy = await self._plane.view.policy.legacy.decide(question.situation)
         answer = settle(placed.policy, placed.plan, legacy, None)
         decision_id = new_id()
-        observed = placed.plan.observed_by is Engine.MODEL and self._observer.has_seat(placed, decision_id)
+        is_candidates = self._is_candidates(placed)
+        observed = is_candidates or (
+            placed.plan.observed_by is Engine.MODEL and self._observer.has_seat(placed, decision_id)
+        )
         written = _Written(
             *decision_entry(
                 placed,
@@ -89,9 +93,19 @@ class Decider:
         )
         await self._ledger.append(written.entry)
         advisory = None
-        if observed:
+        if is_candidates:
+            self._observer.candidates.offer(Sighting(decision_id, placed, legacy, None, None))
+        elif observed:
             advisory = await self._observed(placed, written, legacy)
         return self._answered(placed, written, advisory)
+
+    def _is_candidates(self, placed: Placed) -> bool:
+        """Whether the candidate has this actor to itself, for as long as neither of them binds anybody."""
+        if placed.state.candidate is None or placed.plan.observed_by is not Engine.MODEL:
+            return False
+        # Another share than the exposure's, or the candidate would get the actors that the phase applies to.
+        share = self._plane.view.share(f"candidate:{placed.question.situation.actor_id}")
+        return self._observer.candidates.takes(placed, share)
 
     async def _observed(self, placed: Placed, written: _Written, legacy: LegacyAnswer) -> Advisory | None:
         """Hand the decision to the observer; wait for the advisory only as long as the rollout says."""
@@ -147,6 +161,7 @@ class Decider:
             priority=Priority.BINDING,
             deadline_s=max(budget_s, 0.0),
             legacy=legacy.decision if legacy else None,
+            scope=placed.scope,
         )
 
     def _checked_again(self, placed: Placed) -> Route:
@@ -193,6 +208,8 @@ class Decider:
     def _explained_later(
         self, placed: Placed, written: _Written, legacy: LegacyAnswer, advisory: Advisory
     ) -> dict[str, Any]:
+        draw = None if written.review is None else draw_of(written.review, written.row)
+        self._observer.candidates.offer(Sighting(written.row["id"], placed, legacy, advisory, draw))
         seen: asyncio.Future[Advisory] = asyncio.get_running_loop().create_future()
         self._observer.explain_later(Observation(written.row["id"], placed, legacy, False, seen), advisory)
         return self._answered(placed, written, advisory)

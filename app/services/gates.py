@@ -3,18 +3,24 @@
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table
 
 from app.domain.clock import to_us
-from app.domain.condition import Condition, GateOutcome, OtherRollout
+from app.domain.condition import Condition, GateOutcome, OtherRollout, Validated
 from app.domain.counters import NOT_OBSERVED, Metric
 from app.domain.evidence import Evidence, from_totals, unreadable
 from app.domain.gate import Gate, GateContext, assess_gate
 from app.domain.phase import Phase
-from app.domain.rollout import RolloutPolicy, RolloutState
+from app.domain.rollout import GateLimits, RolloutPolicy, RolloutState
+from app.engines.model.version import ModelVersion
+from app.errors import PolicyError
+from app.policy.suites import fingerprint
 from app.services.plane import Plane
+from app.services.validate import validated
+from app.store import tables as t
 from app.store.counters import by_day, totals
 from app.store.decisions import recount_pairs
 from app.store.rollouts import load_states, read_plane, served_s_since
@@ -23,17 +29,24 @@ _DAY_S = 86_400.0
 
 
 class Gates:
-    """Judges promotions. `independent` says of a version id whether its agreement counts."""
+    """Judges promotions. Whether agreement counts is for each of the `versions` to say.
 
-    def __init__(self, plane: Plane, independent: Mapping[str, bool]) -> None:
+    `policies_dir` holds the suites that a validation must be of.
+    """
+
+    def __init__(self, plane: Plane, versions: Mapping[str, ModelVersion], *, policies_dir: Path) -> None:
         self._plane = plane
-        self._independent = independent
+        self._versions = versions
+        self._policies_dir = policies_dir
 
-    def evidence(self, connection: Connection, state: RolloutState) -> Evidence:
-        """The evidence of the rollout's present epoch."""
-        counted = totals(connection, state.name, state.epoch)
-        observed = by_day(connection, state.name, state.epoch, Metric.OBSERVATION)
-        served = by_day(connection, state.name, state.epoch, Metric.SERVED_S)
+    def evidence(
+        self, connection: Connection, state: RolloutState, *, version: str | None = None
+    ) -> Evidence:
+        """The evidence of the rollout's present epoch, of its active version or another."""
+        of, declared = version or state.version, self._versions.get(version or state.version)
+        counted = totals(connection, state.name, state.epoch, version=of)
+        observed = by_day(connection, state.name, state.epoch, Metric.OBSERVATION, version=of)
+        served = by_day(connection, state.name, state.epoch, Metric.SERVED_S, version=of)
         days = {
             day.toordinal(): (
                 sum(n for outcome, n in observed.get(day, {}).items() if outcome != NOT_OBSERVED),
@@ -43,12 +56,12 @@ class Gates:
         }
         return from_totals(
             state.name,
-            state.version,
+            of,
             epoch=state.epoch,
             epoch_started_at=state.epoch_started_at,
             totals=counted,
             days=days,
-            independent=self._independent.get(state.version, True),
+            independent=declared is None or not declared.show_legacy,
         )
 
     def assess(
@@ -63,7 +76,7 @@ class Gates:
         """Judge it for real, inside the promotion's own transaction: high risk recounts its ledger."""
         evidence = self.evidence(connection, state)
         if policy.risk.is_high:
-            evidence = _recounted(connection, state, evidence)
+            evidence = recounted(connection, state, evidence)
         return self._judge(connection, policy, state, evidence, to=to, now=now)
 
     def _judge(
@@ -77,6 +90,7 @@ class Gates:
         now: datetime,
     ) -> Gate:
         plane = read_plane(connection)
+        validation, problem = self.validation(connection, policy.gates.get(to), evidence.version)
         elapsed_days = max((now - state.epoch_started_at).total_seconds() / _DAY_S, 1 / _DAY_S)
         context = GateContext(
             kill_switch=plane.kill_switch,
@@ -85,8 +99,22 @@ class Gates:
             others=self._others(connection, policy),
             observations_per_day=evidence.observed / elapsed_days,
             reviews_per_day=evidence.n(Metric.REVIEWED) / elapsed_days,
+            validation=validation,
+            suites_problem=problem,
         )
         return assess_gate(policy, state, evidence, context, to=to, now=now)
+
+    def validation(
+        self, connection: Connection, limits: GateLimits | None, version: str
+    ) -> tuple[Validated | None, str | None]:
+        """The version's validation, where the gate asks for one, or why the suites cannot be read."""
+        if limits is None or limits.validation_above is None:
+            return None, None
+        try:
+            suites = fingerprint(self._policies_dir)
+        except PolicyError as error:
+            return None, str(error)
+        return validated(connection, version, suite_sha256=suites), None
 
     def _others(self, connection: Connection, policy: RolloutPolicy) -> dict[str, OtherRollout]:
         if not policy.requires:
@@ -100,24 +128,26 @@ class Gates:
 
 
 def _observed_days(connection: Connection, state: RolloutState) -> float:
-    """Served days of the investigated version since its investigation closed."""
+    """Served days of the version that would be promoted since the last investigation closed."""
     case = state.investigation
     if case is None or case.closed_at is None:
         return 0.0
     return (
-        served_s_since(connection, state.name, version=case.version, since_us=to_us(case.closed_at)) / _DAY_S
+        served_s_since(connection, state.name, version=state.version, since_us=to_us(case.closed_at)) / _DAY_S
     )
 
 
-def _recounted(connection: Connection, state: RolloutState, evidence: Evidence) -> Evidence:
-    """High risk does not rest on counters alone: the ledger itself must say the same."""
+def recounted(
+    connection: Connection, state: RolloutState, evidence: Evidence, *, table: Table = t.advisories
+) -> Evidence:
+    """High risk does not rest on counters alone: the ledger itself, with its `table`, must say the same."""
     counted = evidence.of(Metric.PAIR)
-    ledger = recount_pairs(connection, state.name, state.epoch)
+    ledger = recount_pairs(connection, state.name, state.epoch, version=evidence.version, table=table)
     if counted == ledger:
         return evidence
     return unreadable(
         state.name,
-        state.version,
+        evidence.version,
         epoch=state.epoch,
         epoch_started_at=state.epoch_started_at,
         problem=f"the counters say {json.dumps(counted)}, the ledger {json.dumps(ledger)}",

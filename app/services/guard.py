@@ -182,14 +182,22 @@ class Guard:
         return None
 
     def _count_service(self, this: _Pass, state: RolloutState) -> None:
-        """Soak counts time in which the rollout was really served by this plane and its model."""
-        model = self._models.of(state.version)
-        model_up = model.is_ready and not model.circuit_open
-        if state.held or this.plane.kill_switch or not model_up or this.elapsed_s <= 0:
+        """Soak counts time in which the rollout was really served by this plane and its model.
+
+        A candidate's soak is counted beside it, by the same rule.
+        """
+        if state.held or this.plane.kill_switch or this.elapsed_s <= 0:
             return
         minute = minute_of(to_us(this.now))
-        for metric, label, n in served_counts(this.elapsed_s):
-            this.tx.count(CounterKey(state.name, state.version, state.epoch, minute, metric, label), n)
+        for version in (state.version, state.candidate):
+            if version is None or not self._is_up(version):
+                continue
+            for metric, label, n in served_counts(this.elapsed_s):
+                this.tx.count(CounterKey(state.name, version, state.epoch, minute, metric, label), n)
+
+    def _is_up(self, version: str) -> bool:
+        model = self._models.of(version)
+        return model.is_ready and not model.circuit_open
 
     async def expire_reviews(self) -> list[str]:
         """Overdue binding reviews become deny; returns their decisions."""
@@ -232,7 +240,14 @@ def _facts(
 ) -> Facts:
     stream = streams.get((state.name, Guardrail.OVERRIDE.value))
     after = stream.watermark if stream is not None and stream.epoch == state.epoch else None
-    labels = drawn_labels(connection, state.name, epoch=state.epoch, after=after, limit=_LABELS_AT_MOST)
+    labels = drawn_labels(
+        connection,
+        state.name,
+        version=state.version,
+        epoch=state.epoch,
+        after=after,
+        limit=_LABELS_AT_MOST,
+    )
     return Facts(policy, state.phase, evidence, now, labels, bases.get(state.name))
 
 

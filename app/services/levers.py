@@ -56,7 +56,7 @@ class Levers:
         now = self._now()
 
         def work(tx: Transaction) -> dict[str, Any]:
-            state, policy = self._locked(tx, name, expected_revision)
+            state, policy = self.locked(tx, name, expected_revision)
             after = promoted(state, policy, to=to, now=now)
             gate: Gate = self._gates.assess_for_promotion(tx.connection, policy, state, to=to, now=now)
             if gate.outcome is not GateOutcome.PASS:
@@ -72,7 +72,7 @@ class Levers:
                 evidence=gate_document(gate),
             )
 
-        return await self._done(await self._ledger.run(work))
+        return await self.done(await self._ledger.run(work))
 
     async def roll_back(self, name: str, *, reason: str, by: Principal) -> dict[str, Any]:
         """Down at once: takes no expected revision and waits for nothing but the row's lock."""
@@ -86,7 +86,7 @@ class Levers:
                 raise Conflict("already-lowest", f"{name} is in shadow; there is nothing below")
             return transition
 
-        return await self._done(await self._ledger.run(work))
+        return await self.done(await self._ledger.run(work))
 
     async def expose(
         self, name: str, *, exposure: float, reason: str, expected_revision: int | None, by: Principal
@@ -95,12 +95,12 @@ class Levers:
         now = self._now()
 
         def work(tx: Transaction) -> dict[str, Any]:
-            state, policy = self._locked(tx, name, expected_revision)
+            state, policy = self.locked(tx, name, expected_revision)
             self._check_exposure(tx, state, policy, exposure)
             after = exposed(state, exposure=exposure)
             return move(tx, state, after, kind="exposure", actor=by.key_id, reason=reason, now=now)
 
-        return await self._done(await self._ledger.run(work))
+        return await self.done(await self._ledger.run(work))
 
     def _check_exposure(
         self, tx: Transaction, state: RolloutState, policy: RolloutPolicy, exposure: float
@@ -128,7 +128,7 @@ class Levers:
                 raise Conflict("held", f"{name} is held already: {state.hold_reason}")
             return hold(tx, state, actor=by.key_id, reason=reason, now=now)
 
-        return await self._done(await self._ledger.run(work))
+        return await self.done(await self._ledger.run(work))
 
     async def resume(self, name: str, *, reason: str, by: Principal) -> dict[str, Any]:
         now = self._now()
@@ -139,7 +139,7 @@ class Levers:
                 raise Conflict("not-held", f"{name} is not held")
             return resume(tx, state, actor=by.key_id, reason=reason, now=now)
 
-        return await self._done(await self._ledger.run(work))
+        return await self.done(await self._ledger.run(work))
 
     async def close_investigation(self, name: str, *, cause: str, fix: str, by: Principal) -> dict[str, Any]:
         """Say what a rollback was due to; promotion needs it."""
@@ -153,13 +153,13 @@ class Levers:
             if found is None or not found.is_open:
                 raise Conflict("no-investigation", f"{name} has no open investigation")
             closed = replace(found, cause=cause, fix=fix, closed_at=now, closed_by=by.key_id)
-            close_investigation(tx, closed)
+            close_investigation(tx, name, closed)
             after = replace(state, investigation=closed, revision=state.revision + 1)
             return move(
                 tx, state, after, kind="investigation", actor=by.key_id, reason=f"{cause}: {fix}", now=now
             )
 
-        return await self._done(await self._ledger.run(work))
+        return await self.done(await self._ledger.run(work))
 
     async def kill(self, *, engaged: bool, reason: str, by: Principal) -> dict[str, Any]:
         """Every rollout by the legacy engine at once; released at the first exposure step."""
@@ -193,7 +193,7 @@ class Levers:
                 now_us=to_us(now),
             )
 
-        return await self._done(await self._ledger.run(work))
+        return await self.done(await self._ledger.run(work))
 
     def _step_down_exposures(self, tx: Transaction, by: Principal, reason: str, now: datetime) -> None:
         for policy in self._plane.view.policy.book.policies:
@@ -211,9 +211,10 @@ class Levers:
                 now=now,
             )
 
-    def _locked(
+    def locked(
         self, tx: Transaction, name: str, expected_revision: int | None
     ) -> tuple[RolloutState, RolloutPolicy]:
+        """The state under its row's lock, and the policy. Raises `NotFound` and `RevisionConflict`."""
         state = lock_state(tx, name)
         if expected_revision is not None and state.revision != expected_revision:
             raise RevisionConflict(expected_revision, state.revision)
@@ -222,7 +223,7 @@ class Levers:
     def _policy(self, name: str) -> RolloutPolicy:
         return self._plane.view.policy.book.get(name)
 
-    async def _done(self, transition: dict[str, Any]) -> dict[str, Any]:
+    async def done(self, transition: dict[str, Any]) -> dict[str, Any]:
         """Let this instance route by the change before the person who made it is told."""
         await self._plane.refresh_soon()
         TRANSITIONS.labels(

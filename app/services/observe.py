@@ -14,7 +14,8 @@ from app.domain.phase import Phase
 from app.domain.sampling import Draw, drawn
 from app.engines.model.wire import Priority
 from app.errors import PhasegateError
-from app.observability import ADVISORIES, ADVISORY_SECONDS, COMPARISONS, NOT_OBSERVED, Event
+from app.observability import ADVISORIES, ADVISORY_SECONDS, CACHED, COMPARISONS, NOT_OBSERVED, Event
+from app.services.candidates import Candidates, Sighting
 from app.services.documents import reasoning_body
 from app.services.ports import Models
 from app.services.records import Placed, Strata, is_unsure, observation_entry
@@ -52,6 +53,8 @@ class LateLabels(Protocol):
         self, observation: Observation, advisory: Advisory, draw: Draw | None
     ) -> None: ...
 
+    async def candidate_for_reviewed(self, decision_id: str, entry: Entry) -> None: ...
+
 
 class Observer:
     """A bounded queue before the model; a full one sheds, and what is shed is `not_observed`."""
@@ -61,6 +64,7 @@ class Observer:
         self._ledger = ledger
         self._labels = labels
         self._strata = strata
+        self.candidates = Candidates(models, ledger, labels)
         self._waiting: dict[Phase, deque[Observation]] = {Phase.ADVISORY: deque(), Phase.SHADOW: deque()}
         self._unexplained: deque[tuple[Observation, Advisory]] = deque(maxlen=_EXPLANATIONS)
         self._work = asyncio.Semaphore(0)
@@ -70,7 +74,8 @@ class Observer:
 
     def start(self) -> None:
         workers = [self._observe_for_ever() for _ in range(_IN_FLIGHT)]
-        self._tasks = [asyncio.create_task(run) for run in (*workers, self._explain_for_ever())]
+        others = (self._explain_for_ever(), self.candidates.run_for_ever())
+        self._tasks = [asyncio.create_task(run) for run in (*workers, *others)]
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -141,6 +146,7 @@ class Observer:
             priority=Priority.SHADOW if shadow else Priority.ADVISORY,
             deadline_s=placed.policy.deadline_ms / 1000,
             legacy=observation.legacy.decision,
+            scope=placed.scope,
         )
         if is_unsure(advisory, placed.policy):
             advisory = replace(advisory, outcome=Outcome.UNSURE)
@@ -156,6 +162,7 @@ class Observer:
                 placed, observation.decision_id, observation.legacy, advisory, draw=draw
             )
             await self._ledger.append(entry)
+        self.candidates.offer(Sighting(observation.decision_id, placed, observation.legacy, advisory, draw))
         if reviewed or draw is not None:
             self.explain_later(observation, advisory)
 
@@ -176,8 +183,8 @@ class Observer:
     async def explain(
         self, decision_id: str, placed: Placed, legacy: LegacyAnswer, advisory: Advisory
     ) -> Reasoning | None:
-        """Compute and keep the reasons for one advisory; None where it has no probabilities."""
-        if advisory.probabilities is None:
+        """Compute and keep the reasons for one advisory; None where it has no decision."""
+        if advisory.decision is None:
             return None
         model = self._models.of(advisory.version)
         reasoning = await model.explain(placed.question.situation, advisory, legacy=legacy.decision)
@@ -194,6 +201,9 @@ def reasoning_entry(decision_id: str, reasoning: Reasoning, *, now_us: int) -> E
 
 def count_advisory(placed: Placed, legacy: LegacyAnswer, advisory: Advisory) -> None:
     """What Prometheus sees of a model's answer."""
+    if advisory.cached:
+        CACHED.labels(placed.state.name).inc()
+        return
     ADVISORIES.labels(placed.state.name, advisory.outcome).inc()
     if advisory.started:
         ADVISORY_SECONDS.observe(advisory.latency_ms / 1000)

@@ -22,10 +22,14 @@ class Opinions:
         if model.shows_legacy:
             legacy = (await self._plane.view.policy.legacy.decide(situation)).decision
         advisory = await model.advise(
-            situation, priority=Priority.ADVISORY, deadline_s=policy.deadline_ms / 1000, legacy=legacy
+            situation,
+            priority=Priority.ADVISORY,
+            deadline_s=policy.deadline_ms / 1000,
+            legacy=legacy,
+            scope="opinions" if policy.cache else None,
         )
         reasoning = None
-        if advisory.probabilities is not None:
+        if advisory.decision is not None:
             reasoning = await model.explain(situation, advisory, legacy=legacy)
         return {
             **fresh_advisory(advisory, reasoning),

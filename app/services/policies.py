@@ -1,6 +1,6 @@
 """Which policy is in force, what would a changed file mean, and who lets it in?"""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ import structlog
 from app.domain.clock import to_us
 from app.domain.phase import Phase
 from app.domain.role import Principal, Role
-from app.domain.rollout import RolloutState, new_epoch, reset_to_shadow
+from app.domain.rollout import RolloutState, activated, new_epoch, reset_to_shadow
 from app.engines.legacy.build import build_legacy_engine, legacy_source
 from app.errors import Conflict, Forbidden
 from app.observability import Event
@@ -23,7 +23,14 @@ from app.services.plane import Plane, Policy
 from app.services.transitions import AUTOMATION, move
 from app.store import policies as stored
 from app.store.ledger import Ledger
-from app.store.rollouts import insert_state, load_states, lock_state, settings_hashes
+from app.store.rollouts import (
+    insert_state,
+    load_states,
+    lock_state,
+    read_plane,
+    settings_hashes,
+    touch_plane,
+)
 from app.store.transaction import Transaction
 
 log = structlog.get_logger()
@@ -58,10 +65,18 @@ class PolicyFiles:
 
 
 def settle_at_start(
-    tx: Transaction, files: Mapping[str, str], *, version: str, now: datetime
+    tx: Transaction,
+    files: Mapping[str, str],
+    *,
+    version: str,
+    now: datetime,
+    declared: Collection[str] = (),
+    is_chosen: bool = False,
 ) -> tuple[Change, ...]:
     """Apply what only tightens, leave the rest waiting, and see that every rollout has its row.
 
+    `version` is what new rollouts run on. One that runs on another moves to it, in shadow, only where its
+    own is not among `declared`, or where somebody chose `version` for all and had not at the last start.
     Returns the changes that wait for `phasegate policies apply`.
     """
     _, documents = stored.applied(tx.connection)
@@ -76,7 +91,11 @@ def settle_at_start(
             documents = {**documents, "rollouts": render(book.policies)}
             stored.apply(tx, documents, author=AUTOMATION, approver=AUTOMATION, now_us=to_us(now))
         waiting = tuple(change for change in compare(_policy(documents), new) if change.loosens)
-    settle_rollouts(tx, documents, version=version, now=now)
+    chosen_before = read_plane(tx.connection).chosen_version
+    is_new_choice = is_chosen and chosen_before != version
+    settle_rollouts(tx, documents, version=version, now=now, kept=() if is_new_choice else declared)
+    if (version if is_chosen else None) != chosen_before:
+        touch_plane(tx, chosen_version=version if is_chosen else None)
     return waiting
 
 
@@ -86,10 +105,14 @@ def settle_rollouts(
     *,
     version: str,
     now: datetime,
+    kept: Collection[str] | None = None,
     to_shadow: frozenset[str] = frozenset(),
     actor: str = AUTOMATION,
 ) -> None:
-    """Bring every rollout's row in line with the documents in force and the loaded model version."""
+    """Bring every rollout's row in line with the documents in force, and see that its version is a `kept` one.
+
+    `version` is that of a new rollout, and of one whose own is not kept; None keeps them all.
+    """
     book = parse_rollouts(documents["rollouts"])
     known, hashes = load_states(tx.connection), settings_hashes(tx.connection)
     legacy_sha256 = build_legacy_engine(documents["engine"], source=documents["legacy"]).sha256
@@ -102,7 +125,7 @@ def settle_rollouts(
         state = lock_state(tx, policy.name)
         change = _due_change(
             state,
-            version=version,
+            version=state.version if kept is None or state.version in kept else version,
             to_shadow=policy.name in to_shadow or "*" in to_shadow,
             settings_changed=hashes[policy.name] != wanted,
             above_ceiling=state.phase.rank > policy.ceiling.rank,
@@ -124,7 +147,7 @@ def _due_change(
 ) -> tuple[RolloutState, str, str] | None:
     """What a rollout's state becomes under new files: at most one change, the severest."""
     if state.version != version:
-        after = replace(reset_to_shadow(state, now=now), version=version, previous=state.version)
+        after = replace(activated(state, version, exposure=1.0, now=now), phase=Phase.SHADOW)
         return after, "version", f"the server was started with version {version}, not {state.version}"
     if to_shadow or above_ceiling:
         return (

@@ -1,18 +1,19 @@
 """What do the use cases ask of the models, whichever way they run?"""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Protocol
 
-from app.domain.advisory import Advisory, Outcome, Reasoning
+from app.domain.advisory import Advisory, Reasoning
 from app.domain.decision import Decision
 from app.domain.situation import Situation
-from app.engines.model.link import ModelState
+from app.engines.model.absent import Absent
 from app.engines.model.supervisor import ModelStatus
+from app.engines.model.version import ModelVersion
 from app.engines.model.wire import Priority
 
 
 class Model(Protocol):
-    """`app.engines.model.supervisor.ModelSupervisor`, or `NoModel` where none is configured."""
+    """One version: `app.engines.model.cache.Remembering`, or `Absent` where it is not loaded."""
 
     @property
     def version_id(self) -> str: ...
@@ -30,8 +31,18 @@ class Model(Protocol):
     def status(self) -> ModelStatus: ...
 
     async def advise(
-        self, situation: Situation, *, priority: Priority, deadline_s: float, legacy: Decision | None = None
-    ) -> Advisory: ...
+        self,
+        situation: Situation,
+        *,
+        priority: Priority,
+        deadline_s: float,
+        legacy: Decision | None = None,
+        scope: Hashable = None,
+    ) -> Advisory:
+        """The model's answer. A question that was asked before in the same `scope` may be answered from
+        memory; without one it never is.
+        """
+        ...
 
     async def explain(
         self, situation: Situation, advisory: Advisory, *, legacy: Decision | None = None
@@ -50,15 +61,22 @@ class Models(Protocol):
 
     @property
     def loaded(self) -> Sequence[Model]:
-        """The default first, then the others that are kept ready."""
+        """The default first, then the others that are wanted, also those that could not be loaded."""
         ...
 
     def of(self, version_id: str) -> Model:
         """The model of a version; one that is not kept ready answers `unavailable`."""
         ...
 
+    def declare(self, version: ModelVersion) -> None:
+        """Let it be asked for from now on."""
+        ...
+
     async def want(self, version_ids: Iterable[str]) -> None:
-        """Keep these ready from now on, beside the default, and let go of the rest."""
+        """Keep these ready from now on, beside the default, and let go of the rest.
+
+        The most important first: where memory does not suffice, the last ones go without.
+        """
         ...
 
 
@@ -72,51 +90,15 @@ class Sole:
     def of(self, version_id: str) -> Model:  # noqa: ARG002  # the port's signature
         return self.default
 
+    def declare(self, version: ModelVersion) -> None:
+        pass
+
     async def want(self, version_ids: Iterable[str]) -> None:
         pass
 
 
-class NoModel:
-    """A plane without a model: every question to it is `unavailable`, and none was started."""
+class NoModel(Absent):
+    """A plane without a model."""
 
-    version_id = "none"
-    shows_legacy = False
-    is_ready = False
-    circuit_open = False
-    status = ModelStatus(
-        state=ModelState.DOWN,
-        pid=None,
-        version="none",
-        model="none",
-        sha256=None,
-        restarts=0,
-        queue_depth=0,
-        circuit_open=False,
-        loaded_once=True,
-        load_s=None,
-        offloaded_layers=None,
-        fault=None,
-        error="switched off by PHASEGATE_MODEL=off",
-    )
-
-    async def advise(
-        self,
-        situation: Situation,  # noqa: ARG002  # the port's signature
-        *,
-        priority: Priority,  # noqa: ARG002
-        deadline_s: float,  # noqa: ARG002
-        legacy: Decision | None = None,  # noqa: ARG002
-    ) -> Advisory:
-        return Advisory(self.version_id, Outcome.UNAVAILABLE, latency_ms=0.0, started=False)
-
-    async def explain(
-        self,
-        situation: Situation,  # noqa: ARG002
-        advisory: Advisory,  # noqa: ARG002
-        *,
-        legacy: Decision | None = None,  # noqa: ARG002
-    ) -> Reasoning:
-        return Reasoning("no model is configured")
-
-    async def inject(self, fault: str | None) -> None:  # noqa: ARG002
-        return None
+    def __init__(self) -> None:
+        super().__init__("none", "is switched off by PHASEGATE_MODEL=off", loaded_once=True)

@@ -1,10 +1,12 @@
 """Which rows and counts does a decision leave behind?"""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+from sqlalchemy import Table
 
 from app.domain.advisory import Advisory, Outcome
 from app.domain.counters import Count, advisory_counts, decision_counts, draw_counts
@@ -13,7 +15,7 @@ from app.domain.phase import Phase
 from app.domain.role import Principal
 from app.domain.rollout import RolloutPolicy, RolloutState
 from app.domain.routing import Answer, Engine, Route
-from app.domain.sampling import Draw, Stratum, review_draw, review_mode, stratum_of
+from app.domain.sampling import Draw, Stratum, recorded_draw, review_draw, review_mode, stratum_of
 from app.domain.situation import Situation, canonical
 from app.store import tables as t
 from app.store.counters import minute_of
@@ -56,6 +58,11 @@ class Placed:
     state: RolloutState
     plan: Route
 
+    @property
+    def scope(self) -> Hashable:
+        """Where an identical question is no new evidence, so that memory may answer it; None: nowhere."""
+        return (self.state.name, self.state.epoch, self.plan.exposed) if self.policy.cache else None
+
     def counts(self, increments: tuple[Count, ...]) -> tuple[tuple[CounterKey, int], ...]:
         minute = minute_of(self.question.now_us)
         return _keyed(self.state.name, self.state.version, self.state.epoch, minute, increments)
@@ -78,9 +85,12 @@ class Strata:
         self._seen: dict[tuple[str, int], Counter[Stratum]] = {}
 
     def draw(self, placed: Placed, decision_id: str, legacy: LegacyAnswer, advisory: Advisory) -> Draw | None:
-        """Whether this decision is drawn for review, and how; None also where there is nothing to judge."""
+        """Whether this decision is drawn for review, and how; None also where there is nothing to judge.
+
+        An answer from memory could be drawn when it was computed, and is not again.
+        """
         model = advisory.answer
-        if model is None or legacy.failed or not placed.plan.exposed:
+        if model is None or legacy.failed or not placed.plan.exposed or advisory.cached:
             return None
         key = (placed.state.name, placed.state.epoch)
         if key not in self._seen:
@@ -165,12 +175,16 @@ def decision_entry(
 
 
 def observation_entry(
-    placed: Placed, decision_id: str, legacy: LegacyAnswer, advisory: Advisory, *, draw: Draw | None
+    placed: Placed,
+    decision_id: str,
+    legacy: LegacyAnswer,
+    advisory: Advisory,
+    *,
+    draw: Draw | None,
+    table: Table = t.advisories,
 ) -> Entry:
-    """What an observation adds to a decision that already left."""
-    rows: list[tuple[Any, Mapping[str, Any]]] = [
-        (t.advisories, advisory_row(placed, decision_id, advisory, legacy))
-    ]
+    """What an observation adds to a decision that already left; a candidate's goes to a `table` of its own."""
+    rows: list[tuple[Any, Mapping[str, Any]]] = [(table, advisory_row(placed, decision_id, advisory, legacy))]
     counts = advisory_counts(advisory, legacy, exposed=placed.plan.exposed)
     if draw is not None:
         rows.append((t.reviews, drawn_review(placed, decision_id, legacy, advisory, draw)))
@@ -288,10 +302,18 @@ def _token_row(token: Token, decision_id: str) -> dict[str, Any]:
     }
 
 
+def draw_of(review: Mapping[Any, Any], decision: Mapping[Any, Any]) -> Draw | None:
+    """How the reviewed decision was drawn, as their rows tell; None where it was not."""
+    if review["inclusion_probability"] is None:
+        return None
+    agrees = review["model_decision"] == decision["legacy_decision"]
+    return recorded_draw(review["inclusion_probability"], agrees=agrees)
+
+
 def is_unsure(advisory: Advisory, policy: RolloutPolicy) -> bool:
-    """The rollout asks for more confidence than the model has."""
+    """The rollout asks for more confidence than the model has, or than its server tells."""
     return (
         advisory.outcome is Outcome.OK
-        and advisory.confidence is not None
-        and advisory.confidence < policy.confidence_at_least
+        and policy.confidence_at_least > 0
+        and (advisory.confidence is None or advisory.confidence < policy.confidence_at_least)
     )

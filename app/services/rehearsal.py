@@ -4,19 +4,24 @@ import math
 import time
 
 from app.domain.advisory import Outcome
-from app.domain.phase import Phase
+from app.domain.decision import Decision
 from app.domain.situation import Situation, Trust
+from app.engines.model.remote import RemoteModel
 from app.engines.model.supervisor import ModelSupervisor
+from app.engines.model.version import ModelVersion
 from app.engines.model.wire import Priority
+from app.errors import PhasegateError
 from app.policy.rollouts import RolloutBook, load_rollouts
-from app.services.preflight import Check, CheckOutcome, chosen_version, guarded, rollouts_file
+from app.services.checks import Check, CheckOutcome, guarded, skipped
+from app.services.model_needs import chosen_version, rollouts_file
 from app.settings import Settings
 
 _LOAD_LIMIT_S = 900.0
-_LATENCY_LIMIT_S = {"CPU": 15.0, "GPU": 5.0}
+_LATENCY_LIMIT_S = {"CPU": 15.0, "GPU": 5.0, "server": 5.0}
 _MEASURE_S = 5.0
 _MEASURE_AT_MOST = 20
 _SAMPLE = Situation("read", "member", "preflight", Trust(0.8, 0.8, 0.8), resource="docs/public/readme.md")
+_LATER = ("inference", "latency", "deadlines")
 
 
 async def model_checks(settings: Settings) -> list[Check]:
@@ -24,16 +29,11 @@ async def model_checks(settings: Settings) -> list[Check]:
     version = chosen_version(settings)
     if version is None or not settings.model:
         why = "no version can be chosen" if settings.model else "the model is switched off by PHASEGATE_MODEL"
-        return [
-            Check(name, CheckOutcome.SKIPPED, None, None, why)
-            for name in ("load", "inference", "latency", "deadlines")
-        ]
-    model = ModelSupervisor(
-        version,
-        cache_dir=settings.cache_dir,
-        policies_dir=settings.policies_dir,
-        model_path=settings.model_path,
-    )
+        return [skipped(name, why) for name in ("load", *_LATER)]
+    try:
+        model = _opened(version, settings)
+    except PhasegateError as error:
+        return _not_loaded(str(error))
     await model.start()
     try:
         return await _loaded_checks(model, settings)
@@ -41,25 +41,36 @@ async def model_checks(settings: Settings) -> list[Check]:
         await model.stop()
 
 
-async def _loaded_checks(model: ModelSupervisor, settings: Settings) -> list[Check]:
+def _opened(version: ModelVersion, settings: Settings) -> ModelSupervisor | RemoteModel:
+    if version.model.remote is not None:
+        return RemoteModel(version, policies_dir=settings.policies_dir)
+    return ModelSupervisor(
+        version,
+        cache_dir=settings.cache_dir,
+        policies_dir=settings.policies_dir,
+        model_path=settings.model_path,
+    )
+
+
+def _not_loaded(why: str) -> list[Check]:
+    mend = "check the path, the permissions and the memory, or set PHASEGATE_MODEL=off"
+    failed = Check("load", CheckOutcome.FAIL, None, None, f"the model does not load: {why}", mend)
+    return [failed, *(skipped(name, "the model does not load") for name in _LATER)]
+
+
+async def _loaded_checks(model: ModelSupervisor | RemoteModel, settings: Settings) -> list[Check]:
     if not await model.wait_ready(_LOAD_LIMIT_S):
-        failed = Check(
-            "load",
-            CheckOutcome.FAIL,
-            None,
-            None,
-            f"the model does not load: {model.status.error}",
-            "check the path, the permissions and the memory, or set PHASEGATE_MODEL=off",
-        )
-        later = [
-            Check(name, CheckOutcome.SKIPPED, None, None, "the model does not load")
-            for name in ("inference", "latency", "deadlines")
-        ]
-        return [failed, *later]
+        return _not_loaded(model.status.error or "no reason is known")
     status = model.status
     place = "GPU" if status.offloaded_layers else "CPU"
+    if isinstance(model, RemoteModel):
+        place = "server"
     loaded = Check(
-        "load", CheckOutcome.PASS, status.load_s, None, f"{status.model} loads in {status.load_s or 0:.1f} s"
+        "load",
+        CheckOutcome.PASS,
+        status.load_s,
+        _LOAD_LIMIT_S,
+        f"{status.model} is ready after {status.load_s or 0:.1f} s on the {place}",
     )
     outcomes, latencies_s = await _measure(model)
     return [
@@ -70,14 +81,16 @@ async def _loaded_checks(model: ModelSupervisor, settings: Settings) -> list[Che
     ]
 
 
-async def _measure(model: ModelSupervisor) -> tuple[list[Outcome], list[float]]:
+async def _measure(model: ModelSupervisor | RemoteModel) -> tuple[list[Outcome], list[float]]:
     """Ask until enough is known; the first answer counts too, because a caller may be the first."""
     outcomes: list[Outcome] = []
     latencies_s: list[float] = []
     until = time.monotonic() + _MEASURE_S
     while not outcomes or (time.monotonic() < until and len(outcomes) < _MEASURE_AT_MOST):
         started = time.monotonic()
-        advisory = await model.advise(_SAMPLE, priority=Priority.BINDING, deadline_s=60.0)
+        advisory = await model.advise(
+            _SAMPLE, priority=Priority.BINDING, deadline_s=60.0, legacy=Decision.ALLOW
+        )
         latencies_s.append(time.monotonic() - started)
         outcomes.append(advisory.outcome)
     return outcomes, latencies_s
@@ -107,15 +120,16 @@ def _latency(latencies_s: list[float], place: str) -> Check:
 
 
 def _deadlines(latencies_s: list[float], book: RolloutBook) -> Check:
+    """Any rollout counts: in every phase its deadline ends what the model is asked."""
     p95_s = sorted(latencies_s)[math.ceil(0.95 * len(latencies_s)) - 1]
-    answering = [policy for policy in book.policies if policy.ceiling is Phase.ENFORCED]
-    if not answering:
-        return Check("deadlines", CheckOutcome.SKIPPED, p95_s, None, "no rollout may ever be enforced")
-    tightest = min(answering, key=lambda policy: policy.deadline_ms)
+    tightest = min(book.policies, key=lambda policy: policy.deadline_ms)
     limit_s = tightest.deadline_ms / 1_000
-    sentence = f"p95 of {len(latencies_s)} answers is {p95_s:.2f} s; the tightest deadline is {limit_s:g} s ({tightest.name})"
-    if p95_s < limit_s:
+    missed = [policy for policy in book.policies if policy.deadline_ms / 1_000 <= p95_s]
+    sentence = f"p95 of {len(latencies_s)} answers is {p95_s:.2f} s; "
+    if not missed:
+        sentence += f"the tightest deadline is {limit_s:g} s ({tightest.name})"
         return Check("deadlines", CheckOutcome.PASS, p95_s, limit_s, sentence)
-    return Check(
-        "deadlines", CheckOutcome.FAIL, p95_s, limit_s, sentence, "raise deadline_ms or use a faster model"
-    )
+    sentence += "too late for " + ", ".join(f"{one.name} ({one.deadline_ms / 1_000:g} s)" for one in missed)
+    names = ", ".join(policy.name for policy in missed)
+    mend = f"raise deadline_ms of {names} above {1_000 * p95_s:.0f} in policies/rollouts.yaml, "
+    return Check("deadlines", CheckOutcome.FAIL, p95_s, limit_s, sentence, mend + "or use a faster model")

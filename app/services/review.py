@@ -11,7 +11,7 @@ from sqlalchemy import RowMapping
 from app.domain.advisory import Advisory, Outcome
 from app.domain.clock import to_us
 from app.domain.comparison import is_wrong_allow
-from app.domain.counters import advisory_counts, draw_counts, retracted
+from app.domain.counters import advisory_counts, draw_counts
 from app.domain.decision import Decision
 from app.domain.role import Principal, Role
 from app.domain.rollout import RolloutPolicy
@@ -30,14 +30,16 @@ from app.services.verdicts import (
     check_may_judge,
     check_not_own,
     count,
-    counts_of,
+    count_for_candidate,
+    count_verdict,
+    discount_verdict,
     standing_before,
     write_verdict,
 )
 from app.store import tables as t
 from app.store.decisions import find
 from app.store.ids import new_id
-from app.store.ledger import Ledger
+from app.store.ledger import Entry, Ledger
 from app.store.reviews import (
     PRIORITY,
     Judge,
@@ -126,7 +128,7 @@ class Reviews:
             write_verdict(tx, row, None, principal, now_us=now_us, source="undo", supersedes=last)
             if row["kind"] != "binding":
                 change_review(tx, review_id, status="open", verdict=None, judged_us=None)
-            count(tx, row, retracted(counts_of(row, last)), now_us)
+            discount_verdict(tx, row, last, now_us)
             return review_document(tx.connection, lock_review(tx, review_id), principal)
 
         return await self._ledger.run(work)
@@ -162,6 +164,22 @@ class Reviews:
 
         await self._told({"rollback": await self._ledger.run(work)})
 
+    async def candidate_for_reviewed(self, decision_id: str, entry: Entry) -> None:
+        """Record what a candidate said of a decision that has a review, which may have been judged already."""
+        now_us = to_us(self._now())
+
+        def work(tx: Transaction) -> None:
+            for table, values in entry.rows:
+                tx.insert(table, values)
+            for key, n in entry.counts:
+                tx.count(key, n)
+            row = review_of(tx.connection, decision_id)
+            for verdict in () if row is None else standing_verdicts(tx.connection, row["id"]):
+                assert row is not None
+                count_for_candidate(tx, row, verdict, now_us)
+
+        await self._ledger.run(work)
+
     def _join(
         self, tx: Transaction, row: RowMapping, answer: Decision, draw: Draw | None, *, now: datetime
     ) -> dict[str, Any] | None:
@@ -170,10 +188,10 @@ class Reviews:
         change_review(tx, row["id"], model_decision=answer.value, inclusion_probability=probability)
         row = lock_review(tx, row["id"])
         if draw is not None:
-            count(tx, row, draw_counts(draw), to_us(now))
+            count(tx, row, draw_counts(draw), to_us(now), version=row["version"])
         rollback: dict[str, Any] | None = None
         for verdict in standing_verdicts(tx.connection, row["id"]):
-            count(tx, row, counts_of(row, verdict), to_us(now))
+            count_verdict(tx, row, verdict, to_us(now))
             rollback = rollback or self._rolled_back(tx, row, Decision(verdict["decision"]), now=now)
         return rollback
 
@@ -190,11 +208,11 @@ class Reviews:
         now_us = to_us(now)
         superseded = standing_before(tx, row)
         if superseded is not None:
-            count(tx, row, retracted(counts_of(row, superseded)), now_us)
+            discount_verdict(tx, row, superseded, now_us)
         written = write_verdict(
             tx, row, verdict, principal, now_us=now_us, source=source, supersedes=superseded
         )
-        count(tx, row, counts_of(row, written), now_us)
+        count_verdict(tx, row, written, now_us)
         if row["kind"] != "binding" or binds(row, source):
             change_review(
                 tx,

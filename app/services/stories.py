@@ -95,7 +95,7 @@ class Stories:
     async def _explain(self, story: dict[str, Any]) -> None:
         """Reasons that nobody had asked for yet are computed when somebody does, and kept."""
         advisory = story["advisory"]
-        if advisory is None or advisory["reasoning"] is not None or advisory["probabilities"] is None:
+        if advisory is None or advisory["reasoning"] is not None or advisory["decision"] is None:
             return
         model = self._models.of(advisory["version"])
         if not model.is_ready or story["situation"] is None:
@@ -120,7 +120,7 @@ def _advisory(document: dict[str, Any]) -> Advisory:
         outcome=Outcome(document["outcome"]),
         latency_ms=document["latency_ms"],
         decision=Decision(document["decision"]),
-        probabilities=Probabilities(**document["probabilities"]),
+        probabilities=Probabilities(**document["probabilities"]) if document["probabilities"] else None,
         confidence=document["confidence"],
         coverage=document["coverage"],
     )

@@ -90,5 +90,5 @@ def resume(tx: Transaction, state: RolloutState, *, actor: str, reason: str, now
 
 def _baseline(tx: Transaction, state: RolloutState) -> str:
     """The model's answers of the shadow epoch that ends, for the distribution guardrail."""
-    counted = totals(tx.connection, state.name, state.epoch)
+    counted = totals(tx.connection, state.name, state.epoch, version=state.version)
     return json.dumps({label: n for (metric, label), n in counted.items() if metric == "model"})

@@ -1,19 +1,23 @@
 """What may a person say of a decision, and what does it add to the evidence?"""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import RowMapping
 
+from app.domain.advisory import Outcome
 from app.domain.comparison import Category
-from app.domain.counters import Count, verdict_counts
+from app.domain.counters import Count, retracted, verdict_counts
 from app.domain.decision import Decision
+from app.domain.experiment import verdict_counts as paired_counts
 from app.domain.role import Principal
-from app.domain.sampling import recorded_draw
+from app.domain.sampling import Draw, ReviewMode
 from app.errors import Conflict, Forbidden, InvalidInput
+from app.services.records import draw_of
 from app.store import tables as t
 from app.store.counters import minute_of
+from app.store.decisions import candidate_advisory
 from app.store.ids import new_id
 from app.store.reviews import standing_verdicts
 from app.store.transaction import CounterKey, Transaction
@@ -60,22 +64,62 @@ def standing_before(tx: Transaction, row: RowMapping) -> RowMapping | None:
     return next(reversed(standing_verdicts(tx.connection, row["id"])), None)
 
 
-def counts_of(row: RowMapping, verdict: RowMapping | dict[str, Any]) -> tuple[Count, ...]:
-    """What a verdict adds to the evidence of its decision's epoch."""
-    if row["model_decision"] is None:
-        return ()
-    model, draw = Decision(row["model_decision"]), None
-    reported = row["kind"] == "binding" and not binds(row, verdict["source"])
-    if row["inclusion_probability"] is not None and not reported:
-        draw = recorded_draw(row["inclusion_probability"], agrees=model == row["legacy_decision"])
-    return verdict_counts(model, Decision(verdict["decision"]), draw)
+def count_verdict(
+    tx: Transaction, row: RowMapping, verdict: RowMapping | dict[str, Any], now_us: int
+) -> None:
+    """Add what a verdict says to the evidence of the epoch that its decision was made in."""
+    for version, counts in _counts_of(tx, row, verdict):
+        count(tx, row, counts, now_us, version=version)
 
 
-def count(tx: Transaction, row: RowMapping, counts: Iterable[Count], now_us: int) -> None:
-    """Add to the evidence of the epoch that the reviewed decision was made in."""
+def discount_verdict(tx: Transaction, row: RowMapping, verdict: RowMapping, now_us: int) -> None:
+    """Take back what an undone or superseded verdict had added."""
+    for version, counts in _counts_of(tx, row, verdict):
+        count(tx, row, retracted(counts), now_us, version=version)
+
+
+def count_for_candidate(
+    tx: Transaction, row: RowMapping, verdict: RowMapping | dict[str, Any], now_us: int
+) -> None:
+    """What a verdict says of the rollout's candidate, which has only now looked at its decision."""
+    for version, counts in _counts_for_candidate(tx, row, verdict):
+        count(tx, row, counts, now_us, version=version)
+
+
+def count(tx: Transaction, row: RowMapping, counts: Iterable[Count], now_us: int, *, version: str) -> None:
+    """Add to a version's evidence of the epoch that the reviewed decision was made in."""
     minute = minute_of(now_us)
     for metric, label, n in counts:
-        tx.count(CounterKey(row["rollout"], row["version"], row["epoch"], minute, metric, label), n)
+        tx.count(CounterKey(row["rollout"], version, row["epoch"], minute, metric, label), n)
+
+
+def _counts_of(
+    tx: Transaction, row: RowMapping, verdict: RowMapping | dict[str, Any]
+) -> Iterator[tuple[str, tuple[Count, ...]]]:
+    if row["model_decision"] is not None:
+        model, draw = Decision(row["model_decision"]), _draw_for(row, verdict)
+        yield row["version"], verdict_counts(model, Decision(verdict["decision"]), draw)
+    yield from _counts_for_candidate(tx, row, verdict)
+
+
+def _counts_for_candidate(
+    tx: Transaction, row: RowMapping, verdict: RowMapping | dict[str, Any]
+) -> Iterator[tuple[str, tuple[Count, ...]]]:
+    seen = candidate_advisory(tx.connection, row["decision_id"])
+    if seen is None or seen["outcome"] != Outcome.OK or seen["version"] == row["version"]:
+        return
+    candidate, said, draw = Decision(seen["decision"]), Decision(verdict["decision"]), _draw_for(row, verdict)
+    counts = verdict_counts(candidate, said, draw)
+    # An assisted reviewer has seen what the active version says, but not what the candidate does.
+    if draw is not None and row["model_decision"] is not None and row["mode"] == ReviewMode.BLIND:
+        counts += paired_counts(Decision(row["model_decision"]), candidate, said, draw)
+    yield seen["version"], counts
+
+
+def _draw_for(row: RowMapping, verdict: RowMapping | dict[str, Any]) -> Draw | None:
+    """How the judged decision was drawn; a report beside a binding verdict is no random sample."""
+    reported = row["kind"] == "binding" and not binds(row, verdict["source"])
+    return None if reported else draw_of(row, row)
 
 
 def write_verdict(

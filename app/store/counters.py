@@ -23,17 +23,20 @@ def minute_of(us: int) -> int:
     return us // _US_PER_MINUTE
 
 
-def totals(connection: Connection, rollout: str, epoch: int) -> Totals:
-    """Everything counted in one epoch, over all instances."""
-    query = select(c.metric, c.label, _sum).where(c.rollout == rollout, c.epoch == epoch)
+def totals(connection: Connection, rollout: str, epoch: int, *, version: str) -> Totals:
+    """Everything counted of a version in one epoch, over all instances."""
+    query = select(c.metric, c.label, _sum).where(
+        c.rollout == rollout, c.epoch == epoch, c.version == version
+    )
     return {(metric, label): n for metric, label, n in connection.execute(query.group_by(c.metric, c.label))}
 
 
 def totals_of_all(connection: Connection) -> dict[str, Totals]:
-    """The totals of every rollout's current epoch, empty ones included, in one query."""
-    current = rollouts.outerjoin(
-        evidence_counters, and_(c.rollout == rollouts.c.name, c.epoch == rollouts.c.epoch)
+    """The totals of every rollout's active version in its current epoch, empty ones included, in one query."""
+    of_active = and_(
+        c.rollout == rollouts.c.name, c.epoch == rollouts.c.epoch, c.version == rollouts.c.version
     )
+    current = rollouts.outerjoin(evidence_counters, of_active)
     query = select(rollouts.c.name, c.metric, c.label, _sum).select_from(current)
     found: dict[str, Totals] = {}
     for name, metric, label, n in connection.execute(query.group_by(rollouts.c.name, c.metric, c.label)):
@@ -43,10 +46,14 @@ def totals_of_all(connection: Connection) -> dict[str, Totals]:
     return found
 
 
-def by_day(connection: Connection, rollout: str, epoch: int, metric: str) -> dict[date, dict[str, int]]:
-    """One metric by UTC day and label; days without a count are absent."""
+def by_day(
+    connection: Connection, rollout: str, epoch: int, metric: str, *, version: str
+) -> dict[date, dict[str, int]]:
+    """One metric of a version by UTC day and label; days without a count are absent."""
     day = (c.minute // _DAY).label("day")
-    query = select(day, c.label, _sum).where(c.rollout == rollout, c.epoch == epoch, c.metric == metric)
+    query = select(day, c.label, _sum).where(
+        c.rollout == rollout, c.epoch == epoch, c.metric == metric, c.version == version
+    )
     found: dict[date, dict[str, int]] = defaultdict(dict)
     for number, label, n in connection.execute(query.group_by(day, c.label).order_by(day)):
         found[_EPOCH_DAY + timedelta(days=number)][label] = n

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, func, select
+from sqlalchemy import Connection, RowMapping, Select, Table, func, select
 
 from app.domain.clock import rfc3339
 from app.store import tables as t
@@ -30,6 +30,12 @@ class Filters:
 def find(connection: Connection, decision_id: str) -> RowMapping | None:
     """One decision with its situation, advisory, reasoning and review, as one row."""
     return connection.execute(_wide().where(t.decisions.c.id == decision_id)).mappings().one_or_none()
+
+
+def candidate_advisory(connection: Connection, decision_id: str) -> RowMapping | None:
+    """What the rollout's candidate said of a decision, if it looked at it."""
+    c = t.candidate_advisories
+    return connection.execute(select(c).where(c.c.decision_id == decision_id)).mappings().one_or_none()
 
 
 def page(connection: Connection, filters: Filters, *, cursor: str | None, limit: int) -> list[RowMapping]:
@@ -75,19 +81,26 @@ def verdict_wire(row: RowMapping) -> dict[str, Any]:
     }
 
 
-def recount_pairs(connection: Connection, rollout: str, epoch: int) -> dict[str, int]:
-    """The epoch's "legacy>model" table counted from the ledger itself, exposed decisions only."""
+def recount_pairs(
+    connection: Connection, rollout: str, epoch: int, *, version: str, table: Table = t.advisories
+) -> dict[str, int]:
+    """The epoch's "legacy>model" table of a version counted from the ledger itself, exposed decisions only.
+
+    `table` is where its advisories are.
+    """
+    a = table.c
     query = (
-        select(t.decisions.c.legacy_decision, t.advisories.c.decision, func.count())
-        .join_from(t.decisions, t.advisories, t.decisions.c.id == t.advisories.c.decision_id)
+        select(t.decisions.c.legacy_decision, a.decision, func.count())
+        .join_from(t.decisions, table, t.decisions.c.id == a.decision_id)
         .where(
             t.decisions.c.rollout == rollout,
             t.decisions.c.epoch == epoch,
             t.decisions.c.exposed,
-            t.advisories.c.outcome == "ok",
+            a.version == version,
+            a.outcome == "ok",
             t.decisions.c.legacy_error.is_(None),
         )
-        .group_by(t.decisions.c.legacy_decision, t.advisories.c.decision)
+        .group_by(t.decisions.c.legacy_decision, a.decision)
     )
     return {f"{legacy}>{model}": n for legacy, model, n in connection.execute(query)}
 

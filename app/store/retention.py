@@ -11,6 +11,7 @@ from app.store.hashing import decode_entries
 from app.store.ids import new_id
 from app.store.tables import (
     advisories,
+    candidate_advisories,
     chain,
     decisions,
     idempotency,
@@ -86,6 +87,7 @@ def _empty(connection: Connection, batches: Iterable[RowMapping]) -> int:
         _delete(connection, decisions.c.id, keys["decisions"])
         + _delete(connection, situations.c.decision_id, keys["decisions"])
         + _delete(connection, advisories.c.decision_id, keys["advisories"])
+        + _delete(connection, candidate_advisories.c.decision_id, keys["candidate_advisories"])
         + _delete(connection, reasonings.c.decision_id, keys["reasonings"])
     )
 

@@ -82,9 +82,9 @@ def standing_verdicts(connection: Connection, review_id: str) -> list[RowMapping
 
 
 def drawn_labels(
-    connection: Connection, rollout: str, *, epoch: int, after: str | None, limit: int
+    connection: Connection, rollout: str, *, version: str, epoch: int, after: str | None, limit: int
 ) -> list[Label]:
-    """Drawn reviews of one epoch in decision order, after the watermark."""
+    """Drawn reviews of a version in one epoch in decision order, after the watermark."""
     r = t.reviews
     query = (
         select(
@@ -95,7 +95,12 @@ def drawn_labels(
             r.c.model_decision,
             r.c.inclusion_probability,
         )
-        .where(r.c.rollout == rollout, r.c.epoch == epoch, r.c.inclusion_probability.is_not(None))
+        .where(
+            r.c.rollout == rollout,
+            r.c.epoch == epoch,
+            r.c.version == version,
+            r.c.inclusion_probability.is_not(None),
+        )
         .order_by(r.c.decision_id)
         .limit(limit)
     )

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, RowMapping, func, select, update
 
 from app.domain.clock import from_us, rfc3339, to_us
 from app.domain.phase import Phase
-from app.domain.rollout import Investigation, RolloutState
+from app.domain.rollout import Comparison, Investigation, RolloutState
 from app.errors import NotFound, RevisionConflict
 from app.store import tables as t
 from app.store.counters import minute_of
@@ -26,6 +26,7 @@ class PlaneRow:
     guard_passes: int
     guard_pass_us: int | None
     clock_jump_us: int | None
+    chosen_version: str | None
     actor_secret: bytes
 
 
@@ -145,11 +146,12 @@ def open_investigation(
     )
 
 
-def close_investigation(tx: Transaction, investigation: Investigation) -> None:
+def close_investigation(tx: Transaction, rollout: str, investigation: Investigation) -> None:
+    """Close the rollout's latest investigation, and with it those that it came on top of."""
     assert investigation.closed_at is not None
     tx.connection.execute(
         update(t.investigations)
-        .where(t.investigations.c.id == investigation.id)
+        .where(t.investigations.c.rollout == rollout, t.investigations.c.closed_us.is_(None))
         .values(
             cause=investigation.cause,
             fix=investigation.fix,
@@ -158,6 +160,12 @@ def close_investigation(tx: Transaction, investigation: Investigation) -> None:
         )
     )
     touch_plane(tx)
+
+
+def investigated(connection: Connection) -> frozenset[str]:
+    """The versions that an open investigation of any rollout looks into."""
+    still_open = select(t.investigations.c.version).where(t.investigations.c.closed_us.is_(None))
+    return frozenset(connection.execute(still_open).scalars())
 
 
 def rollback_reason(connection: Connection, investigation: Investigation) -> str:
@@ -182,6 +190,7 @@ def brief(state: RolloutState) -> dict[str, Any]:
         "phase": state.phase,
         "exposure": state.exposure,
         "version": state.version,
+        "candidate": state.candidate,
         "held": state.held,
         "epoch": state.epoch,
         "revision": state.revision,
@@ -220,6 +229,9 @@ def _state(row: RowMapping) -> RolloutState:
         hold_reason=row["hold_reason"],
         rolled_back=row["rolled_back"],
         investigation=investigation,
+        candidate_mode=None if row["candidate_mode"] is None else Comparison(row["candidate_mode"]),
+        candidate_share=row["candidate_share"],
+        candidate_since=None if row["candidate_since_us"] is None else from_us(row["candidate_since_us"]),
     )
 
 
@@ -232,6 +244,9 @@ def _columns(state: RolloutState) -> dict[str, Any]:
         "epoch_started_us": to_us(state.epoch_started_at),
         "version": state.version,
         "candidate": state.candidate,
+        "candidate_mode": state.candidate_mode.value if state.candidate_mode else None,
+        "candidate_share": state.candidate_share,
+        "candidate_since_us": to_us(state.candidate_since) if state.candidate_since else None,
         "previous": state.previous,
         "held": state.held,
         "hold_reason": state.hold_reason,

@@ -1,10 +1,10 @@
 """Which rows does the plane keep?
 
 Times are whole microseconds since the epoch, UTC, in columns named `*_us`. Documents are JSON text.
-`decisions`, `advisories`, `verdicts`, `transitions`, `retentions` and `chain` are append-only: triggers
-refuse UPDATE and DELETE; only `decisions` and `advisories` may be deleted, and only while retention has
-opened its gate (`app.store.retention`). `situations` and `reasonings` refuse UPDATE too but may be
-erased: the chain holds their salted commitments.
+`decisions`, `advisories`, `candidate_advisories`, `verdicts`, `versions`, `transitions`, `validations`,
+`retentions` and `chain` are append-only: triggers refuse UPDATE and DELETE; only `decisions` and both kinds
+of advisories may be deleted, and only while retention has opened its gate (`app.store.retention`).
+`situations` and `reasonings` refuse UPDATE too but may be erased: the chain holds their salted commitments.
 """
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text
@@ -74,6 +74,9 @@ advisories = Table(
     Column("commitment", Text, nullable=False),
 )
 
+# What a rollout's candidate said of the same decisions, beside the active version or in its place.
+candidate_advisories = advisories.to_metadata(metadata, name="candidate_advisories")
+
 # Erasable like the situation, whose words it quotes.
 reasonings = Table(
     "reasonings",
@@ -141,6 +144,9 @@ rollouts = Table(
     Column("epoch_started_us", BigInteger, nullable=False),
     Column("version", Text, nullable=False),
     Column("candidate", Text),
+    Column("candidate_mode", Text),  # both | split
+    Column("candidate_share", Float),  # of the actors, where they are split
+    Column("candidate_since_us", BigInteger),
     Column("previous", Text),
     Column("held", Boolean, nullable=False),
     Column("hold_reason", Text),
@@ -162,6 +168,19 @@ investigations = Table(
     Column("fix", Text),
     Column("closed_us", BigInteger),
     Column("closed_by", Text),
+)
+
+# What a version consists of, for ever: of the rows of one version the newest counts.
+versions = Table(
+    "versions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("version", Text, nullable=False, index=True),
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),  # key id, or "automation"
+    Column("document", Text, nullable=False),  # JSON of its declaration
+    Column("sha256", Text, nullable=False),  # of the document
+    Column("commitment", Text, nullable=False),
 )
 
 transitions = Table(
@@ -193,6 +212,7 @@ plane = Table(
     Column("guard_passes", BigInteger, nullable=False),  # complete guardrail passes so far
     Column("guard_pass_us", BigInteger),
     Column("clock_jump_us", BigInteger),  # when the clock last jumped by more than 60 s
+    Column("chosen_version", Text),  # what the environment last asked every rollout to run on
     Column("actor_secret", LargeBinary, nullable=False),  # HMAC key of the sticky actor share
 )
 
@@ -287,6 +307,23 @@ chain = Table(
     Column("hash", Text, nullable=False),
 )
 
+validations = Table(
+    "validations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("created_us", BigInteger, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("model_sha256", Text),
+    Column("suite_sha256", Text, nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("pass_rate", Float, nullable=False),
+    Column("wrong_allows", Integer, nullable=False),
+    Column("report", Text, nullable=False),  # JSON
+    Column("by_key", Text, nullable=False),
+    Column("commitment", Text, nullable=False),
+    Index("validations_by_version", "version", "id"),
+)
+
 # Up to where retention has emptied an instance's chain: what is missing there was removed by rule.
 retentions = Table(
     "retentions",
@@ -307,7 +344,10 @@ retention_gate = Table(
     Column("is_open", Boolean, nullable=False),
 )
 
-APPEND_ONLY = (decisions, advisories, verdicts, transitions, retentions, chain)
+APPEND_ONLY = (
+    *(decisions, advisories, candidate_advisories, verdicts, versions),
+    *(transitions, validations, retentions, chain),
+)
 ERASABLE = (situations, reasonings)
-RETAINED = (decisions, advisories)  # append-only, but retention may delete them when they are old
+RETAINED = (decisions, advisories, candidate_advisories)  # append-only, but retention deletes what is old
 REPLACED = (guardrail_streams,)  # a newer row takes the place of an older one with the same key

@@ -12,7 +12,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from app.services.container import Services
-from app.web.api import administration, decisions, probes, reviews, rollouts
+from app.web.api import administration, decisions, probes, reviews, rollouts, validation, versions
 from app.web.authentication import Gatekeeper
 from app.web.bodies import MAX_BATCH_BYTES
 from app.web.problems import answer
@@ -38,6 +38,7 @@ _ROUTES: Sequence[Any] = (
     rollouts.hold,
     rollouts.resume,
     rollouts.investigation,
+    rollouts.version,
     rollouts.kill_switch,
     reviews.reviews,
     reviews.claim,
@@ -48,7 +49,11 @@ _ROUTES: Sequence[Any] = (
     administration.revoke_key,
     administration.policy_diff,
     administration.policy_apply,
-    administration.versions,
+    versions.versions,
+    versions.register,
+    versions.experiments,
+    validation.validate,
+    validation.validations,
     administration.audit,
     administration.audit_verify,
     administration.drill_fault,

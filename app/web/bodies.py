@@ -1,7 +1,7 @@
 """What may a request body hold, and how large may it be?"""
 
 import hashlib
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from litestar import Request
@@ -76,6 +76,17 @@ class Exposure(msgspec.Struct, forbid_unknown_fields=True):
 
     exposure: float
     reason: str
+    expected_revision: int | None = None
+
+
+class VersionChange(msgspec.Struct, forbid_unknown_fields=True):
+    """What becomes of a rollout's versions. `mode` and `share` (of actors, 0..1) are a candidate's."""
+
+    action: Literal["candidate", "activate", "revert", "withdraw"]
+    reason: str
+    version: str | None = None
+    mode: Literal["both", "split"] = "both"
+    share: float | None = None
     expected_revision: int | None = None
 
 

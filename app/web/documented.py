@@ -56,6 +56,13 @@ _VERDICT = Schema(
     additional_properties=False,
 )
 
+_VERSION = Schema(
+    type=OpenAPIType.OBJECT,
+    description="The id alone, or a declaration with the keys of a file in policies/versions.",
+    properties={"id": Schema(type=OpenAPIType.STRING, pattern="^[a-z0-9][a-z0-9._-]{0,79}$")},
+    required=["id"],
+)
+
 
 def _body(schema: Schema) -> RequestBody:
     return RequestBody(content={"application/json": OpenAPIMediaType(schema=schema)}, required=True)
@@ -77,3 +84,9 @@ class TakesBatch(Operation):
 class TakesVerdict(Operation):
     def __post_init__(self) -> None:
         self.request_body = _body(_VERDICT)
+
+
+@dataclass
+class TakesVersion(Operation):
+    def __post_init__(self) -> None:
+        self.request_body = _body(_VERSION)

@@ -31,6 +31,11 @@ CALLS: list[tuple[Call, str, Document | None]] = [
     (lambda c: c.rollback("read", reason="r"), "POST /v1/rollouts/read/rollback", {"reason": "r"}),
     (lambda c: c.hold("read", reason="r"), "POST /v1/rollouts/read/hold", {"reason": "r"}),
     (lambda c: c.resume("read", reason="r"), "POST /v1/rollouts/read/resume", {"reason": "r"}),
+    (
+        lambda c: c.change_version("read", action="candidate", reason="r", version="v2"),
+        "POST /v1/rollouts/read/version",
+        {"action": "candidate", "reason": "r", "version": "v2"},
+    ),
     (lambda c: c.claim("r1"), "POST /v1/reviews/r1/claim", {}),
     (
         lambda c: c.verdict("r1", decision="deny", category="model_too_permissive", notes="n"),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.clock import to_us
-from app.domain.condition import Condition, GateOutcome, OtherRollout, worst
+from app.domain.condition import Condition, GateOutcome, OtherRollout, Validated, worst
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence, unreadable
 from app.domain.gate import Gate, GateContext, assess_gate, to_wire, try_gate
@@ -177,6 +177,38 @@ def test_on_low_risk_wrong_allows_are_a_condition_only_where_the_policy_says_so(
     assert judged(seen, to=Phase.ENFORCED, at=ADVISED).outcome is PASS
     strict = asking(override_below=0.05, wrong_allow_below=0.02)
     assert judged(seen, to=Phase.ENFORCED, at=ADVISED, of=strict).outcome is FAIL
+
+
+def validation_of(found: Validated | None, problem: str | None = None) -> Condition:
+    context = GateContext(validation=found, suites_problem=problem)
+    return one(judged(to=Phase.ENFORCED, of=asking(validation_above=0.95), context=context), "validation")
+
+
+@pytest.mark.parametrize(
+    ("passed", "outcome"), [pytest.param(58, PASS), pytest.param(57, FAIL, id="at it"), pytest.param(0, FAIL)]
+)
+def test_validation_must_lie_above_the_limit(passed: int, outcome: GateOutcome) -> None:
+    found = validation_of(Validated(60, passed / 60, 1, current=True))
+    assert found.outcome is outcome
+    assert found.sentence.endswith(" of 60, 1 wrong allows, needs above 0.95")
+
+
+@pytest.mark.parametrize(
+    "found", [None, Validated(60, 1.0, 0, current=False)], ids=["none", "of other suites"]
+)
+def test_without_a_validation_of_todays_suites_there_is_none(found: Validated | None) -> None:
+    condition = validation_of(found)
+    assert condition.outcome is INSUFFICIENT
+    assert condition.sentence.endswith("run `phasegate validate v1 --record`")
+
+
+def test_suites_that_cannot_be_read_never_pass() -> None:
+    good = Validated(60, 1.0, 0, current=True)
+    assert validation_of(good, problem="core.jsonl is away").outcome is ERROR
+
+
+def test_a_gate_that_does_not_ask_for_a_validation_does_not_miss_it() -> None:
+    assert "validation" not in {condition.name for condition in judged(to=Phase.ENFORCED).conditions}
 
 
 def test_soak_waits_for_the_days_that_the_policy_says() -> None:

@@ -19,7 +19,9 @@ from app.policy.rollouts import RolloutBook, book_of
 
 GATES = {
     Phase.ADVISORY: GateLimits(agreement_above=0.9, soak_days=14.0),
-    Phase.ENFORCED: GateLimits(override_below=0.05, soak_days=7.0, reviewed_at_least=100),
+    Phase.ENFORCED: GateLimits(
+        override_below=0.05, validation_above=0.95, soak_days=7.0, reviewed_at_least=100
+    ),
 }
 READ = RolloutPolicy(
     "read", ("read", "list"), Risk.MEDIUM, Phase.ENFORCED, gates=GATES, exposure=(0.05, 0.5, 1.0)
@@ -52,6 +54,7 @@ LOOSER: dict[str, dict[str, Any]] = {
     "gates.advisory.agreement_above": gate(Phase.ADVISORY, agreement_above=0.8),
     "gates.advisory.soak_days": gate(Phase.ADVISORY, soak_days=13.9),
     "gates.enforced.override_below": gate(Phase.ENFORCED, override_below=None),
+    "gates.enforced.validation_above": gate(Phase.ENFORCED, validation_above=None),
     "gates.enforced.reviewed_at_least": gate(Phase.ENFORCED, reviewed_at_least=99),
     "guardrails.override_limit": guardrail(override_limit=0.11),
     "guardrails.latency_target_ms": guardrail(latency_target_ms=6_000.0),
@@ -62,6 +65,7 @@ LOOSER: dict[str, dict[str, Any]] = {
     "review_rate": {"review_rate": 0.01},
     "gate_alpha": {"gate_alpha": 0.06},
     "rollback_observe_days": {"rollback_observe_days": 1.0},
+    "cache": {"cache": True},
 }
 TIGHTER: dict[str, dict[str, Any]] = {
     "risk": {"risk": Risk.HIGH},
@@ -69,6 +73,7 @@ TIGHTER: dict[str, dict[str, Any]] = {
     "rollback_to": {"rollback_to": Phase.SHADOW},
     "gates.advisory.agreement_above": gate(Phase.ADVISORY, agreement_above=0.95),
     "gates.enforced.override_below": gate(Phase.ENFORCED, override_below=0.04),
+    "gates.enforced.validation_above": gate(Phase.ENFORCED, validation_above=0.97),
     "gates.enforced.error_below": gate(Phase.ENFORCED, error_below=0.01),
     "guardrails.error_limit": guardrail(error_limit=0.005),
     "exposure": {"exposure": (0.01, 0.05, 0.5, 1.0)},
@@ -174,5 +179,6 @@ def test_only_what_changes_the_answers_starts_a_new_epoch() -> None:
         settings_hash(READ, "abd"),
         settings_hash(replace(READ, combine=Combine.MODEL), "abc"),
         settings_hash(replace(READ, confidence_at_least=0.1), "abc"),
+        settings_hash(replace(READ, cache=True), "abc"),
     }
-    assert len(others | {base}) == 4
+    assert len(others | {base}) == 5

@@ -85,6 +85,7 @@ def test_what_is_left_out_comes_from_the_risk_and_the_defaults() -> None:
         Approval.NONE,
         Approval.HUMAN,
     ]
+    assert [policy.cache for policy in (low, high, critical)] == [True, False, False]
     assert (low.deadline_ms, high.deadline_ms, high.gate_alpha) == (900, 700, 0.1)
     assert (low.guardrails.error_limit, high.guardrails.error_limit, low.guardrails.alpha) == (
         0.5,
@@ -113,6 +114,7 @@ def test_an_entry_says_all_that_a_rollout_may_be_told() -> None:
             "    exposure: [0.5, 25, 100]\n    combine: stricter\n    approval: human\n    rollback_to: shadow\n"
             "    advisory_wait_ms: 20\n    observe_rate: 0\n    review_rate: 1\n    attestation_ttl_s: 60\n"
             "    review_due_days: 1\n    rollback_observe_days: 0\n    confidence_at_least: 0.7\n"
+            "    cache: false\n"
             "  write: {actions: [write], risk: medium, ceiling: enforced}"
         )
     )
@@ -121,7 +123,7 @@ def test_an_entry_says_all_that_a_rollout_may_be_told() -> None:
     assert read.exposure == (0.005, 0.25, 1.0)
     assert (read.combine, read.approval, read.rollback_to) == (Combine.STRICTER, Approval.HUMAN, Phase.SHADOW)
     assert (read.observe_rate, read.review_rate, read.confidence_at_least) == (0, 1, 0.7)
-    assert read.risk is Risk.LOW
+    assert (read.risk, read.cache) == (Risk.LOW, False)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +134,7 @@ def test_an_entry_says_all_that_a_rollout_may_be_told() -> None:
         ("    approval: robot", 6, "rollouts.read.approval", "none, human"),
         ("    rollback_to: enforced", 6, "rollouts.read.rollback_to", "ends in advisory or shadow"),
         ("    deadline_ms: soon", 6, "rollouts.read.deadline_ms", "must be a number"),
+        ("    cache: often", 6, "rollouts.read.cache", "true or false"),
         ("    deadline_ms: 0", 6, "rollouts.read.deadline_ms", "from 1"),
         ("    advisory_wait_ms: 9000", 6, "rollouts.read.advisory_wait_ms", "longer"),
         ("    when: 'resource =='", 6, "rollouts.read.when", "Failed to parse"),

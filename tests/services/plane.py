@@ -1,7 +1,7 @@
 """What does a test stand on: a whole server in this process, with a model and clocks that it drives."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -23,6 +23,7 @@ from app.domain.phase import Phase
 from app.domain.role import Principal, Role
 from app.domain.rollout import RolloutState
 from app.domain.situation import Situation, parse_situation
+from app.engines.model.cache import Remembering
 from app.engines.model.link import ModelState
 from app.engines.model.supervisor import ModelStatus
 from app.engines.model.version import ModelVersion, load_versions
@@ -31,10 +32,11 @@ from app.errors import StoreUnavailable
 from app.main import wire
 from app.services.container import Services
 from app.services.policies import PolicyFiles, settle_at_start
-from app.services.ports import Sole
+from app.services.ports import Model, NoModel
 from app.services.records import Question
 from app.services.transitions import move
 from app.services.verdicts import Verdict
+from app.services.versions import register_at_start
 from app.store import keys
 from app.store.database import Database
 from app.store.entry import Entry
@@ -131,7 +133,8 @@ class Clock:
 class FakeModel:
     """Answers what a situation's `details` say: a decision, or the outcome of a failure.
 
-    While `is_thinking`, whoever asks waits until `answers_now`.
+    While `is_thinking`, whoever asks waits until `answers_now`. Where it `remembers`, its server keeps
+    its answers in memory.
     """
 
     version_id: str = VERSION
@@ -140,6 +143,7 @@ class FakeModel:
     loaded_once: bool = True
     circuit_open: bool = False
     unsure: bool = False
+    remembers: bool = False
     confidence: float = 0.9
     latency_ms: float = 12.0
     asked: list[tuple[Situation, Priority, Decision | None]] = field(default_factory=list)
@@ -177,6 +181,7 @@ class FakeModel:
         priority: Priority,
         deadline_s: float,
         legacy: Decision | None = None,
+        scope: Hashable = None,  # noqa: ARG002
     ) -> Advisory:
         self.deadlines_s.append(deadline_s)
         self.asked.append((situation, priority, legacy))
@@ -212,6 +217,13 @@ class FakeModel:
             (Attribution("details", 0.4, Decision.DENY),),
         )
 
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def wait_ready(self, timeout_s: float) -> bool:  # noqa: ARG002
+        return self.is_ready
+
     async def inject(self, fault: str | None) -> None:
         self.faults.append(fault)
 
@@ -224,6 +236,31 @@ class FakeModel:
 
     def answers_now(self) -> None:
         self._may_answer.set()
+
+
+class Several:
+    """A fleet of fakes; what is not among them answers `unavailable`."""
+
+    def __init__(self, default: FakeModel, others: Sequence[FakeModel]) -> None:
+        self.wanted: list[tuple[str, ...]] = []
+        self.declared: list[str] = []
+        self._models: dict[str, Model] = {
+            each.version_id: Remembering(each) if each.remembers else each for each in (default, *others)
+        }
+        self.default = self._models[default.version_id]
+
+    @property
+    def loaded(self) -> Sequence[Model]:
+        return tuple(self._models.values())
+
+    def of(self, version_id: str) -> Model:
+        return self._models.get(version_id) or NoModel()
+
+    def declare(self, version: ModelVersion) -> None:
+        self.declared.append(version.id)
+
+    async def want(self, version_ids: Iterable[str]) -> None:
+        self.wanted.append(tuple(version_ids))
 
 
 def _probabilities(decision: Decision, confidence: float) -> Probabilities:
@@ -439,24 +476,32 @@ async def opened(
     rollouts: str = ROLLOUTS,
     legacy: str = LEGACY,
     model: FakeModel | None = None,
+    others: Sequence[FakeModel] = (),
     clock: Clock | None = None,
     holders: Holders | None = None,
 ) -> AsyncIterator[Stage]:
-    """A server over a migrated database, as `app.main` starts one; `holders` are those of a life before."""
+    """A server over a migrated database, as `app.main` starts one; `holders` are those of a life before.
+
+    `others` are models of further versions, which are registered too.
+    """
     clock, model = clock or Clock(), model or FakeModel()
+    versions = {each.version_id: version_of(each) for each in (model, *others)}
     files = written(directory, rollouts=rollouts, legacy=legacy)
     journal = Journal(directory / "journal")
     ledger = WatchedLedger(database, journal, "test", clock=lambda: to_us(clock.now()))
     try:
         with transaction(database, "test", now_us=to_us(clock.now())) as tx:
-            settle_at_start(tx, files.read(), version=model.version_id, now=clock.now())
+            known = register_at_start(tx, versions, policies_dir=files.policies_dir, now=clock.now())
+            settle_at_start(
+                tx, files.read(), version=model.version_id, now=clock.now(), declared=versions
+            )
         holders = holders or _holders(database, clock)
         services = wire(
             database,
             ledger,
             files,
-            Sole(model),
-            {model.version_id: version_of(model)},
+            Several(model, others),
+            known,
             drills=True,
             now=clock.now,
             monotonic=clock.monotonic,

@@ -1,17 +1,27 @@
 """Does preflight see what would keep a machine from serving?"""
 
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from app.domain.advisory import Outcome
-from app.policy.rollouts import load_rollouts
-from app.services import preflight, rehearsal
-from app.services.preflight import Check, CheckOutcome, quick_checks
+from app.domain.clock import to_us
+from app.domain.phase import Phase
+from app.domain.rollout import RolloutState
+from app.policy.rollouts import book_of, load_rollouts
+from app.services import model_needs, rehearsal
+from app.services.checks import Check, CheckOutcome
+from app.services.preflight import quick_checks
 from app.services.rehearsal import model_checks
 from app.settings import Settings, load_settings
 from app.store.database import Database
+from app.store.rollouts import insert_state
+from app.store.transaction import transaction
+from tests.peer import Peer, Reply, serving
 
 POLICIES = Path(__file__).parents[2] / "policies"
 
@@ -31,7 +41,8 @@ def checks(settings: Settings) -> dict[str, Check]:
 
 def test_a_machine_as_it_should_be_passes(environ: dict[str, str]) -> None:
     found = checks(load_settings(environ))
-    assert list(found) == ["python", "data_dir", "disk", "policies", "database", "llama_cpp", "model_file"]
+    machine = ["python", "data_dir", "disk", "policies", "database"]
+    assert list(found) == [*machine, "llama_cpp", "model_file", "decoding", "cache", "versions"]
     assert not [check for check in found.values() if check.outcome is CheckOutcome.FAIL]
     model = found["model_file"]
     assert model.value == model.limit
@@ -132,14 +143,135 @@ def test_little_room_warns_and_none_fails(
     assert checks(load_settings(environ))["disk"].outcome is outcome
 
 
-@pytest.mark.parametrize(("drivers", "outcome"), [(("/dev/null",), "pass"), (("/nowhere",), "warning")])
-def test_a_gpu_that_was_asked_for_needs_a_driver(
-    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, drivers: tuple[str, ...], outcome: str
+PRODUCTION = "phi-4-mini-q4-examples-1"
+
+
+def asking_for_gpu(environ: dict[str, str], policies: Path, *, layers: int) -> Settings:
+    shutil.copytree(POLICIES, policies, ignore=shutil.ignore_patterns("*.gguf"))
+    path = policies / "versions" / "phi-4-mini.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert "n_gpu_layers: -1" in text
+    path.write_text(text.replace("n_gpu_layers: -1", f"n_gpu_layers: {layers}"), encoding="utf-8")
+    return load_settings(
+        {**environ, "PHASEGATE_POLICIES_DIR": str(policies), "PHASEGATE_MODEL_VERSION": PRODUCTION}
+    )
+
+
+@pytest.mark.parametrize(("layers", "without"), [(-1, CheckOutcome.WARNING), (20, CheckOutcome.FAIL)])
+def test_a_gpu_that_was_asked_for_needs_a_driver_and_a_library_built_for_it(
+    environ: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    layers: int,
+    without: CheckOutcome,
 ) -> None:
-    monkeypatch.setattr(preflight, "_GPU_DRIVERS", drivers)
-    assert "gpu_driver" not in checks(load_settings(environ))
-    asks = load_settings({**environ, "PHASEGATE_MODEL_VERSION": "phi-4-mini-q4-examples-1"})
-    assert checks(asks)["gpu_driver"].outcome == outcome
+    settings = asking_for_gpu(environ, tmp_path / "policies", layers=layers)
+    for path, offloads, outcome in (("/nowhere", "False", without), ("/dev/null", "True", CheckOutcome.PASS)):
+        monkeypatch.setattr(model_needs, "_GPU_DRIVERS", (path,))
+        monkeypatch.setattr(model_needs, "_tried", lambda _, said=offloads: (True, said))
+        found = checks(settings)
+        assert [found[name].outcome for name in ("gpu_driver", "gpu_offload")] == [outcome] * 2
+        if outcome is not CheckOutcome.PASS:
+            assert "GGML_CUDA" in (found["gpu_offload"].mend or "")
+
+
+def test_no_gpu_is_looked_for_where_none_is_asked_for(environ: dict[str, str]) -> None:
+    assert not {"gpu_driver", "gpu_offload"} & set(checks(load_settings(environ)))
+
+
+def test_a_library_that_cannot_be_imported_fails_with_its_words_and_what_mends_it(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        model_needs, "_TRIAL", "raise OSError('libgomp.so.1: cannot open shared object file')"
+    )
+    model_needs._tried.cache_clear()
+    found = checks(load_settings(environ))["llama_cpp"]
+    model_needs._tried.cache_clear()
+    assert found.outcome is CheckOutcome.FAIL
+    assert "libgomp.so.1" in found.sentence
+    assert "--force-reinstall" in (found.mend or "")
+
+
+def test_no_room_for_the_copy_fails_and_a_copy_that_is_there_needs_none(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = load_settings(environ)
+    usage = shutil._ntuple_diskusage(2**40, 0, 2**26)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    found = checks(settings)
+    assert found["cache"].outcome is CheckOutcome.FAIL
+    (tmp_path / "cache" / f"{str(found['model_file'].value)[:16]}-q8_0.gguf").touch()
+    assert checks(settings)["cache"].outcome is CheckOutcome.PASS
+
+
+@pytest.mark.parametrize(("phi", "outcome"), [("previous", "warning"), (None, "pass")])
+def test_a_version_in_use_whose_file_is_missing_warns_and_serves(
+    environ: dict[str, str], tmp_path: Path, phi: str | None, outcome: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    settings = load_settings(environ)
+    database = Database(settings.database_url)
+    database.migrate()
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    state = RolloutState("read", Phase.SHADOW, 1.0, 1, 1, at, "another", previous=PRODUCTION if phi else None)
+    with transaction(database, "test", now_us=to_us(at)) as tx:
+        insert_state(tx, state, settings_hash="0")
+    database.close()
+    found = checks(settings)["versions"]
+    assert found.outcome == outcome
+    assert (PRODUCTION in found.sentence) == (phi is not None)
+
+
+@pytest.fixture
+def elsewhere(environ: dict[str, str], tmp_path: Path, peer: Peer) -> dict[str, str]:
+    """The production version, asked on a server."""
+    policies = Path(shutil.copytree(POLICIES, tmp_path / "policies", ignore=shutil.ignore_patterns("*.gguf")))
+    path = policies / "versions" / "phi-4-mini.yaml"
+    text, place = path.read_text(encoding="utf-8"), "  path: versions/Phi-4-mini-instruct-Q4_K_M.gguf"
+    assert place in text
+    remote = f"  remote: {{url: '{peer.url}/v1', model: phi, key_env: PHI_KEY}}"
+    path.write_text(text.replace(place, remote), encoding="utf-8")
+    return {**environ, "PHASEGATE_POLICIES_DIR": str(policies), "PHASEGATE_MODEL_VERSION": PRODUCTION}
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    with serving() as found:
+        found.answer = lambda seen: Reply(
+            body={"data": [{"id": "phi"}]}
+            if seen.method == "GET"
+            else {"choices": [{"text": " deny", "logprobs": {"top_logprobs": [{" deny": -0.01}]}}]}
+        )
+        yield found
+
+
+def test_a_server_without_its_key_fails_by_the_variables_name(elsewhere: dict[str, str]) -> None:
+    found = checks(load_settings(elsewhere))["model_server"]
+    assert found.outcome is CheckOutcome.FAIL
+    assert "PHI_KEY" in found.sentence
+
+
+async def test_a_model_on_a_server_is_measured_there(
+    elsewhere: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHI_KEY", "secret")
+    settings = load_settings(elsewhere)
+    assert "llama_cpp" not in checks(settings)
+    found = {check.name: check for check in await model_checks(settings)}
+    assert {check.outcome for check in found.values()} == {CheckOutcome.PASS}
+    assert "on the server" in found["load"].sentence
+
+
+async def test_a_server_that_is_away_fails_to_load(
+    elsewhere: dict[str, str], monkeypatch: pytest.MonkeyPatch, peer: Peer
+) -> None:
+    monkeypatch.setenv("PHI_KEY", "secret")
+    peer.replies(Reply(500))
+    found = {check.name: check for check in await model_checks(load_settings(elsewhere))}
+    assert found["load"].outcome is CheckOutcome.FAIL
+    assert "500" in found["load"].sentence
+    assert found["deadlines"].outcome is CheckOutcome.SKIPPED
 
 
 def test_slow_answers_fail_by_the_place_that_gives_them() -> None:
@@ -148,10 +280,17 @@ def test_slow_answers_fail_by_the_place_that_gives_them() -> None:
     assert rehearsal._latency([15.0], "CPU").outcome is CheckOutcome.FAIL
 
 
-def test_p95_is_held_against_the_tightest_deadline() -> None:
+def test_p95_is_held_against_every_deadline_and_what_misses_one_is_named() -> None:
     book = load_rollouts(POLICIES / "rollouts.yaml")
     assert rehearsal._deadlines([0.1] * 19 + [60.0], book).outcome is CheckOutcome.PASS
     assert rehearsal._deadlines([0.1] * 18 + [60.0] * 2, book).outcome is CheckOutcome.FAIL
+    admin = next(policy for policy in book.policies if policy.name == "admin")
+    assert admin.ceiling is Phase.ADVISORY
+    hurried = [replace(one, deadline_ms=50) if one is admin else one for one in book.policies]
+    found = rehearsal._deadlines([0.1] * 20, book_of(hurried))
+    assert found.outcome is CheckOutcome.FAIL
+    assert "too late for admin (0.05 s)" in found.sentence
+    assert "deadline_ms of admin above 100" in (found.mend or "")
 
 
 def test_an_unsure_answer_is_one_and_a_malformed_one_is_none() -> None:

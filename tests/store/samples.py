@@ -8,7 +8,18 @@ from sqlalchemy import Executable
 from app.store.database import Database
 from app.store.entry import Entry, Guard
 from app.store.ids import new_id
-from app.store.tables import advisories, decisions, reasonings, rollouts, situations, transitions, verdicts
+from app.store.tables import (
+    advisories,
+    candidate_advisories,
+    decisions,
+    reasonings,
+    rollouts,
+    situations,
+    transitions,
+    validations,
+    verdicts,
+    versions,
+)
 from app.store.transaction import CounterKey, seal, transaction
 
 NOW_US = 1_800_000_000_000_000
@@ -64,6 +75,23 @@ def advisory(decision_id: str) -> Entry:
     return Entry(((advisories, row),))
 
 
+def candidate_advisory(decision_id: str) -> Entry:
+    [(_, row)] = advisory(decision_id).rows
+    return Entry(((candidate_advisories, {**row, "version": "v2"}),))
+
+
+def version(name: str = "v1") -> Entry:
+    row = {
+        "id": new_id(),
+        "version": name,
+        "created_us": NOW_US,
+        "created_by": "automation",
+        "document": "{}",
+        "sha256": "0" * 64,
+    }
+    return Entry(((versions, row),))
+
+
 def reasoning(decision_id: str) -> Entry:
     body = '{"text":"because"}'
     row = {"decision_id": decision_id, "created_us": NOW_US, "salt": seal(body)[0], "body": body}
@@ -99,6 +127,21 @@ def transition() -> Entry:
         "revision": 2,
     }
     return Entry(((transitions, row),))
+
+
+def validation() -> Entry:
+    row = {
+        "id": new_id(),
+        "created_us": NOW_US,
+        "version": "v1",
+        "suite_sha256": "0" * 64,
+        "n": 60,
+        "pass_rate": 0.95,
+        "wrong_allows": 0,
+        "report": "{}",
+        "by_key": "k3",
+    }
+    return Entry(((validations, row),))
 
 
 def write(database: Database, *entries: Entry, instance: str = "test", now_us: int = NOW_US) -> None:

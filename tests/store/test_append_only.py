@@ -12,6 +12,7 @@ from app.store.tables import (
     ERASABLE,
     RETAINED,
     advisories,
+    candidate_advisories,
     chain,
     decisions,
     reasonings,
@@ -19,10 +20,24 @@ from app.store.tables import (
     retentions,
     situations,
     transitions,
+    validations,
     verdicts,
+    versions,
 )
 from app.store.transaction import transaction
-from tests.store.samples import NOW_US, advisory, decision, execute, reasoning, transition, verdict, write
+from tests.store.samples import (
+    NOW_US,
+    advisory,
+    candidate_advisory,
+    decision,
+    execute,
+    reasoning,
+    transition,
+    validation,
+    verdict,
+    version,
+    write,
+)
 
 EVERY = pytest.mark.parametrize("table", [*APPEND_ONLY, *ERASABLE], ids=str)
 
@@ -31,11 +46,12 @@ EVERY = pytest.mark.parametrize("table", [*APPEND_ONLY, *ERASABLE], ids=str)
 def filled(database: Database) -> Database:
     """A row in every table that keeps history."""
     found = decision(old := new_id())
-    write(database, found, advisory(old), reasoning(old), now_us=NOW_US - 10)
+    write(database, found, advisory(old), candidate_advisory(old), reasoning(old), now_us=NOW_US - 10)
     with transaction(database, "test", now_us=NOW_US) as tx:
         assert remove_old(tx, older_than_us=NOW_US, now_us=NOW_US).batches == 1
     decided = new_id()
-    write(database, decision(decided), advisory(decided), reasoning(decided), verdict(), transition())
+    write(database, decision(decided), advisory(decided), reasoning(decided))
+    write(database, candidate_advisory(decided), verdict(), version(), transition(), validation())
     return database
 
 
@@ -52,7 +68,7 @@ def test_history_cannot_be_deleted(filled: Database, table: Table) -> None:
         execute(filled, delete(table))
 
 
-@pytest.mark.parametrize("table", [verdicts, transitions, retentions, chain], ids=str)
+@pytest.mark.parametrize("table", [verdicts, transitions, validations, retentions, chain], ids=str)
 def test_the_retention_gate_opens_no_table_that_retention_keeps(filled: Database, table: Table) -> None:
     with pytest.raises(IntegrityError, match="append-only"):
         execute(filled, retention_gate.update().values(is_open=True), delete(table))
@@ -85,5 +101,6 @@ def test_a_replacing_insert_is_a_refused_delete(sqlite_database: Database) -> No
 
 
 def test_every_table_with_words_or_history_is_covered() -> None:
-    assert {decisions, advisories, verdicts, transitions, retentions, chain} == set(APPEND_ONLY)
+    of_decisions = {decisions, advisories, candidate_advisories, verdicts}
+    assert of_decisions | {versions, transitions, validations, retentions, chain} == set(APPEND_ONLY)
     assert {situations, reasonings} == set(ERASABLE)

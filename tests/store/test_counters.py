@@ -32,8 +32,8 @@ def test_counts_of_one_key_are_summed_over_transactions_and_instances(database: 
     count(database, (0, 16), instance="other")
     count(database, (0, 32), label="deny")
     with database.read() as connection:
-        assert totals(connection, "write", 1) == {("decisions", "allow"): 31, ("decisions", "deny"): 32}
-        assert totals(connection, "write", 2) == {}
+        assert totals(connection, "write", 1, version="v1") == {("decisions", "allow"): 31, ("decisions", "deny"): 32}
+        assert totals(connection, "write", 2, version="v1") == {}
 
 
 def test_totals_of_all_are_those_of_the_current_epochs(database: Database) -> None:
@@ -60,7 +60,7 @@ def test_days_are_days_in_utc(database: Database, *, is_compacted: bool) -> None
         with transaction(database, "test", now_us=NOW_US) as tx:
             compact(tx, NOW_US)
     with database.read() as connection:
-        assert by_day(connection, "write", 1, "decisions") == {
+        assert by_day(connection, "write", 1, "decisions", version="v1") == {
             date(2027, 1, 10): {"allow": 8},
             date(2027, 1, 14): {"allow": 4},
             date(2027, 1, 15): {"allow": 3},
@@ -74,12 +74,12 @@ def test_compaction_keeps_every_count_and_few_rows(database: Database) -> None:
     count(database, *recent, *hours, *days)
     count(database, *days, instance="other")
     with database.read() as connection:
-        before = totals(connection, "write", 1)
+        before = totals(connection, "write", 1, version="v1")
     for _ in range(2):
         with transaction(database, "test", now_us=NOW_US) as tx:
             compact(tx, NOW_US)
         with database.read() as connection:
-            assert totals(connection, "write", 1) == before
+            assert totals(connection, "write", 1, version="v1") == before
         assert rows(database) <= len(recent) + 7 + 2 * 2
 
 
@@ -99,7 +99,7 @@ def test_a_late_count_finds_its_compacted_hour(database: Database) -> None:
     with transaction(database, "test", now_us=NOW_US) as tx:
         compact(tx, NOW_US)
     with database.read() as connection:
-        assert totals(connection, "write", 1) == {("decisions", "allow"): 3}
+        assert totals(connection, "write", 1, version="v1") == {("decisions", "allow"): 3}
     assert rows(database) == 1
 
 

@@ -50,7 +50,7 @@ async def test_what_waits_is_one_commit(ledger: Ledger, database: Database) -> N
     assert await together(ledger, entries) == [Receipt(entry, journaled=False) for entry in entries]
     with database.read() as connection:
         found = verify(connection)
-        assert totals(connection, "write", 1) == {("decisions", "allow"): 50}
+        assert totals(connection, "write", 1, version="v1") == {("decisions", "allow"): 50}
     assert (found.problems, found.batches, found.rows) == ([], 1, 50)
 
 
@@ -67,7 +67,7 @@ async def test_a_bad_entry_costs_no_other_its_record(ledger: Ledger, database: D
         id_of(entry) for index, entry in enumerate(entries) if index not in bad
     )
     with database.read() as connection:
-        assert totals(connection, "write", 1) == {("decisions", "allow"): 16}
+        assert totals(connection, "write", 1, version="v1") == {("decisions", "allow"): 16}
         assert verify(connection).ok
     assert ledger.state is LedgerState.OK
 

@@ -52,7 +52,7 @@ def assert_recorded_once(database: Database, expected: Iterable[str]) -> None:
     expected = sorted(expected)
     assert sorted(ids(database)) == expected
     with database.read() as connection:
-        assert totals(connection, "write", 1) == {("decisions", "allow"): len(expected)}
+        assert totals(connection, "write", 1, version="v1") == {("decisions", "allow"): len(expected)}
         assert verify(connection).problems == []
 
 

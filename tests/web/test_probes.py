@@ -1,11 +1,14 @@
 """What do probes and Prometheus see?"""
 
+from pathlib import Path
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.domain.phase import Phase
 from app.services.gauges import show
-from tests.services.plane import Stage, situation
+from app.store.database import Database
+from tests.services.plane import FakeModel, Stage, opened, situation
 from tests.services.test_records import move_away
 from tests.web.test_authentication import DECIDED
 
@@ -22,6 +25,26 @@ async def test_a_healthy_server_says_so_and_what_its_model_is(stage: Stage) -> N
     assert (document["status"], document["degraded"]) == ("healthy", [])
     assert document["model"]["name"] == "fake.gguf"  # type: ignore[index]
     assert document["drills"] is True
+
+
+async def test_other_versions_stand_beside_the_default_with_what_is_wrong_with_them(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    down = FakeModel("fake-2", is_ready=False)
+    async with opened(sqlite_database, tmp_path, others=[down]) as stage:
+        document = await health(stage)
+    assert document["status"] == "healthy"
+    assert document["versions"] == [
+        {
+            "version": "fake-2",
+            "state": "down",
+            "name": "fake.gguf",
+            "queue": 0,
+            "circuit_open": False,
+            "device": None,
+            "error": None,
+        }
+    ]
 
 
 @pytest.mark.parametrize("part", ["model", "circuit", "plane", "ledger"])

@@ -27,15 +27,19 @@ def thread_count(configured: int | None) -> int:
 
 def cpu_quota(own_cgroup: Path, cgroups: Path) -> float | None:
     """The smallest quota, in cores, on the way from this process's cgroup to the root; None without one."""
-    return min((quota for folder in _folders(own_cgroup, cgroups) if (quota := _quota(folder))), default=None)
+    return min(
+        (quota for folder in cgroup_folders(own_cgroup, cgroups, "cpu") if (quota := _quota(folder))),
+        default=None,
+    )
 
 
-def _folders(own_cgroup: Path, cgroups: Path) -> Iterator[Path]:
+def cgroup_folders(own_cgroup: Path, cgroups: Path, controller: str) -> Iterator[Path]:
+    """Where a controller's limits lie, from this process's cgroup up to the root; version 1 and 2."""
     for entry in _read(own_cgroup).splitlines():
         _, controllers, path = entry.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        root = cgroups / "cpu" if controllers else cgroups
+        root = cgroups / controller if controllers else cgroups
         own = root / path.lstrip("/")
         yield own
         yield from (parent for parent in own.parents if parent.is_relative_to(root))

@@ -1,19 +1,19 @@
-"""How is a worker kept alive, and how does each request get its answer?"""
+"""How is a worker kept alive with the versions that it holds, and how does each request get its answer?"""
 
 import asyncio
 import contextlib
-import itertools
-import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
 import structlog
 
-from app.domain.advisory import Outcome, Probabilities
+from app.domain.advisory import Outcome
+from app.engines.model.pending import Requests
 from app.engines.model.process import WorkerProcess
+from app.engines.model.roster import Roster
+from app.engines.model.version import ModelVersion
 from app.engines.model.wire import (
     HEADER,
     MAX_BODY,
@@ -21,12 +21,16 @@ from app.engines.model.wire import (
     Answer,
     Ask,
     Cancel,
+    Drop,
     Explain,
     Explained,
     Failed,
     FromWorker,
     Load,
     Loaded,
+    Misbehave,
+    Prepare,
+    Prepared,
     Progress,
     ToWorker,
     frame,
@@ -46,12 +50,14 @@ class ModelState(StrEnum):
 class Patience:
     """How long what is waited for, in seconds.
 
-    `grace_s`: a worker silent for so long past a deadline hangs. `backoff_s`: pauses before the next
-    start after so many deaths without an answer between; one that cannot load waits the longest.
+    `grace_s`: a worker silent for so long past a deadline hangs. `prepare_s`: as long as it takes a version
+    in, it may be silent so long. `backoff_s`: pauses before the next start after so many deaths without
+    an answer between; one that cannot load waits the longest.
     """
 
     grace_s: float = 2.0
     load_s: float = 900.0
+    prepare_s: float = 60.0
     backoff_s: tuple[float, ...] = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
@@ -63,44 +69,29 @@ class Reply:
     computed_s: float
 
 
-@dataclass(slots=True, eq=False)
-class _Pending:
-    """A request that the worker has not answered yet, though its caller may have gone."""
-
-    answer: asyncio.Future[Answer | Explained]
-    deadline: float
-    started_at: float | None = None
-
-    @property
-    def computed_s(self) -> float:
-        return 0.0 if self.started_at is None else time.monotonic() - self.started_at
-
-    def resolve(self, answer: Answer | Explained) -> None:
-        if not self.answer.done():
-            self.answer.set_result(answer)
-
-
 class WorkerLink:
-    """One worker process after another. Belongs to one event loop.
+    """One worker process after another, for versions that share one loaded model. Belongs to one event loop.
 
-    `load` gives the first message of each life, so that a restarted worker gets the fault in force.
+    `load` is the first message of each life, without its versions. The fault in it can be changed, so that
+    a restarted worker gets the one in force.
     """
 
-    def __init__(self, load: Callable[[], Load], patience: Patience) -> None:
+    def __init__(self, load: Load, patience: Patience) -> None:
         self._load = load
         self._patience = patience
         self._decoder: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
-        self._ids = itertools.count(NO_REQUEST + 1)
-        self._pending: dict[int, _Pending] = {}
-        self._settled = asyncio.Event()
+        self._requests = Requests()
+        self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._process: WorkerProcess | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._lives = self._deaths = 0
         self._heard_at = 0.0
-        self.state = ModelState.DOWN
+        self._roster = Roster()
+        self._state = ModelState.DOWN
+        self._cannot_load = False
         self.loaded: Loaded | None = None
-        self.error: str | None = None
+        self._error: str | None = None
 
     @property
     def pid(self) -> int | None:
@@ -113,26 +104,60 @@ class WorkerLink:
     @property
     def depth(self) -> int:
         """Requests that the worker still has to answer."""
-        return len(self._pending)
+        return len(self._requests)
 
-    def start(self) -> None:
-        """Keep a worker alive in the background from now on."""
+    @property
+    def fault(self) -> str | None:
+        return self._load.fault
+
+    def state_of(self, version_id: str) -> ModelState:
+        if self._state is not ModelState.READY:
+            return self._state
+        if version_id not in self._roster:
+            return ModelState.DOWN
+        if not self._roster.has_settled(version_id):
+            return ModelState.STARTING
+        return ModelState.DOWN if self._roster.error_of(version_id) else ModelState.READY
+
+    def error_of(self, version_id: str) -> str | None:
+        return self._error or self._roster.error_of(version_id)
+
+    def has_loaded(self, version_id: str) -> bool:
+        """Whether the version could be asked at any time, in this life or before."""
+        return self._roster.has_served(version_id)
+
+    def take_in(self, version: ModelVersion) -> None:
+        """Keep a worker alive in the background from now on, and the version in it."""
+        self._roster.add(version)
         if self._task is None:
-            self.state = ModelState.STARTING
+            self._state = ModelState.STARTING
             self._task = asyncio.get_running_loop().create_task(self._live(), name="model worker")
+        elif self._state is ModelState.READY and not self._roster.has_settled(version.id):
+            self.send(NO_REQUEST, Prepare(version))
 
-    async def stop(self) -> None:
-        """End the worker; what is still asked is `unavailable`."""
+    async def let_go(self, version_id: str) -> None:
+        """Forget a version; with the last one the worker ends. What is still asked is `unavailable`."""
+        if not self._roster.remove(version_id):
+            return
+        if self._roster:
+            self.send(NO_REQUEST, Drop(version_id))
+            return
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
 
-    async def settle(self, timeout_s: float) -> None:
-        """Wait until the model has loaded or could not. Raises `TimeoutError`."""
+    async def settle(self, version_id: str, timeout_s: float) -> None:
+        """Wait until a version can be asked or could not be taken in. Raises `TimeoutError`."""
         async with asyncio.timeout(timeout_s):
-            await self._settled.wait()
+            while not (self._cannot_load or self._roster.has_settled(version_id)):
+                await self._news.wait()
+
+    def misbehave(self, fault: str | None) -> None:
+        """Drills: from now on, in this life and the next ones."""
+        self._load = msgspec.structs.replace(self._load, fault=fault)
+        self.send(NO_REQUEST, Misbehave(fault))
 
     def send(self, request: int, message: ToWorker) -> None:
         if self._writer is not None and not self._writer.is_closing():
@@ -140,9 +165,7 @@ class WorkerLink:
 
     async def exchange(self, message: Ask | Explain, *, until: float) -> Reply:
         """Send a request and wait for its answer until a monotonic time. Raises only `CancelledError`."""
-        request = next(self._ids)
-        pending = _Pending(asyncio.get_running_loop().create_future(), until)
-        self._pending[request] = pending
+        request, pending = self._requests.add(until)
         self.send(request, message)
         try:
             async with asyncio.timeout(until - time.monotonic()):
@@ -157,14 +180,14 @@ class WorkerLink:
     async def _live(self) -> None:
         """One worker's life after the other, with a pause between that grows with every useless one."""
         while True:
-            self.state = ModelState.STARTING
+            self._state = ModelState.STARTING
             self._lives += 1
             try:
                 await self._one_life()
             except OSError as error:
-                self.error = f"the worker cannot be started: {error}"
+                self._error = f"the worker cannot be started: {error}"
             finally:
-                self.state = ModelState.DOWN
+                self._state = ModelState.DOWN
             pauses = self._patience.backoff_s
             pause = pauses[min(self._deaths, len(pauses) - 1)]
             self._deaths += 1
@@ -174,26 +197,29 @@ class WorkerLink:
         process = self._process = WorkerProcess.spawn()
         reader, self._writer = await asyncio.open_unix_connection(sock=process.connection)
         self._heard_at = time.monotonic()
-        self.send(NO_REQUEST, self._load())
+        first = self._roster.first()
+        self.send(NO_REQUEST, msgspec.structs.replace(self._load, versions=first))
         watch = asyncio.create_task(self._watch(process), name="model watch")
         failed = False
         try:
-            failed = await self._listen(reader)
+            failed = await self._listen(reader, first)
         finally:
             watch.cancel()
-            self.state, self._process = ModelState.DOWN, None
-            self._settled.clear()
+            self._state, self._process, self._cannot_load = ModelState.DOWN, None, False
+            self._roster.died()
             self._writer.close()
             ending = await process.end()
-            self._bury()
+            self._requests.bury()
         if failed:
             self._deaths = len(self._patience.backoff_s)
-            self._settled.set()
+            self._roster.blame(first)
+            self._cannot_load = True
+            self._tell()
         else:
-            self.error = ending
-        log.warning(Event.WORKER_LOST, pid=process.pid, error=self.error)
+            self._error = ending
+        log.warning(Event.WORKER_LOST, pid=process.pid, error=self._error)
 
-    async def _listen(self, reader: asyncio.StreamReader) -> bool:
+    async def _listen(self, reader: asyncio.StreamReader, first: tuple[ModelVersion, ...]) -> bool:
         """Hear the worker until it is gone; True when it said that it cannot load."""
         while True:
             try:
@@ -207,37 +233,46 @@ class WorkerLink:
             try:
                 message = self._decoder.decode(body)
             except msgspec.MsgspecError:
-                self._answered(request, Answer(Outcome.MALFORMED, started=True))
+                self._requests.answered(request, Answer(Outcome.MALFORMED, started=True))
                 continue
             if isinstance(message, Failed):
-                self.error = message.error
+                self._error = message.error
                 return True
-            self._hear(request, message)
+            if isinstance(message, Loaded):
+                self._begin(message, first)
+            else:
+                self._hear(request, message)
 
-    def _hear(self, request: int, message: Loaded | Progress | Answer | Explained) -> None:
+    def _begin(self, loaded: Loaded, first: tuple[ModelVersion, ...]) -> None:
+        """The model has loaded: take in whoever was not among the first."""
+        self.loaded, self._error, self._state = loaded, None, ModelState.READY
+        self._cannot_load = False
+        log.info(Event.WORKER_READY, pid=self.pid, load_s=loaded.load_s, sha256=loaded.sha256)
+        for version in first:
+            self._took(version.id, None)
+        for version in self._roster.missing():
+            self.send(NO_REQUEST, Prepare(version))
+
+    def _took(self, version_id: str, error: str | None) -> None:
+        if version_id in self._roster:
+            self._roster.took(version_id, error)
+            self._tell()
+        else:
+            self.send(NO_REQUEST, Drop(version_id))  # let go while it was taken in
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news.clear()
+
+    def _hear(self, request: int, message: Prepared | Progress | Answer | Explained) -> None:
         match message:
-            case Loaded():
-                self.loaded, self.error, self.state = message, None, ModelState.READY
-                self._settled.set()
-                log.info(Event.WORKER_READY, pid=self.pid, load_s=message.load_s, sha256=message.sha256)
+            case Prepared(version_id, error):
+                self._took(version_id, error)
             case Progress(started):
-                if pending := self._pending.get(request):
-                    pending.started_at = self._heard_at if started else None
-            case Answer() if _is_nonsense(message):
-                self._answered(request, Answer(Outcome.MALFORMED, started=True))
+                self._requests.progress(request, self._heard_at if started else None)
             case Answer() | Explained():
                 self._deaths = 0
-                self._answered(request, message)
-
-    def _answered(self, request: int, answer: Answer | Explained) -> None:
-        if pending := self._pending.pop(request, None):
-            pending.resolve(answer)
-
-    def _bury(self) -> None:
-        """The worker is dead: nobody will answer what it was asked."""
-        for pending in self._pending.values():
-            pending.resolve(Answer(Outcome.UNAVAILABLE, started=pending.started_at is not None))
-        self._pending.clear()
+                self._requests.answered(request, message)
 
     async def _watch(self, process: WorkerProcess) -> None:
         """Kill a worker that hangs: silent, with an answer overdue or a model not loaded in time."""
@@ -249,24 +284,9 @@ class WorkerLink:
                 return
 
     def _due(self) -> float:
-        """When the worker has to speak at the latest.
-
-        While it computes, that is the deadline of what it computes: others may expire in its queue
-        meanwhile without its fault.
-        """
-        if self.state is ModelState.STARTING:
+        """When the worker has to speak at the latest."""
+        if self._state is ModelState.STARTING:
             return self._heard_at + self._patience.load_s
-        computing = [one.deadline for one in self._pending.values() if one.started_at is not None]
-        waiting = [one.deadline for one in self._pending.values()]
-        return min(computing or waiting, default=math.inf)
-
-
-def _is_nonsense(answer: Answer) -> bool:
-    if answer.outcome not in (Outcome.OK, Outcome.UNSURE):
-        return False
-    return answer.probabilities is None or not _is_distribution(answer.probabilities)
-
-
-def _is_distribution(shares: Probabilities) -> bool:
-    parts = (shares.allow, shares.require_attestation, shares.deny)
-    return all(0 <= part <= 1 for part in parts) and abs(sum(parts) - 1) < 1e-3
+        if any(self._roster.missing()):
+            return self._heard_at + self._patience.prepare_s
+        return self._requests.due()

@@ -1,6 +1,7 @@
 """How does one ask the model inside one's own process, without a worker?"""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -8,10 +9,12 @@ from typing import Self
 from app.domain.advisory import Advisory, Outcome, Reasoning
 from app.domain.decision import Decision
 from app.domain.situation import Situation
+from app.engines.model.explaining import Reasoner
 from app.engines.model.prompt import Line, write
 from app.engines.model.reasons import unexplained, worded
-from app.engines.model.runtime import never
-from app.engines.model.scoring import Oversize, Reasoner, Scorer, judge, open_scorer
+from app.engines.model.residents import Residents
+from app.engines.model.runtime import Hidden, never
+from app.engines.model.scoring import Oversize, Scorer, Scores, judge
 from app.engines.model.version import ModelVersion
 
 
@@ -22,9 +25,10 @@ class LocalModel:
     asks `ModelSupervisor` instead.
     """
 
-    def __init__(self, scorer: Scorer, sha256: str) -> None:
+    def __init__(self, residents: Residents, scorer: Scorer) -> None:
         self.version = scorer.version
-        self.sha256 = sha256
+        self.sha256 = residents.weights.sha256
+        self._residents = residents
         self._scorer = scorer
 
     @classmethod
@@ -32,13 +36,13 @@ class LocalModel:
         cls, version: ModelVersion, *, policies_dir: Path, cache_dir: Path, model_path: Path | None = None
     ) -> Self:
         """Load it. Raises `PolicyError`, `SettingsError`, `ModelError`, `OSError`."""
-        scorer, weights = open_scorer(
-            version, policies_dir=policies_dir, cache_dir=cache_dir, model_path=model_path
+        residents = Residents.open(
+            (version,), policies_dir=policies_dir, cache_dir=cache_dir, model_path=model_path
         )
-        return cls(scorer, weights.sha256)
+        return cls(residents, residents[version.id])
 
     def close(self) -> None:
-        self._scorer.close()
+        self._residents.close()
 
     def __enter__(self) -> Self:
         return self
@@ -54,19 +58,22 @@ class LocalModel:
         try:
             scores = self._scorer.score(self._lines(situation, legacy))
         except Oversize:
-            return Advisory(self.version.id, Outcome.OVERSIZE, _since(began), started=False)
-        outcome = judge(scores, self.version.limits)
-        answered = outcome is not Outcome.MALFORMED
-        return Advisory(
-            version=self.version.id,
-            outcome=outcome,
-            latency_ms=_since(began),
-            decision=scores.decision if answered else None,
-            probabilities=scores.probabilities if answered else None,
-            confidence=scores.confidence if answered else None,
-            coverage=scores.coverage,
-            prompt_tokens=scores.prompt_tokens,
-        )
+            scores = None
+        return self._advisory(scores, _since(began))
+
+    def observe(self, asked: Sequence[tuple[Situation, Decision | None]]) -> list[Advisory]:
+        """Answers to situations, each with its legacy answer, as the worker scores them in shadow.
+
+        That is together where the version batches them: each latency is then its share of the whole.
+        Raises `ModelError`.
+        """
+        began = time.monotonic()
+        found = self._scorer.score_many([self._lines(situation, legacy) for situation, legacy in asked])
+        return [self._advisory(scores, _since(began) / len(found)) for scores in found]
+
+    def hidden(self, situation: Situation, *, legacy: Decision | None = None) -> Hidden:
+        """The model's hidden state (width,) where it decides. Raises `Oversize`, `ModelError`."""
+        return self._scorer.hidden(self._lines(situation, legacy))
 
     def explain(
         self, situation: Situation, advisory: Advisory, *, legacy: Decision | None = None
@@ -79,6 +86,22 @@ class LocalModel:
         while not reasoner.done:
             reasoner.advance(self._scorer, never)
         return worded(advisory, reasoner.effects, generated=reasoner.generated, lines=lines)
+
+    def _advisory(self, scores: Scores | None, latency_ms: float) -> Advisory:
+        if scores is None:
+            return Advisory(self.version.id, Outcome.OVERSIZE, latency_ms, started=False)
+        outcome = judge(scores, self.version.limits)
+        answered = outcome is not Outcome.MALFORMED
+        return Advisory(
+            version=self.version.id,
+            outcome=outcome,
+            latency_ms=latency_ms,
+            decision=scores.decision if answered else None,
+            probabilities=scores.probabilities if answered else None,
+            confidence=scores.confidence if answered else None,
+            coverage=scores.coverage,
+            prompt_tokens=scores.prompt_tokens,
+        )
 
     def _lines(self, situation: Situation, legacy: Decision | None) -> tuple[Line, ...]:
         return write(situation, legacy=legacy if self.version.show_legacy else None)

@@ -13,14 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import Struct
+
 from app.domain.decision import Decision
-from app.domain.situation import Situation
-from app.errors import PolicyError
+from app.domain.situation import Situation, parse_situation
+from app.engines.model.template import Piece, Shown, fill
+from app.errors import InvalidSituation, PolicyError
 from app.policy.files import read_text
 
 REASON_CUE = "\nReason:"  # follows the decision where a version lets the model add its own words
-_PLACE = "{{ situation }}"
-_OTHER_MARKUP = re.compile(r"\{\{|\{%|\{#")
+DECISION_CUE = "\nDecision:"  # follows the reason where a version lets the model reason first
 _LABEL_LENGTH = 40
 # Labels that an extra member must not take: those written below, the wire names they stand for,
 # and words with which a prompt frames its question or its answer.
@@ -41,27 +44,52 @@ _INVISIBLE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A template's two sides. Only these may hold control tokens; `sha256` is of the file's bytes."""
+    """What stands before the situation and after it. `sha256` is of the files that say so."""
 
-    prefix: str
+    pieces: tuple[Piece, ...]
     suffix: str
     sha256: str
 
+    @property
+    def prefix(self) -> str:
+        """The pieces as one text."""
+        return "".join(piece.text for piece in self.pieces)
 
-def load_prompt(path: Path) -> Prompt:
-    """Read a template of `policies/prompts/`.
 
-    It has `{{ situation }}` exactly once and no other markup. White space at its end is the
-    editor's, not the prompt's: nothing may stand between `Decision:` and the label.
-    Raises `PolicyError`.
+class _Example(Struct, frozen=True, forbid_unknown_fields=True):
+    situation: dict[str, Any]
+    decision: Decision
+    reason: str = ""
+    legacy: Decision | None = None
+
+
+def load_prompt(path: Path, *, examples: Path | None = None, show_legacy: bool = False) -> Prompt:
+    """Read a template of `policies/prompts/` and show it the examples of a JSON-lines file.
+
+    It writes `{{ situation }}` exactly once. White space at its end is the editor's, not the
+    prompt's: nothing may stand between `Decision:` and the label. An example's `legacy` is shown
+    where the version shows the legacy engine's answer. Raises `PolicyError`.
     """
-    text = read_text(path)
-    if text.count(_PLACE) != 1:
-        raise PolicyError(str(path), None, "", f"must contain {_PLACE} exactly once")
-    prefix, suffix = text.split(_PLACE)
-    if _OTHER_MARKUP.search(prefix + suffix):
-        raise PolicyError(str(path), None, "", f"may contain no markup but {_PLACE}")
-    return Prompt(prefix, suffix.rstrip(), hashlib.sha256(text.encode()).hexdigest())
+    source = read_text(path)
+    digest = hashlib.sha256(source.encode())
+    shown: list[Shown] = []
+    if examples is not None:
+        text = read_text(examples)
+        digest.update(b"\0" + text.encode())
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        shown = [_show(examples, number, line, show_legacy=show_legacy) for number, line in lines]
+    pieces, suffix = fill(source, path=str(path), examples=shown)
+    return Prompt(pieces, suffix.rstrip(), digest.hexdigest())
+
+
+def _show(path: Path, number: int, line: str, *, show_legacy: bool) -> Shown:
+    try:
+        example = msgspec.json.decode(line, type=_Example)
+        situation = parse_situation(example.situation)
+    except (msgspec.MsgspecError, InvalidSituation) as error:
+        raise PolicyError(str(path), number, "", f"is no example: {error}") from error
+    lines = write(situation, legacy=example.legacy if show_legacy else None)
+    return Shown(situation_text(lines), example.decision, visible(example.reason).strip())
 
 
 @dataclass(frozen=True, slots=True)

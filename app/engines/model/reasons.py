@@ -57,6 +57,8 @@ def unexplained(advisory: Advisory, why: str) -> Reasoning:
 
 
 def _opening(advisory: Advisory) -> str:
+    if advisory.confidence is None:  # a server that tells no shares
+        return _stance(advisory)
     return f"{_stance(advisory)} at {advisory.confidence:.2f}"
 
 

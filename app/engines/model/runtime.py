@@ -1,39 +1,39 @@
-"""How is llama.cpp driven: load, tokenise, decode on a sequence, stop?
+"""How is llama.cpp driven: load, decode on a sequence, stop?
 
-One runtime belongs to one thread. It keeps the shared prefix of every prompt on sequence 0 and
-decodes what follows on a fork of it, always in the same layout, so that the same tokens give the
-same logits to the bit, whatever was decoded or aborted before.
+One runtime belongs to one thread. It decodes each prompt behind its slot's prefix, always in the same
+place and layout, so that the same tokens give the same logits to the bit, whatever was decoded or
+aborted before and whichever other prefixes are kept.
 """
 
 import ctypes
-import os
-import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from llama_cpp import llama_cpp
 from numpy.typing import NDArray
 
+from app.engines.model.batch import Batch, Rows
+from app.engines.model.device import device_of
 from app.engines.model.version import Decoding
+from app.engines.model.vocabulary import Vocabulary
 from app.errors import PhasegateError
 
-# Read by OpenMP's runtime when the import below loads it. Threads that spin while they wait starve each
-# other on a busy machine: two on two busy cores decode 35 tokens/s spinning and 264 sleeping.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
-from llama_cpp import llama_cpp
-
 Abort = Callable[[], bool]
-Logits = NDArray[np.float64]
+Logits = NDArray[np.float32]
+Hidden = NDArray[np.float32]
+Read = TypeVar("Read")
 
-_PREFIX, _WORK = 0, 1  # sequence ids
-_SEQUENCES = 2
+MOST_TOGETHER = 16
+_PREFIX, _WORK = 0, 1  # sequence ids: the prefix's, and the first of its forks
+_SEQUENCES = _WORK + MOST_TOGETHER
 _ABORTED = 2  # llama_decode's return code
-_FORBIDDEN = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
-_OFFLOADED = re.compile(r"offloaded (\d+)/\d+ layers")
 
+_DEBUG = 1  # GGML_LOG_LEVEL_DEBUG
 _log: deque[str] = deque(maxlen=400)
 
 
@@ -51,8 +51,9 @@ def never() -> bool:
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
-def _keep_log(_level: int, text: bytes | None, _data: object) -> None:
-    _log.append((text or b"").decode("utf-8", "replace"))
+def _keep_log(level: int, text: bytes | None, _data: object) -> None:
+    if level != _DEBUG:  # a thousand lines a load, which would push out the rest
+        _log.append((text or b"").decode("utf-8", "replace"))
 
 
 def silence() -> None:
@@ -65,22 +66,16 @@ def last_words() -> str:
     return " ".join("".join(_log).split())[-300:]
 
 
-def requantise(source: Path, target: Path, *, threads: int) -> None:
-    """Write the model in the Q8_0 layout. Raises `ModelError`."""
-    silence()
-    parameters = llama_cpp.llama_model_quantize_default_params()
-    parameters.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0
-    parameters.allow_requantize = True
-    parameters.nthread = threads
-    code = llama_cpp.llama_model_quantize(
-        str(source).encode(), str(target).encode(), ctypes.byref(parameters)
-    )
-    if code != 0:
-        raise ModelError(f"{source} cannot be requantised to {target}: {last_words()}")
+@dataclass(slots=True)
+class _Prefix:
+    """`state` is what it left in the model's memory, from when another one took its place there."""
+
+    length: int
+    state: Any = None
 
 
-class Runtime:
-    """One loaded model with its adapter and one context."""
+class Runtime(Vocabulary):
+    """One loaded model with its adapter and one context. A slot is the name of a prefix."""
 
     def __init__(
         self, model: Path, *, adapter: tuple[Path, float] | None, decoding: Decoding, threads: int
@@ -90,118 +85,163 @@ class Runtime:
         llama_cpp.llama_backend_init()
         self._abort: Abort = never
         self._stop = llama_cpp.ggml_abort_callback(lambda _data: self._abort())
-        self._prefix_length = 0
+        self._prefixes: dict[str, _Prefix] = {}
+        self._resident: str | None = None
+        self._end = self._forks = 0
         self._chunk = decoding.ubatch
         self._model = self._load_model(model, decoding)
-        self.vocabulary: Any = llama_cpp.llama_model_get_vocab(self._model)
-        self._size = int(llama_cpp.llama_vocab_n_tokens(self.vocabulary))
+        self.device = device_of("".join(_log), threads=threads)
+        super().__init__(self._model)
+        self._width = int(llama_cpp.llama_model_n_embd(self._model))
         self._context = self._open_context(decoding, threads)
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
-        self._batch: Any = llama_cpp.llama_batch_init(self._chunk, 0, 1)
+        self._batch = Batch(self._chunk)
         if adapter is not None:
             self._apply(*adapter)
-        offloaded = _OFFLOADED.findall("".join(_log))
-        self.offloaded_layers = int(offloaded[-1]) if offloaded else 0
 
     def close(self) -> None:
         """Free what llama.cpp holds. The runtime is unusable afterwards."""
-        llama_cpp.llama_batch_free(self._batch)
         llama_cpp.llama_free(self._context)
         llama_cpp.llama_model_free(self._model)
 
-    def template_tokens(self, text: str) -> list[int]:
-        """Tokens of a template's own text, control tokens included."""
-        return self._tokens(text.encode(), special=True)
+    @property
+    def n_ctx(self) -> int:
+        """Tokens that the context holds."""
+        return int(llama_cpp.llama_n_ctx(self._context))
 
-    def caller_tokens(self, text: str) -> list[int]:
-        """Tokens of a caller's text: never a control token, whatever it spells.
+    def set_prefix(self, tokens: Sequence[int], *, slot: str = "") -> None:
+        """Decode what the prompts of a slot begin with, once. Raises `ModelError`."""
+        while not self.grow_prefix(tokens, slot=slot):
+            pass
 
-        Some vocabularies hold chat markers as user-defined tokens, which llama.cpp recognises even
-        where special ones are off: those are broken up, and dropped if that does not help.
+    def grow_prefix(self, tokens: Sequence[int], *, slot: str, abort: Abort = never) -> bool:
+        """Decode the next ubatch of a slot's prefix; True when that was the last of it.
+
+        What was decoded is kept. Raises `Aborted`, `ModelError`.
         """
-        tokens = self._tokens(text.encode("utf-8", "replace"), special=False)
-        if not any(self._is_marker(token) for token in tokens):
-            return tokens
-        for piece in {
-            self.piece(token).decode("utf-8", "replace") for token in tokens if self._is_marker(token)
-        }:
-            text = text.replace(piece, f"{piece[:1]} {piece[1:]}")
-        tokens = self._tokens(text.encode("utf-8", "replace"), special=False)
-        return [token for token in tokens if not self._is_marker(token)]
+        done = self._stand_on(slot)
+        chunk = next(Rows.of(tokens[done:], sequence=_PREFIX, start=done).chunks(self._chunk), None)
+        if chunk is None:
+            return True
+        try:
+            self._decode(chunk, abort)
+        except BaseException:
+            llama_cpp.llama_memory_seq_rm(self._memory, _PREFIX, done, -1)
+            raise
+        self._prefixes[slot] = _Prefix(done + len(chunk.tokens))
+        return self._prefixes[slot].length == len(tokens)
 
-    def piece(self, token: int) -> bytes:
-        """What a token spells."""
-        room = ctypes.create_string_buffer(256)
-        length = llama_cpp.llama_token_to_piece(self.vocabulary, token, room, len(room), 0, True)
-        return room.raw[: max(length, 0)]
+    def drop_prefix(self, slot: str) -> None:
+        self._prefixes.pop(slot, None)
+        if self._resident == slot:
+            self._resident = None
 
-    def ends(self, token: int) -> bool:
-        """Whether a token ends a turn."""
-        return bool(llama_cpp.llama_vocab_is_eog(self.vocabulary, token))
-
-    def is_control(self, token: int) -> bool:
-        return bool(llama_cpp.llama_vocab_is_control(self.vocabulary, token))
-
-    def set_prefix(self, tokens: Sequence[int]) -> None:
-        """Decode the shared prefix once. It stays until the runtime is closed."""
-        self._decode(tokens, sequence=_PREFIX, start=0)
-        self._prefix_length = len(tokens)
-
-    def fork(self) -> None:
-        """Begin a prompt: a sequence that holds the prefix and nothing else."""
-        self.forget()
-        llama_cpp.llama_memory_seq_cp(self._memory, _PREFIX, _WORK, -1, -1)
-        self._end = self._prefix_length
+    def fork(self, slot: str = "") -> None:
+        """Begin a prompt: a sequence that holds the slot's prefix and nothing else."""
+        self._end = self._stand_on(slot)
+        self._fork()
 
     def extend(self, tokens: Sequence[int], *, abort: Abort = never) -> Logits:
-        """Decode what follows and give the logits of the last row. Raises `Aborted`, `ModelError`."""
-        self._abort = abort
-        try:
-            self._decode(tokens, sequence=_WORK, start=self._end)
-        finally:
-            self._abort = never
+        """Decode what follows and give the logits of its last row, which hold until the next decode.
+
+        Raises `Aborted`, `ModelError`.
+        """
+        for chunk in Rows.of(tokens, sequence=_WORK, start=self._end).chunks(self._chunk):
+            self._decode(chunk, abort)
         self._end += len(tokens)
-        row = llama_cpp.llama_get_logits_ith(self._context, -1)
-        return np.ctypeslib.as_array(row, (self._size,)).astype(np.float64)
+        return self.logits(-1)
+
+    def read_together(
+        self,
+        prompts: Sequence[Sequence[int]],
+        read: Callable[[int, int], Read],
+        *,
+        slot: str = "",
+        abort: Abort = never,
+    ) -> list[Read]:
+        """Decode up to `MOST_TOGETHER` prompts in common ubatches; `read` makes something of each.
+
+        It is called with the prompt's index and the row of its last token. Each prompt is a sequence of its own, yet its logits depend a little on its neighbours.
+        Raises `Aborted`, `ModelError`.
+        """
+        start = self._stand_on(slot)
+        rows = [Rows.of(tokens, sequence=self._fork(), start=start) for tokens in prompts]
+        found: list[Read] = []
+        for chunk in Rows.joined(rows).chunks(self._chunk):
+            self._decode(chunk, abort)
+            for row in np.flatnonzero(chunk.is_read):
+                found.append(read(len(found), int(row)))
+        return found
+
+    def logits(self, row: int) -> Logits:
+        """Of a row of the last ubatch that is read; -1 is the last. They hold until the next decode."""
+        return _array(llama_cpp.llama_get_logits_ith(self._context, row), self.size)
+
+    def hidden(self, row: int) -> Hidden:
+        """The model's last hidden state at a row that is read, where it was decoded `with_hidden`."""
+        return _array(llama_cpp.llama_get_embeddings_ith(self._context, row), self._width).copy()
+
+    @contextmanager
+    def with_hidden(self) -> Iterator[None]:
+        """Decode such that hidden states can be read: dearer, with the same logits to the bit."""
+        llama_cpp.llama_set_embeddings(self._context, True)
+        try:
+            yield
+        finally:
+            llama_cpp.llama_set_embeddings(self._context, False)
 
     def forget(self) -> None:
-        """Drop the prompt at hand; the prefix stays."""
-        llama_cpp.llama_memory_seq_rm(self._memory, _WORK, -1, -1)
+        """Drop the prompts at hand; the prefixes stay."""
+        while self._forks:
+            llama_cpp.llama_memory_seq_rm(self._memory, _PREFIX + self._forks, -1, -1)
+            self._forks -= 1
 
-    def _decode(self, tokens: Sequence[int], *, sequence: int, start: int) -> None:
-        for offset in range(0, len(tokens), self._chunk):
-            # llama.cpp asks the abort callback on the CPU only: on a GPU this check is the one.
-            if self._abort():
-                raise Aborted
-            chunk = tokens[offset : offset + self._chunk]
-            self._fill(chunk, sequence=sequence, start=start + offset)
-            code = llama_cpp.llama_decode(self._context, self._batch)
-            if code == _ABORTED:
-                raise Aborted
-            if code != 0:
-                raise ModelError(f"llama_decode returned {code}: {last_words()}")
+    def _fork(self) -> int:
+        self._forks += 1
+        llama_cpp.llama_memory_seq_cp(self._memory, _PREFIX, _PREFIX + self._forks, -1, -1)
+        return _PREFIX + self._forks
 
-    def _fill(self, tokens: Sequence[int], *, sequence: int, start: int) -> None:
-        batch = self._batch
-        batch.n_tokens = len(tokens)
-        for row, token in enumerate(tokens):
-            batch.token[row], batch.pos[row] = token, start + row
-            batch.n_seq_id[row], batch.seq_id[row][0] = 1, sequence
-            batch.logits[row] = 0
-        batch.logits[len(tokens) - 1] = 1
+    def _stand_on(self, slot: str) -> int:
+        """Put a slot's prefix at the beginning of the memory, alone; gives its length.
 
-    def _tokens(self, text: bytes, *, special: bool) -> list[int]:
-        # A token spells at least one byte; a beginning-of-text token, where a model wants one, is
-        # written in its template.
-        room = (llama_cpp.llama_token * (len(text) + 8))()
-        count = llama_cpp.llama_tokenize(self.vocabulary, text, len(text), room, len(room), False, special)
-        if count < 0:
-            raise ModelError(f"llama_tokenize returned {count}")
-        return list(room[:count])
+        The last bits of a prompt's logits depend on where in the memory it lies, so no prefix lies
+        beside another: it is put aside, and brought back as it was.
+        """
+        self.forget()
+        if self._resident != slot:
+            if self._resident is not None:
+                self._put_aside(self._prefixes[self._resident])
+            llama_cpp.llama_memory_clear(self._memory, False)
+            self._resident = slot
+            self._bring_back(self._prefixes.setdefault(slot, _Prefix(0)))
+        return self._prefixes[slot].length
 
-    def _is_marker(self, token: int) -> bool:
-        attributes = llama_cpp.llama_vocab_get_attr(self.vocabulary, token)
-        return bool(attributes & _FORBIDDEN) and bool(self.piece(token).strip())
+    def _put_aside(self, prefix: "_Prefix") -> None:
+        if prefix.state is None and prefix.length:
+            size = llama_cpp.llama_state_seq_get_size(self._context, _PREFIX)
+            prefix.state = (ctypes.c_uint8 * size)()
+            if llama_cpp.llama_state_seq_get_data(self._context, prefix.state, size, _PREFIX) != size:
+                raise ModelError(f"a prefix cannot be put aside: {last_words()}")
+
+    def _bring_back(self, prefix: "_Prefix") -> None:
+        if prefix.state is not None:
+            size = len(prefix.state)
+            if llama_cpp.llama_state_seq_set_data(self._context, prefix.state, size, _PREFIX) != size:
+                raise ModelError(f"a prefix cannot be brought back: {last_words()}")
+
+    def _decode(self, rows: Rows, abort: Abort) -> None:
+        # llama.cpp asks the abort callback on the CPU only: on a GPU this check is the one.
+        if abort():
+            raise Aborted
+        self._abort = abort
+        try:
+            code = llama_cpp.llama_decode(self._context, self._batch.filled(rows))
+        finally:
+            self._abort = never
+        if code == _ABORTED:
+            raise Aborted
+        if code != 0:
+            raise ModelError(f"llama_decode returned {code}: {last_words()}")
 
     def _load_model(self, path: Path, decoding: Decoding) -> Any:
         parameters = llama_cpp.llama_model_default_params()
@@ -233,3 +273,7 @@ class Runtime:
         adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter)
         if llama_cpp.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(scale)) != 0:
             raise ModelError(f"{path} cannot be applied: {last_words()}")
+
+
+def _array(pointer: Any, size: int) -> NDArray[np.float32]:
+    return np.ctypeslib.as_array(pointer, (size,))

@@ -1,9 +1,11 @@
 """How does the web process ask the model, and what does it get when the model fails?"""
 
 import asyncio
+import copy
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import structlog
 
@@ -16,7 +18,7 @@ from app.engines.model.link import ModelState, Patience, WorkerLink
 from app.engines.model.prompt import Line, write
 from app.engines.model.reasons import unexplained, worded
 from app.engines.model.version import ModelVersion
-from app.engines.model.wire import NO_REQUEST, Answer, Ask, Explain, Load, Misbehave, Priority
+from app.engines.model.wire import Answer, Ask, Explain, Load, Priority
 from app.errors import Forbidden, SettingsError
 from app.observability import Event
 
@@ -30,7 +32,10 @@ _SHARE = {Priority.BINDING: 1.0, Priority.ADVISORY: 0.75, Priority.SHADOW: 0.5, 
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """`model` is the file's name, `sha256` the hash of that file, known once it has loaded."""
+    """`model` is the file's name, `sha256` the hash of that file, known once it has loaded.
+
+    `device` says in words what computes, as in `CPU, 2 threads` or `NVIDIA H100, 31 of 31 layers`.
+    """
 
     state: ModelState
     pid: int | None
@@ -45,10 +50,16 @@ class ModelStatus:
     offloaded_layers: int | None
     fault: str | None
     error: str | None
+    device: str | None = None
 
 
 class ModelSupervisor:
-    """One version's worker: asked, watched, restarted. Create and use it inside one event loop."""
+    """One version's view of its worker, which is watched and restarted; `beside` makes views that share it.
+
+    Each view has a circuit breaker of its own: trouble of the worker reaches all of them within a few
+    requests, and a version whose head or prompt is broken must not take the others off the air.
+    Create and use it inside one event loop.
+    """
 
     def __init__(
         self,
@@ -69,27 +80,34 @@ class ModelSupervisor:
         if fault and not drills:
             raise SettingsError("PHASEGATE_MODEL_FAULT", "is refused unless PHASEGATE_DRILLS=1")
         self.version = version
-        self._cache_dir, self._policies_dir, self._model_path = cache_dir, policies_dir, model_path
-        self._drills, self._fault = drills, fault or None
+        self._model_path, self._drills = model_path, drills
         self._queue_limit, self._explain_deadline_s = queue_limit, explain_deadline_s
         self._breaker = breaker or CircuitBreaker()
-        self._link = WorkerLink(self._load, patience or Patience())
+        path = str(model_path) if model_path else None
+        load = Load((), str(policies_dir), str(cache_dir), path, fault or None)
+        self._link = WorkerLink(load, patience or Patience())
+
+    def beside(self, version: ModelVersion, *, breaker: CircuitBreaker | None = None) -> Self:
+        """Another version in the same worker; the two must have one `runtime_key`."""
+        other = copy.copy(self)
+        vars(other).update(version=version, _breaker=breaker or CircuitBreaker())
+        return other
 
     async def start(self) -> None:
-        """Start the worker in the background and return at once."""
-        self._link.start()
+        """Start the worker, or take the version into the running one; in the background."""
+        self._link.take_in(self.version)
 
     async def stop(self) -> None:
-        """End the worker; what is still asked is `unavailable`."""
-        await self._link.stop()
+        """Leave the worker, which ends with its last version; what is still asked is `unavailable`."""
+        await self._link.let_go(self.version.id)
 
     async def wait_ready(self, timeout_s: float) -> bool:
         """True once the model answers; False when it cannot be loaded or the time is over."""
         try:
-            await self._link.settle(timeout_s)
+            await self._link.settle(self.version.id, timeout_s)
         except TimeoutError:
             return False
-        return self._link.state is ModelState.READY
+        return self._state is ModelState.READY
 
     @property
     def version_id(self) -> str:
@@ -103,7 +121,7 @@ class ModelSupervisor:
     @property
     def is_ready(self) -> bool:
         """Whether a question asked now would be taken up."""
-        return self._link.state is ModelState.READY and not self.circuit_open
+        return self._state is ModelState.READY and not self.circuit_open
 
     @property
     def circuit_open(self) -> bool:
@@ -113,7 +131,7 @@ class ModelSupervisor:
     def status(self) -> ModelStatus:
         link, loaded = self._link, self._link.loaded
         return ModelStatus(
-            state=link.state,
+            state=self._state,
             pid=link.pid,
             version=self.version.id,
             model=self._model_path.name if self._model_path else self.version.model_name,
@@ -121,20 +139,23 @@ class ModelSupervisor:
             restarts=link.restarts,
             queue_depth=link.depth,
             circuit_open=self.circuit_open,
-            loaded_once=loaded is not None,
+            loaded_once=link.has_loaded(self.version.id),
             load_s=loaded.load_s if loaded else None,
             offloaded_layers=loaded.offloaded_layers if loaded else None,
-            fault=self._fault,
-            error=link.error,
+            fault=link.fault,
+            error=link.error_of(self.version.id),
+            device=loaded.device if loaded else None,
         )
 
     async def inject(self, fault: str | None) -> None:
-        """Make the worker misbehave from now on, or stop. Raises `Forbidden`, `SettingsError`."""
+        """Make the worker misbehave from now on, with all its versions, or stop.
+
+        Raises `Forbidden`, `SettingsError`.
+        """
         if not self._drills:
             raise Forbidden("drills", "faults are injected only where PHASEGATE_DRILLS=1")
         parse_fault(fault)
-        self._fault = fault or None
-        self._link.send(NO_REQUEST, Misbehave(self._fault))
+        self._link.misbehave(fault or None)
 
     async def advise(
         self, situation: Situation, *, priority: Priority, deadline_s: float, legacy: Decision | None = None
@@ -173,22 +194,22 @@ class ModelSupervisor:
             return unexplained(advisory, f"the model is {refusal}")
         lines = self._lines(situation, legacy)
         deadline = time.monotonic() + self._explain_deadline_s
-        question = Explain(deadline, lines, advisory.decision, advisory.confidence)
+        question = Explain(deadline, lines, advisory.decision, advisory.confidence, self.version.id)
         # A second longer than the worker has: at its deadline it sends what it has found so far.
         found = (await self._link.exchange(question, until=deadline + 1.0)).answer
         if isinstance(found, Answer):
             return unexplained(advisory, f"the model's outcome was {found.outcome}")
         return worded(advisory, found.effects, generated=found.generated, lines=lines)
 
-    def _load(self) -> Load:
-        path = str(self._model_path) if self._model_path else None
-        return Load(self.version, str(self._policies_dir), str(self._cache_dir), path, self._fault)
+    @property
+    def _state(self) -> ModelState:
+        return self._link.state_of(self.version.id)
 
     def _lines(self, situation: Situation, legacy: Decision | None) -> tuple[Line, ...]:
         return write(situation, legacy=legacy if self.version.show_legacy else None)
 
     def _refusal(self, priority: Priority) -> Outcome | None:
-        if self._link.state is not ModelState.READY:
+        if self._state is not ModelState.READY:
             return Outcome.UNAVAILABLE
         if self._link.depth >= self._queue_limit * _SHARE[priority]:
             return Outcome.OVERLOADED
@@ -209,7 +230,7 @@ class ModelSupervisor:
             return Answer(Outcome.UNAVAILABLE, started=False)
         until = now + deadline_s
         try:
-            reply = await self._link.exchange(Ask(priority, until, lines), until=until)
+            reply = await self._link.exchange(Ask(priority, until, lines, self.version.id), until=until)
         except asyncio.CancelledError:
             self._breaker.pass_over()
             raise

@@ -2,14 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-from app.engines.model.prompt import load_prompt
+from app.engines.model.prompt import Prompt, load_prompt
 from app.errors import PolicyError, SettingsError
 from app.policy.files import Node, parse_yaml, read_text
 
@@ -17,19 +17,22 @@ Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Identifier = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]{0,79}$")]
 Reason = Literal["attributed", "generated", "both"]
+Layout = Literal["q8_0", "q4_0", "f16"]
 
 
 class Remote(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A server that speaks the OpenAI-compatible API: `url` ends in `/v1`, `model` is its name there.
 
     `key_env` names the environment variable that holds its key. `logprobs`: the server tells the
-    log-probabilities of the labels; without them it is asked for one constrained word.
+    log-probabilities of the labels; without them it is asked for one constrained word. `top_logprobs`: of
+    how many tokens it is to tell them (vLLM: at most 20, unless started with `--max-logprobs`).
     """
 
     url: Annotated[str, Meta(pattern="^https?://")]
     model: str
     key_env: Annotated[str, Meta(pattern="^[A-Z][A-Z0-9_]*$")] | None = None
     logprobs: bool = True
+    top_logprobs: Annotated[int, Meta(ge=3, le=1000)] = 20
 
 
 class ModelFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,7 +47,7 @@ class ModelFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     path: str | None = None
     remote: Remote | None = None
     sha256: Sha256 | None = None
-    requantise: Literal["q8_0", "q4_0", "f16"] | None = None
+    requantise: Layout | None = None
 
 
 class AdapterFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,6 +143,12 @@ class ModelVersion(_VersionFile, frozen=True, kw_only=True, forbid_unknown_field
         return Path(self.model.file or self.model.path or "").name
 
     @property
+    def runtime_key(self) -> tuple[object, ...]:
+        """Versions with equal keys can be answered by one loaded model: one worker holds them all."""
+        how = self.decoding
+        return (self.model, self.adapter, how.threads, how.n_gpu_layers, how.flash_attention, how.ubatch)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Everything but the files, JSON-ready."""
         return {
@@ -163,7 +172,12 @@ def load_versions(policies_dir: Path) -> dict[str, ModelVersion]:
 
 def load_version(path: Path, *, policies_dir: Path) -> ModelVersion:
     """One version. Unknown and missing keys, impossible values and missing prompts are `PolicyError`."""
-    root = parse_yaml(read_text(path), str(path))
+    return parse_version(read_text(path), path=str(path), policies_dir=policies_dir)
+
+
+def parse_version(text: str, *, path: str, policies_dir: Path) -> ModelVersion:
+    """`load_version` of a text that need not lie in a file yet; `path` is where it will, or what to call it."""
+    root = parse_yaml(text, path)
     try:
         declared = msgspec.convert(root.plain(), _VersionFile)
     except msgspec.ValidationError as error:
@@ -172,25 +186,43 @@ def load_version(path: Path, *, policies_dir: Path) -> ModelVersion:
     places = [place for place in (model.package, model.path, model.remote) if place is not None]
     if len(places) != 1 or (model.package is None) != (model.file is None):
         raise root.entries()["model"].error("needs package and file, a path, or a remote")
+    if declared.adapter is not None and declared.adapter.merge and model.requantise is None:
+        raise root.entries()["adapter"].error("merge needs model.requantise: the layout of the merged copy")
     if declared.head is not None and not declared.show_legacy:
         raise root.entries()["show_legacy"].error("must be true: the head reads the legacy engine's answer")
-    prompt = load_prompt(policies_dir / declared.prompt)
+    prompt = prompt_of(declared, policies_dir=policies_dir)
     return ModelVersion(
         **{name: getattr(declared, name) for name in declared.__struct_fields__},
         prompt_sha256=prompt.sha256,
-        origin=str(path),
+        origin=path,
     )
 
 
+def prompt_of(version: _VersionFile, *, policies_dir: Path) -> Prompt:
+    """The version's template with its examples filled in. Raises `PolicyError`."""
+    examples = policies_dir / version.examples if version.examples else None
+    return load_prompt(policies_dir / version.prompt, examples=examples, show_legacy=version.show_legacy)
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def choose_version(
-    versions: Mapping[str, ModelVersion], *, model_path: Path | None = None, wanted: str | None = None
+    versions: Mapping[str, ModelVersion],
+    *,
+    model_path: Path | None = None,
+    wanted: str | None = None,
+    sha256: Callable[[Path], str] = file_sha256,
 ) -> ModelVersion:
     """The version to load where none is active yet.
 
-    A `wanted` id wins. Else, without `model_path`, the embedded one: its model comes from a package.
+    A `wanted` id wins. Else, of those that were not made from another one here: without `model_path`, the embedded one: its model comes from a package.
     With `model_path` (PHASEGATE_MODEL_PATH) the file decides: a version that pins its hash is meant
     for it, adapter and layout included; any other file is served by the version whose model is a bare
     `path` without a pin, because adapter, layout and prompt of another base would not fit it.
+    `sha256` hashes a file; `weights.verify` remembers what it has hashed.
     Raises `SettingsError` where that names no version, or more than one.
     """
     if wanted is not None:
@@ -199,16 +231,16 @@ def choose_version(
                 "PHASEGATE_MODEL_VERSION", f"no version {wanted!r}; there are {sorted(versions)}"
             )
         return versions[wanted]
+    roots = [version for version in versions.values() if version.parent not in versions]
     if model_path is None:
-        return _only([v for v in versions.values() if v.model.package], "come from a package")
-    pinned = [v for v in versions.values() if v.model.sha256]
+        return _only([v for v in roots if v.model.package], "come from a package")
+    pinned = [v for v in roots if v.model.sha256]
     if pinned and model_path.is_file():
-        with model_path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256(model_path)
         for version in pinned:
             if version.model.sha256 == digest:
                 return version
-    unpinned = [v for v in versions.values() if v.model.path and v.model.sha256 is None]
+    unpinned = [v for v in roots if v.model.path and v.model.sha256 is None]
     return _only(unpinned, "take any model file")
 
 

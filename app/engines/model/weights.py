@@ -5,10 +5,12 @@ import importlib.util
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.engines.model.version import ModelVersion
+from app.engines.model.version import AdapterFile, HeadFile, ModelVersion
 from app.errors import PolicyError, SettingsError
 
 _VERIFIED = "verified.json"
@@ -16,11 +18,13 @@ _VERIFIED = "verified.json"
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The model as declared, its hash, and the adapter that belongs to it."""
+    """The model as declared, and the files that belong to it, each with its hash where it has a say."""
 
     source: Path
     sha256: str
     adapter: Path | None
+    adapter_sha256: str | None
+    head: Path | None
 
 
 def find_model(version: ModelVersion, *, policies_dir: Path, model_path: Path | None = None) -> Path:
@@ -47,13 +51,14 @@ def find_weights(
     version: ModelVersion, *, policies_dir: Path, cache_dir: Path, model_path: Path | None = None
 ) -> Weights:
     """Find the files and verify their pinned hashes. Raises `PolicyError`, `SettingsError`, `OSError`."""
-    cache_dir.mkdir(parents=True, exist_ok=True)
     source = find_model(version, policies_dir=policies_dir, model_path=model_path)
     sha256 = verify(source, cache_dir=cache_dir)
     if version.model.sha256 not in (None, sha256):
         mend = "reinstall it" if version.model.package else "fetch the file again, or pin the new hash"
         raise PolicyError(version.origin, None, "model.sha256", f"{source} has SHA-256 {sha256}: {mend}")
-    return Weights(source, sha256, _adapter(version, policies_dir, cache_dir))
+    adapter, adapter_sha256 = _beside(version, "adapter", version.adapter, policies_dir, cache_dir)
+    head, _ = _beside(version, "head", version.head, policies_dir, cache_dir)
+    return Weights(source, sha256, adapter, adapter_sha256, head)
 
 
 def verify(path: Path, *, cache_dir: Path) -> str:
@@ -63,8 +68,12 @@ def verify(path: Path, *, cache_dir: Path) -> str:
     known = _remembered(cache_dir)
     if key not in known:
         with path.open("rb") as file:
-            known[key] = hashlib.file_digest(file, "sha256").hexdigest()
-        _write(cache_dir / _VERIFIED, json.dumps(known, indent=1).encode())
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        # Of a file that changed, only the last state is worth remembering.
+        others = {each: was for each, was in known.items() if not each.startswith(f"{path.resolve()} ")}
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        write(cache_dir / _VERIFIED, json.dumps({**others, key: sha256}, indent=1))
+        return sha256
     return known[key]
 
 
@@ -81,19 +90,25 @@ def _inside_package(version: ModelVersion, package: str, file: str) -> Path:
     return path
 
 
-def _adapter(version: ModelVersion, policies_dir: Path, cache_dir: Path) -> Path | None:
-    if version.adapter is None:
-        return None
-    path = policies_dir / version.adapter.file
+def _beside(
+    version: ModelVersion,
+    key: str,
+    part: AdapterFile | HeadFile | None,
+    policies_dir: Path,
+    cache_dir: Path,
+) -> tuple[Path, str] | tuple[None, None]:
+    """The file of an adapter or head, with its hash."""
+    if part is None:
+        return None, None
+    path = policies_dir / part.file
     if not path.is_file():
-        raise PolicyError(
-            version.origin, None, "adapter.file", f"there is no file {path}: restore it from the release"
-        )
+        message = f"there is no file {path}: restore it from the release"
+        raise PolicyError(version.origin, None, f"{key}.file", message)
     sha256 = verify(path, cache_dir=cache_dir)
-    if version.adapter.sha256 not in (None, sha256):
+    if part.sha256 not in (None, sha256):
         message = f"{path} has SHA-256 {sha256}: restore it from the release, or pin the new hash"
-        raise PolicyError(version.origin, None, "adapter.sha256", message)
-    return path
+        raise PolicyError(version.origin, None, f"{key}.sha256", message)
+    return path, sha256
 
 
 def _remembered(cache_dir: Path) -> dict[str, str]:
@@ -104,11 +119,22 @@ def _remembered(cache_dir: Path) -> dict[str, str]:
     return known if isinstance(known, dict) else {}
 
 
-def _write(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    settle(Path(name), path)
+def write(path: Path, text: str) -> None:
+    """Replace a small file as a whole."""
+    with scratch(path.parent) as part:
+        part.write_text(text, encoding="utf-8")
+        settle(part, path)
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A file that is gone afterwards, unless it was given another name."""
+    handle, name = tempfile.mkstemp(dir=folder, suffix=".part")
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def settle(part: Path, path: Path) -> None:

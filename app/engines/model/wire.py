@@ -32,21 +32,37 @@ class Priority(IntEnum):
 
 
 class Load(Struct, frozen=True, tag="load"):
-    """The first frame: what the worker is for."""
+    """The first frame: what the worker is for.
 
-    version: ModelVersion
+    Its versions have one `runtime_key`; their greatest `n_ctx` is the context's.
+    """
+
+    versions: tuple[ModelVersion, ...]
     policies_dir: str
     cache_dir: str
     model_path: str | None
     fault: str | None
 
 
+class Prepare(Struct, frozen=True, tag="prepare"):
+    """Take one more version in, beside those loaded. Answered by `Prepared`, under no request's id."""
+
+    version: ModelVersion
+
+
+class Drop(Struct, frozen=True, tag="drop"):
+    """Forget a version; what it is still asked is `unavailable`. Not answered."""
+
+    version: str
+
+
 class Ask(Struct, frozen=True, tag="ask"):
-    """Decide one situation."""
+    """Let a version, by its id, decide one situation."""
 
     priority: Priority
     deadline: float
     lines: tuple[Line, ...]
+    version: str
 
 
 class Explain(Struct, frozen=True, tag="explain"):
@@ -56,6 +72,7 @@ class Explain(Struct, frozen=True, tag="explain"):
     lines: tuple[Line, ...]
     decision: Decision
     confidence: float
+    version: str
 
 
 class Cancel(Struct, frozen=True, tag="cancel"):
@@ -69,15 +86,25 @@ class Misbehave(Struct, frozen=True, tag="misbehave"):
 
 
 class Loaded(Struct, frozen=True, tag="loaded"):
+    """`device` says in words what computes: `CPU, 2 threads`, `NVIDIA H100, 31 of 31 layers`."""
+
     sha256: str
     load_s: float
     offloaded_layers: int
+    device: str | None = None
 
 
 class Failed(Struct, frozen=True, tag="failed"):
-    """The model cannot be loaded."""
+    """The model, or one of the first versions, cannot be loaded."""
 
     error: str
+
+
+class Prepared(Struct, frozen=True, tag="prepared"):
+    """A version can be asked from now on, or cannot be taken in, and why."""
+
+    version: str
+    error: str | None = None
 
 
 class Progress(Struct, frozen=True, tag="progress"):
@@ -108,8 +135,8 @@ class Explained(Struct, frozen=True, tag="explained"):
     generated: str | None = None
 
 
-ToWorker = Load | Ask | Explain | Cancel | Misbehave
-FromWorker = Loaded | Failed | Progress | Answer | Explained
+ToWorker = Load | Prepare | Drop | Ask | Explain | Cancel | Misbehave
+FromWorker = Loaded | Failed | Prepared | Progress | Answer | Explained
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -9,31 +9,38 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
-
-import msgspec
 
 from app.domain.advisory import Outcome
 from app.engines.model.backlog import Backlog, Job
+from app.engines.model.channel import Channel
 from app.engines.model.cores import leave_the_first_core
 from app.engines.model.drill import Drill, parse_fault
+from app.engines.model.explaining import Reasoner
+from app.engines.model.prompt import Line
+from app.engines.model.residents import Residents
 from app.engines.model.runtime import Aborted, ModelError
-from app.engines.model.scoring import Oversize, Reasoner, Scorer, judge, open_scorer
+from app.engines.model.scoring import Oversize, Scorer, Scores, judge
+from app.engines.model.version import ModelVersion
 from app.engines.model.wire import (
     HEADER,
     NO_REQUEST,
     Answer,
     Ask,
     Cancel,
+    Drop,
     Explain,
     Explained,
     Failed,
     Load,
     Loaded,
     Misbehave,
+    Prepare,
+    Prepared,
+    Priority,
     Progress,
     ToWorker,
-    frame,
 )
 from app.errors import PhasegateError
 
@@ -42,42 +49,12 @@ _NICENESS = 5
 _PR_SET_PDEATHSIG = 1
 
 
-class Channel:
-    """The one socket. Two threads write to it, one reads."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._writing = threading.Lock()
-        self._decoder = msgspec.msgpack.Decoder(ToWorker)
-
-    def send(self, request: int, message: msgspec.Struct) -> None:
-        self.send_bytes(frame(request, message))
-
-    def send_bytes(self, data: bytes) -> None:
-        with self._writing:
-            self._connection.sendall(data)
-
-    def receive(self) -> tuple[int, ToWorker]:
-        """The next message. Raises `EOFError` when the other end is gone."""
-        length, request = HEADER.unpack(self._exactly(HEADER.size))
-        return request, self._decoder.decode(self._exactly(length))
-
-    def _exactly(self, size: int) -> bytes:
-        data = bytearray()
-        while len(data) < size:
-            part = self._connection.recv(size - len(data))
-            if not part:
-                raise EOFError
-            data += part
-        return bytes(data)
-
-
 class Worker:
     """Computes one job after the other; every request gets exactly one answer."""
 
-    def __init__(self, channel: Channel, scorer: Scorer, drill: Drill) -> None:
+    def __init__(self, channel: Channel, residents: Residents, drill: Drill) -> None:
         self._channel = channel
-        self._scorer = scorer
+        self._residents = residents
         self._drill = drill
         self._backlog = Backlog(_BACKLOG)
 
@@ -96,11 +73,17 @@ class Worker:
             job = self._backlog.take()
             for late in self._backlog.sweep():
                 self._give_up(late, started=False)
-            self._compute(job)
+            match job.ask:
+                case Prepare(version):
+                    self._prepare(job, version)
+                case Drop(version_id):
+                    self._residents.drop(version_id)
+                case Ask() | Explain() as ask:
+                    self._compute(job, ask)
 
     def _accept(self, request: int, message: ToWorker) -> None:
         match message:
-            case Ask() | Explain():
+            case Ask() | Explain() | Prepare() | Drop():
                 if not self._backlog.put(Job(request, message)):
                     self._channel.send(request, Answer(Outcome.OVERLOADED, started=False))
             case Cancel():
@@ -110,47 +93,84 @@ class Worker:
             case Load():
                 pass  # only ever the first message
 
-    def _compute(self, job: Job) -> None:
+    def _prepare(self, job: Job, version: ModelVersion) -> None:
+        """Take a version in, an ubatch of its prefix at a time, so that the waiting are not kept."""
+        try:
+            scorer = self._residents.get(version.id)
+            if scorer is None or scorer.version != version:
+                scorer = self._residents.admit(version)
+            if not scorer.prepare(abort=lambda: self._backlog.must_stop([job])):
+                self._backlog.put(job)
+                return
+        except Aborted:
+            self._backlog.put(job)
+            return
+        except (PhasegateError, OSError) as error:
+            self._residents.drop(version.id)
+            self._channel.send(NO_REQUEST, Prepared(version.id, str(error)))
+            return
+        self._channel.send(NO_REQUEST, Prepared(version.id))
+
+    def _compute(self, job: Job, ask: Ask | Explain) -> None:
         if job.is_over():
             self._give_up(job, started=False)
             return
-        self._channel.send(job.request, Progress(started=True))
+        scorer = self._residents.get(ask.version)
+        if scorer is None or not scorer.is_ready:
+            self._answer(job, Answer(Outcome.UNAVAILABLE, started=False))
+            return
+        jobs = [job, *self._backlog.take_alike(job, scorer.version.decoding.shadow_batch - 1)]
+        for one in jobs:
+            self._channel.send(one.request, Progress(started=True))
+        answers: Sequence[Answer | Explained | None]
         try:
-            self._drill.suffer(lambda: self._backlog.must_stop(job))
-            answer = (
-                self._explain(job, job.ask) if isinstance(job.ask, Explain) else self._decide(job, job.ask)
-            )
+            self._drill.suffer(lambda: self._backlog.must_stop(jobs))
+            answers = self._answers(scorer, jobs)
         except Aborted:
-            if job.is_over():
-                self._give_up(job, started=True)
-            else:
-                self._put_back(job)
-        except Oversize:
-            self._answer(job, Answer(Outcome.OVERSIZE, started=False))
+            answers = [None] * len(jobs)
         except ModelError:
-            self._answer(job, Answer(Outcome.MALFORMED, started=True))
-        else:
-            if answer is None:
-                self._put_back(job)
+            answers = [Answer(Outcome.MALFORMED, started=True)] * len(jobs)
+        for one, answer in zip(jobs, answers, strict=True):
+            if answer is not None:
+                self._answer(one, answer)
+            elif one.is_over():
+                self._give_up(one, started=True)
             else:
-                self._answer(job, answer)
+                self._put_back(one)
 
-    def _decide(self, job: Job, ask: Ask) -> Answer:
-        scores = self._scorer.score(ask.lines, abort=lambda: self._backlog.must_stop(job))
-        if not scores.is_finite:
-            return Answer(Outcome.MALFORMED, started=True)
-        outcome = judge(scores, self._scorer.version.limits)
-        return Answer(outcome, True, scores.probabilities, scores.coverage, scores.prompt_tokens)
+    def _answers(self, scorer: Scorer, jobs: list[Job]) -> Sequence[Answer | Explained | None]:
+        """One a job; None for what steps aside for more urgent work."""
+        ask = jobs[0].ask
+        if isinstance(ask, Explain):
+            return [self._explain(scorer, jobs[0], ask)]
+        asked = [job.ask.lines for job in jobs if isinstance(job.ask, Ask)]
+        return [_judged(scorer, scores) for scores in self._score(scorer, jobs, asked)]
 
-    def _explain(self, job: Job, ask: Explain) -> Explained | None:
+    def _score(
+        self, scorer: Scorer, jobs: list[Job], asked: Sequence[Sequence[Line]]
+    ) -> Sequence[Scores | None]:
+        def abort() -> bool:
+            return self._backlog.must_stop(jobs)
+
+        if jobs[0].priority is Priority.SHADOW:
+            return scorer.score_many(asked, abort=abort)
+        try:
+            return [scorer.score(asked[0], abort=abort)]
+        except Oversize:
+            return [None]
+
+    def _explain(self, scorer: Scorer, job: Job, ask: Explain) -> Explained | Answer | None:
         """All the reasons, or None when more urgent work is waiting: what was found is kept."""
         if job.reasoner is None:
-            reasoning = self._scorer.version.reasoning
+            reasoning = scorer.version.reasoning
             job.reasoner = Reasoner(ask.lines, ask.decision, ask.confidence, reasoning)
         while not job.reasoner.done:
             if self._backlog.has_more_urgent(job):
                 return None
-            job.reasoner.advance(self._scorer, lambda: self._backlog.must_stop(job))
+            try:
+                job.reasoner.advance(scorer, lambda: self._backlog.must_stop([job]))
+            except Oversize:
+                return Answer(Outcome.OVERSIZE, started=False)
         return _explained(job.reasoner, complete=True)
 
     def _put_back(self, job: Job) -> None:
@@ -193,8 +213,8 @@ def _serve(channel: Channel) -> int:
         return 2
     began = time.monotonic()
     try:
-        scorer, weights = open_scorer(
-            load.version,
+        residents = Residents.open(
+            load.versions,
             policies_dir=Path(load.policies_dir),
             cache_dir=Path(load.cache_dir),
             model_path=Path(load.model_path) if load.model_path else None,
@@ -202,12 +222,22 @@ def _serve(channel: Channel) -> int:
     except (PhasegateError, OSError) as error:
         channel.send(NO_REQUEST, Failed(str(error)))
         return 1
-    loaded = Loaded(weights.sha256, time.monotonic() - began, scorer.offloaded_layers)
-    worker = Worker(channel, scorer, Drill(parse_fault(load.fault)))
+    device, load_s = residents.device, time.monotonic() - began
+    loaded = Loaded(residents.weights.sha256, load_s, device.offloaded_layers, device.words)
+    worker = Worker(channel, residents, Drill(parse_fault(load.fault)))
     channel.send(NO_REQUEST, loaded)
     threading.Thread(target=worker.listen, daemon=True).start()
     worker.work()
     return 0
+
+
+def _judged(scorer: Scorer, scores: Scores | None) -> Answer:
+    if scores is None:
+        return Answer(Outcome.OVERSIZE, started=False)
+    if not scores.is_finite:
+        return Answer(Outcome.MALFORMED, started=True)
+    outcome = judge(scores, scorer.version.limits)
+    return Answer(outcome, True, scores.probabilities, scores.coverage, scores.prompt_tokens)
 
 
 def _explained(reasoner: Reasoner, *, complete: bool) -> Explained:

@@ -1,4 +1,4 @@
-"""The plane over HTTP: keys, policies, versions, audit, drills, events."""
+"""The plane over HTTP: keys, policies, audit, drills, events."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -50,34 +50,6 @@ def policy_diff(request: Request[Any, Any, Any]) -> dict[str, Any]:
 async def policy_apply(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """Apply the policy files; what loosens is proposed by one person and applied by another."""
     return await services_of(request).policies.apply(principal_of(request))
-
-
-@get("/v1/versions", guards=_AUDIT, sync_to_thread=False)
-def versions(request: Request[Any, Any, Any]) -> dict[str, Any]:
-    """The model versions of the policy files, and which one is loaded."""
-    loaded = services_of(request).models.default.status
-    return {
-        "versions": [
-            {
-                "id": version.id,
-                "state": "active"
-                if version.id == services_of(request).models.default.version_id
-                else "registered",
-                "model": version.model_name,
-                "model_sha256": loaded.sha256
-                if version.id == services_of(request).models.default.version_id
-                else version.model.sha256,
-                "prompt": version.prompt,
-                "prompt_sha256": version.prompt_sha256,
-                "adapter": None if version.adapter is None else msgspec.to_builtins(version.adapter),
-                "settings": version.settings,
-                "calibration": None,
-                "parent": None,
-                "created_at": None,
-            }
-            for version in services_of(request).versions.values()
-        ]
-    }
 
 
 @get("/v1/audit", guards=_AUDIT, sync_to_thread=True)

@@ -5,6 +5,7 @@ from typing import Any
 from litestar import MediaType, Request, Response, get
 
 from app.engines.model.link import ModelState
+from app.engines.model.supervisor import ModelStatus
 from app.observability import exposition
 from app.store.ledger import LedgerState
 from app.web.authentication import services_of
@@ -13,7 +14,8 @@ from app.web.authentication import services_of
 @get("/health", sync_to_thread=False)
 def health(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """`healthy`, or `degraded` where the legacy engine stands in; says which part is not well."""
-    model, plane = services_of(request).models.default.status, services_of(request).plane
+    models, plane = services_of(request).models, services_of(request).plane
+    model = models.default.status
     parts = {
         "model": model.state is ModelState.READY and not model.circuit_open,
         "ledger": services_of(request).ledger.state is LedgerState.OK,
@@ -31,14 +33,29 @@ def health(request: Request[Any, Any, Any]) -> dict[str, Any]:
             "circuit_open": model.circuit_open,
             "load_s": model.load_s,
             "offloaded_layers": model.offloaded_layers,
+            "device": model.device,
             "error": model.error,
         },
+        "versions": [_version(other.status) for other in models.loaded[1:]],
         "ledger": services_of(request).ledger.state,
         "kill_switch": plane.view.kill_switch,
         "snapshot_age_s": round(plane.snapshot_age_s, 3),
         "guard_pass_age_s": round(min(plane.guard_age_s, 1e9), 3),
         "drills": services_of(request).drills,
         "fault": model.fault,
+    }
+
+
+def _version(status: ModelStatus) -> dict[str, Any]:
+    """A version beside the default."""
+    return {
+        "version": status.version,
+        "state": status.state,
+        "name": status.model,
+        "queue": status.queue_depth,
+        "circuit_open": status.circuit_open,
+        "device": status.device,
+        "error": status.error,
     }
 
 

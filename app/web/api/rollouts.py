@@ -1,16 +1,18 @@
 """Rollouts over HTTP: see where they stand, and the levers."""
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from litestar import Request, get, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from app.domain.phase import Phase
 from app.domain.role import Role
+from app.domain.rollout import Comparison
 from app.services.container import Services
+from app.services.succession import Act, Wish
 from app.web.authentication import principal_of, requires, services_of
-from app.web.bodies import Exposure, InvestigationClosed, KillSwitch, Promote, Reason
+from app.web.bodies import Exposure, InvestigationClosed, KillSwitch, Promote, Reason, VersionChange
 from app.web.parse import phase_of, words_of
 
 _SEE = [requires(Role.REVIEWER, Role.OPERATOR, Role.APPROVER, Role.AUDITOR)]
@@ -29,9 +31,14 @@ def rollout(request: Request[Any, Any, Any], name: FromPath[str]) -> dict[str, A
 
 @get("/v1/rollouts/{name:str}/gate", guards=_SEE, sync_to_thread=True)
 def gate(
-    request: Request[Any, Any, Any], name: FromPath[str], to: FromQuery[Phase | None] = None
+    request: Request[Any, Any, Any],
+    name: FromPath[str],
+    to: FromQuery[Literal["shadow", "advisory", "enforced", "version"] | None] = None,
 ) -> dict[str, Any]:
-    return services_of(request).rollouts.gate(name, to)
+    """What a promotion to a phase needs, or with `to=version` what the candidate does."""
+    if to == "version":
+        return services_of(request).experiments.gate(name)
+    return services_of(request).rollouts.gate(name, None if to is None else Phase(to))
 
 
 @get("/v1/rollouts/{name:str}/guardrails", guards=_SEE, sync_to_thread=True)
@@ -110,6 +117,23 @@ async def resume(
     transition = await services_of(request).levers.resume(
         name, reason=words_of("reason", data.reason), by=principal_of(request)
     )
+    return await _with_rollout(services_of(request), name, transition)
+
+
+@post("/v1/rollouts/{name:str}/version", status_code=200, guards=_STEER)
+async def version(
+    request: Request[Any, Any, Any], name: FromPath[str], data: JSONBody[VersionChange]
+) -> dict[str, Any]:
+    """Let a candidate observe, activate one, go back to the previous version, or withdraw the candidate."""
+    wish = Wish(
+        act=Act(data.action),
+        reason=words_of("reason", data.reason),
+        version=data.version,
+        mode=Comparison(data.mode),
+        share=data.share,
+        expected_revision=data.expected_revision,
+    )
+    transition = await services_of(request).succession.change(name, wish, by=principal_of(request))
     return await _with_rollout(services_of(request), name, transition)
 
 

@@ -27,6 +27,23 @@ def test_probabilities_are_a_distribution_over_the_labels_and_coverage_their_sha
     )
 
 
+@given(st.lists(st.floats(-50, 50), min_size=8, max_size=8), st.floats(0.5, 20))
+def test_a_temperature_moves_neither_the_order_of_the_labels_nor_their_coverage(
+    logits: list[float], temperature: float
+) -> None:
+    plain = read_labels(np.array(logits), [5, 2, 7], prompt_tokens=9)
+    warm = read_labels(np.array(logits), [5, 2, 7], prompt_tokens=9, temperature=temperature)
+    odds = [math.exp((logits[at] - max(logits)) / temperature) for at in (5, 2, 7)]
+    assert math.isclose(warm.probabilities.deny, odds[0] / sum(odds), rel_tol=1e-6, abs_tol=1e-12)
+    assert warm.coverage == plain.coverage
+
+
+def test_a_margin_within_the_measured_noise_is_unsure() -> None:
+    noisy = Limits(margin_at_least=0.1, noise=0.3, coverage_at_least=0.1, max_situation_tokens=64)
+    assert judge(Scores(Probabilities(0.6, 0.35, 0.05), 0.5, 9), noisy) is Outcome.UNSURE
+    assert judge(Scores(Probabilities(0.7, 0.25, 0.05), 0.5, 9), noisy) is Outcome.OK
+
+
 def test_a_tie_goes_to_the_severe_label() -> None:
     assert read_labels(np.zeros(4), [0, 1, 2], prompt_tokens=1).decision is Decision.DENY
 

@@ -34,7 +34,7 @@ async def ask(
 
 
 def started(model: ModelSupervisor) -> int:
-    return sum(pending.started_at is not None for pending in model._link._pending.values())
+    return model._link._requests.started
 
 
 async def in_flight(

@@ -1,6 +1,7 @@
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from app.engines.model.version import choose_version, load_version, load_versions
@@ -112,3 +113,24 @@ def test_a_version_that_is_asked_for_is_chosen_or_refused() -> None:
 def test_an_ambiguous_choice_is_refused() -> None:
     with pytest.raises(SettingsError, match="must name a version"):
         choose_version({})
+
+
+def test_a_version_made_from_another_never_becomes_the_one_to_start_with() -> None:
+    versions = load_versions(POLICIES)
+    embedded = choose_version(versions)
+    child = msgspec.structs.replace(embedded, id="a-child", parent=embedded.id)
+    family = {child.id: child, **versions}
+    assert choose_version(family) is embedded
+    assert choose_version(family, model_path=find_model(embedded, policies_dir=POLICIES)) is embedded
+    assert choose_version(family, wanted="a-child") is child
+
+
+def test_a_merged_adapter_needs_the_layout_of_its_copy(tmp_path: Path) -> None:
+    text = (POLICIES / "versions" / "embedded.yaml").read_text(encoding="utf-8")
+    text = text.replace("  requantise: q8_0", "  # none").replace(
+        "  scale: 1.0", "  scale: 1.0\n  merge: true"
+    )
+    path = tmp_path / "merged.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(PolicyError, match=r"adapter: merge needs model\.requantise"):
+        load_version(path, policies_dir=POLICIES)

@@ -1,0 +1,200 @@
+"""What can be learned from the verdicts, and how does it leave the plane?"""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+from sqlalchemy import Connection
+
+from app.cli.groups import NounGroup
+from app.cli.output import emit_json, json_option, say
+from app.engines.model.head import basis
+from app.engines.model.local import LocalModel
+from app.engines.model.version import ModelVersion, choose_version, load_versions, prompt_of
+from app.engines.model.weights import find_weights
+from app.errors import NotFound, SettingsError
+from app.learning.adapters import learn_adapter
+from app.learning.corrections import ALL, Corrections, collect, read_examples, require_enough
+from app.learning.export import chat
+from app.learning.lesson import Lesson, learn_head
+from app.learning.proposals import proposals
+from app.learning.redaction import Redactor
+from app.learning.report import summary
+from app.learning.training import trainer
+from app.settings import Settings, load_settings
+from app.store.database import Database
+from app.store.rollouts import load_states
+
+NONE = "none"
+_REVIEWER_SHARE = {"head": 1 / 2, "lora": 1 / 3}
+_EVERYTHING = 1.0
+
+_version_option = click.option(
+    "--version", "wanted", help="The version to start from; without it the rollout's active one."
+)
+
+
+@click.group(cls=NounGroup, named="version")
+def learn() -> None:
+    """Make a new version out of an old one and the verdicts: `phasegate learn ROLLOUT`."""
+
+
+@learn.command("version")
+@click.argument("rollout")
+@click.option("--method", type=click.Choice(["head", "lora"]), default="head", show_default=True)
+@_version_option
+@click.option(
+    "--data",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Generated examples too, one JSON object a line.",
+)
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="End training after so long.")
+@click.option("--dry-run", is_flag=True, help="Report, and write nothing.")
+@json_option
+def version(
+    *,
+    rollout: str,
+    method: str,
+    wanted: str | None,
+    data: Path | None,
+    minutes: float | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Learn from the verdicts on ROLLOUT, on `all`, or on `none` (with --data).
+
+    From 50 verdicts on. Nothing is written that is no better, on held-out examples, than the version it
+    comes from and than the legacy engine alone. Exit code 1 then.
+    """
+    settings = load_settings()
+    corrections, parent = _material(settings, rollout, wanted, _REVIEWER_SHARE[method])
+    if data is not None:
+        corrections = Corrections((*corrections.examples, *read_examples(data)), corrections.left_out)
+    require_enough(corrections)
+    lesson = _lesson(settings, parent, corrections, method, minutes=minutes)
+    if as_json:
+        emit_json(lesson.report)
+    for line in summary(lesson.report):
+        say(line)
+    lesson.require_better()
+    if not dry_run:
+        _told(lesson.publish(), rollout)
+
+
+@learn.command()
+@click.argument("rollout")
+def examples(*, rollout: str) -> None:
+    """Propose examples for a prompt: overrides on ROLLOUT that cluster, one JSON object a line.
+
+    A person reads them and puts the good ones into the file that a version names as `examples`.
+    """
+    with _reading(load_settings()) as connection:
+        found = collect(connection, rollout, reviewer_share=_EVERYTHING)
+        _emit_lines(proposals(found.examples, Redactor.of(connection)))
+
+
+@learn.command()
+@click.argument("rollout")
+@click.option("--format", "form", type=click.Choice(["chat"]), default="chat", show_default=True)
+@click.option("--consent-text", is_flag=True, help="What people wrote may leave this plane.")
+@_version_option
+def export(*, rollout: str, form: str, consent_text: bool, wanted: str | None) -> None:  # noqa: ARG001
+    """Print the verdicts on ROLLOUT or `all` as training data, actor ids redacted."""
+    settings = load_settings()
+    corrections, parent = _material(settings, rollout, wanted, _EVERYTHING)
+    prompt = prompt_of(parent, policies_dir=settings.policies_dir)
+    with _reading(settings) as connection:
+        redactor = Redactor.of(connection)
+    _emit_lines(
+        chat(corrections.examples, prompt, redactor, show_legacy=parent.show_legacy, texts=consent_text)
+    )
+    if not consent_text:
+        say("without what people wrote: --consent-text includes it")
+
+
+def _material(
+    settings: Settings, rollout: str, wanted: str | None, reviewer_share: float
+) -> tuple[Corrections, ModelVersion]:
+    versions = load_versions(settings.policies_dir)
+    if rollout == NONE:
+        wanted = wanted or settings.model_version
+        return Corrections(()), choose_version(versions, model_path=settings.model_path, wanted=wanted)
+    with _reading(settings) as connection:
+        active = {name: state.version for name, state in load_states(connection).items()}
+        if rollout not in {*active, ALL}:
+            raise NotFound("rollout", rollout)
+        used = set(active.values()) if rollout == ALL else {active[rollout]}
+        corrections = collect(connection, rollout, reviewer_share=reviewer_share)
+    if wanted is None and len(used) > 1:
+        raise SettingsError("--version", f"must name one of {', '.join(sorted(used))}: several are active")
+    chosen = wanted or used.pop()
+    if chosen not in versions:
+        raise NotFound("version", chosen)
+    return corrections, versions[chosen]
+
+
+def _lesson(
+    settings: Settings,
+    parent: ModelVersion,
+    corrections: Corrections,
+    method: str,
+    *,
+    minutes: float | None,
+) -> Lesson:
+    here = {"policies_dir": settings.policies_dir, "cache_dir": settings.cache_dir}
+    weights = find_weights(parent, **_places(settings))
+
+    def opened(version: ModelVersion) -> LocalModel:
+        return LocalModel.open(version, **_places(settings))
+
+    if method == "lora":
+        return learn_adapter(
+            corrections,
+            parent,
+            opened,
+            train=trainer(parent, weights, **here, minutes=minutes, tell=say),
+            **here,
+        )
+    return learn_head(
+        corrections,
+        parent,
+        opened,
+        basis=basis(parent, model_sha256=weights.sha256, adapter_sha256=weights.adapter_sha256),
+        policies_dir=settings.policies_dir,
+    )
+
+
+def _places(settings: Settings) -> dict[str, Any]:
+    return {
+        "policies_dir": settings.policies_dir,
+        "cache_dir": settings.cache_dir,
+        "model_path": settings.model_path,
+    }
+
+
+def _told(path: Path, rollout: str) -> None:
+    """Say what a person does next: nothing here reaches a caller by itself."""
+    where = rollout if rollout not in (ALL, NONE) else "ROLLOUT"
+    say(f"{path} and its report are written; it decides nothing until a person takes it in:")
+    say(f"  phasegate versions register {path.stem}")
+    say(f"  phasegate versions candidate {where} {path.stem}")
+
+
+def _emit_lines(documents: Iterable[dict[str, Any]]) -> None:
+    count = 0
+    for count, document in enumerate(documents, 1):  # noqa: B007 -- counted
+        emit_json(document)
+    say(f"{count} lines")
+
+
+@contextmanager
+def _reading(settings: Settings) -> Iterator[Connection]:
+    database = Database(settings.database_url)
+    try:
+        with database.read(at_most_s=math.inf) as connection:
+            yield connection
+    finally:
+        database.close()

@@ -1,0 +1,275 @@
+"""Which files does a version run from here, and how would it run faster?"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import rich_click as click
+from ruamel.yaml import YAML
+
+from app.cli.output import emit_facts, emit_json, emit_table, json_option, say
+from app.domain.decision import Decision
+from app.engines.model.bench import Bench, Question, as_in_the_worker
+from app.engines.model.cores import thread_count
+from app.engines.model.layouts import copy_name, noted, prepare
+from app.engines.model.merge import SITUATIONS
+from app.engines.model.prompt import Line, write
+from app.engines.model.trials import Findings, Trial
+from app.engines.model.tuning import store_tuning, stored_tuning
+from app.engines.model.version import ModelVersion, choose_version, load_versions, parse_version, prompt_of
+from app.engines.model.weights import Weights, find_weights, verify
+from app.errors import Conflict, NotFound, PolicyError
+from app.policy.files import parse_yaml, read_text
+from app.policy.suites import find_suites, load_suites
+from app.settings import Settings, load_settings
+
+version_argument = click.argument("wanted", metavar="[VERSION]", required=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The version that is meant, with its files found and verified."""
+
+    version: ModelVersion
+    weights: Weights
+    settings: Settings
+
+
+@click.group()
+def model() -> None:
+    """Show a version's files, make its copies ahead of a start, tune it to this machine.
+
+    Without VERSION: the one that a server would start with.
+    """
+
+
+@model.command()
+@version_argument
+@json_option
+def show(*, wanted: str | None, as_json: bool) -> None:
+    """Its files with sizes and hashes, its layout, and what this machine was tuned to."""
+    chosen = _choose(wanted)
+    files, tunings = list(_files(chosen)), list(_tunings(chosen))
+    if as_json:
+        emit_json({"version": chosen.version.id, "files": files, "tunings": tunings})
+        return
+    emit_facts(_facts(chosen.version))
+    click.echo()
+    emit_table(("file", "MiB", "SHA-256", "state", "path"), [tuple(each.values()) for each in files])
+    if tunings:
+        click.echo()
+        emit_table(tuple(tunings[0]), [tuple(each.values()) for each in tunings])
+    else:
+        say("not tuned on this machine: `phasegate model tune` measures what is fastest")
+
+
+@model.command(name="prepare")
+@version_argument
+@json_option
+def prepare_copies(*, wanted: str | None, as_json: bool) -> None:
+    """Make the copies that it loads, so that the next start need not."""
+    chosen = _choose(wanted)
+    files = prepare(
+        chosen.version,
+        chosen.weights,
+        prompt=prompt_of(chosen.version, policies_dir=chosen.settings.policies_dir),
+        cache_dir=chosen.settings.cache_dir,
+        threads=thread_count(None),
+    )
+    found = {"version": chosen.version.id, "path": str(files.model), "sha256": files.sha256}
+    if as_json:
+        emit_json(found)
+    else:
+        emit_facts(found.items())
+
+
+@model.command()
+@version_argument
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1),
+    default=0.02,
+    show_default=True,
+    help="The share of decisions that may differ from the original file's.",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(min=1), default=90, show_default=True, help="How long to measure."
+)
+@click.option("--write", "writes", is_flag=True, help="Write a faster layout as a new version.")
+@json_option
+def tune(*, wanted: str | None, tolerance: float, seconds: float, writes: bool, as_json: bool) -> None:
+    """Measure threads, ubatch, flash attention and layouts here, and keep the best settings.
+
+    A server uses them from its next start. They never change the layout of the weights: a faster one is a
+    version of its own, which --write writes.
+    """
+    chosen = _choose(wanted)
+    situations = _situations(chosen)
+    say(f"asking {chosen.version.id} about {len(situations)} situations for about {seconds:g} s …")
+    with as_in_the_worker():
+        findings = Bench(
+            Question(
+                chosen.version,
+                chosen.weights,
+                prompt_of(chosen.version, policies_dir=chosen.settings.policies_dir),
+                situations,
+                chosen.settings.cache_dir,
+                tolerance,
+                seconds,
+            )
+        ).run()
+        store_tuning(chosen.version, findings.tuning, cache_dir=chosen.settings.cache_dir)
+    path, text = _derived(chosen, findings.layout) if findings.layout else (None, None)
+    if path is not None and text is not None and writes:
+        _write_new(path, text)
+    if as_json:
+        written = str(path) if path and writes else None
+        emit_json({**msgspec.to_builtins(findings), "tolerance": tolerance, "written": written})
+        return
+    _show(findings)
+    _conclude(findings, tolerance=tolerance)
+    if path is not None:
+        click.echo(f"\n{'wrote' if writes else 'with --write:'} {path}\n\n{text}")
+
+
+def _choose(wanted: str | None) -> _Chosen:
+    settings = load_settings()
+    settings.cache_dir.mkdir(parents=True, exist_ok=True)
+    versions = load_versions(settings.policies_dir)
+    if wanted is not None and wanted not in versions:
+        raise NotFound("version", wanted)
+    default = choose_version(
+        versions,
+        model_path=settings.model_path,
+        wanted=wanted or settings.model_version,
+        sha256=partial(verify, cache_dir=settings.cache_dir),
+    )
+    if default.model.remote is not None:
+        raise PolicyError(default.origin, None, "model.remote", "runs elsewhere: it has no files here")
+    # PHASEGATE_MODEL_PATH stands for the model of the version that a server would start with.
+    path = settings.model_path if wanted is None or default.model.path else None
+    weights = find_weights(
+        default, policies_dir=settings.policies_dir, cache_dir=settings.cache_dir, model_path=path
+    )
+    return _Chosen(default, weights, settings)
+
+
+def _situations(chosen: _Chosen) -> list[tuple[Line, ...]]:
+    """Those of the validation suites, else a built-in handful."""
+    shows = chosen.version.show_legacy
+    try:
+        cases = load_suites(find_suites(chosen.settings.policies_dir)).cases
+    except PolicyError as error:
+        say(f"{error}; asking a built-in handful instead")
+        return list(SITUATIONS)
+    return [write(case.situation, legacy=Decision(case.expected) if shows else None) for case in cases]
+
+
+def _files(chosen: _Chosen) -> Iterator[dict[str, Any]]:
+    version, weights = chosen.version, chosen.weights
+    yield _file("model", weights.source, weights.sha256, "as declared")
+    if weights.adapter is not None:
+        yield _file("adapter", weights.adapter, weights.adapter_sha256, "as declared")
+    if weights.head is not None:
+        yield _file(
+            "head", weights.head, verify(weights.head, cache_dir=chosen.settings.cache_dir), "as declared"
+        )
+    if version.model.requantise is None:
+        return
+    copy = chosen.settings.cache_dir / copy_name(version, weights)
+    if not copy.is_file():
+        yield _file("copy", copy, None, "not made yet")
+        return
+    found = verify(copy, cache_dir=copy.parent)
+    yield _file("copy", copy, found, "as made" if found == noted(copy) else "changed: will be made anew")
+
+
+def _file(what: str, path: Path, sha256: str | None, state: str) -> dict[str, Any]:
+    size = round(path.stat().st_size / 2**20, 1) if path.is_file() else None
+    return {"file": what, "mib": size, "sha256": sha256, "state": state, "path": str(path)}
+
+
+def _facts(version: ModelVersion) -> list[tuple[str, object]]:
+    adapter = version.adapter
+    return [
+        ("version", version.id),
+        ("declared in", version.origin),
+        ("parent", version.parent),
+        ("layout", version.model.requantise or "as it is"),
+        (
+            "adapter",
+            adapter and f"scale {adapter.scale:g}, {'merged' if adapter.merge else 'beside the weights'}",
+        ),
+        ("threads", version.decoding.threads or "all that there are"),
+        ("ubatch", version.decoding.ubatch),
+        ("flash attention", version.decoding.flash_attention),
+    ]
+
+
+def _tunings(chosen: _Chosen) -> Iterator[dict[str, Any]]:
+    """One for each number of cores that a process here may have."""
+    for cores in range(1, thread_count(None) + 1):
+        tuning = stored_tuning(chosen.version, cache_dir=chosen.settings.cache_dir, cores=cores)
+        if tuning is not None:
+            yield {"tuned_for_cores": cores, **msgspec.to_builtins(tuning)}
+
+
+def _show(findings: Findings) -> None:
+    settings = (
+        "threads",
+        "ubatch",
+        "flash_attention",
+        "speedup",
+        "decisions_per_s",
+        "differ",
+        "moved",
+        "situations",
+    )
+    emit_table(settings, [[getattr(trial, name) for name in settings] for trial in findings.settings])
+    click.echo()
+    layouts = ("name", "speedup", "decisions_per_s", "differ", "moved", "situations", "error")
+    emit_table(
+        ("layout", *layouts[1:]), [[getattr(trial, name) for name in layouts] for trial in findings.layouts]
+    )
+
+
+def _conclude(findings: Findings, *, tolerance: float) -> None:
+    best = findings.tuning
+    say(
+        f"kept for {findings.cores} cores of this machine: {best.threads} threads, ubatch {best.ubatch}, "
+        f"flash attention {'on' if best.flash_attention else 'off'}: {best.decisions_per_s:.3g} decisions/s, "
+        f"{best.speedup:.2f} times as fast as declared"
+    )
+    if findings.layout is None:
+        say(f"no other layout is faster with at most {tolerance:.1%} of the decisions changed")
+
+
+def _derived(chosen: _Chosen, trial: Trial) -> tuple[Path, str]:
+    """The file of the version in another layout. Raises `PolicyError` where it would not be one."""
+    version, policies_dir = chosen.version, chosen.settings.policies_dir
+    declared = parse_yaml(read_text(Path(version.origin)), version.origin).plain()
+    name = f"{version.id}-{trial.name}"
+    declared |= {"model": {**declared["model"], "requantise": trial.layout}}
+    if "adapter" in declared:
+        declared["adapter"] = {**declared["adapter"], "merge": trial.merged}
+    text = io.StringIO(
+        f"# {version.id} in another layout of its weights, {trial.speedup:.2f} times as fast where it was measured.\n"
+    )
+    text.seek(0, io.SEEK_END)
+    rest = {key: value for key, value in declared.items() if key not in ("id", "parent")}
+    YAML().dump({"id": name, "parent": version.id, **rest}, text)
+    path = policies_dir / "versions" / f"{name}.yaml"
+    parse_version(text.getvalue(), path=str(path), policies_dir=policies_dir)
+    return path, text.getvalue()
+
+
+def _write_new(path: Path, text: str) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise Conflict("exists", f"{path} is there already: move it away to write it anew") from error

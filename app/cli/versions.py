@@ -1,0 +1,140 @@
+"""Which model versions are there, and how does a rollout come to run on one?"""
+
+from pathlib import Path
+
+import rich_click as click
+
+from app.cli.gates import gate_shown
+from app.cli.groups import NounGroup
+from app.cli.levers import reason_option, tell
+from app.cli.output import emit_facts, emit_json, emit_table, json_option, say
+from app.cli.remote import server
+from app.client.wire import Document
+from app.policy.files import parse_yaml, read_text
+
+
+@click.group(cls=NounGroup, alone="list", named="show")
+def versions() -> None:
+    """List model versions, or show one; let a rollout try one, run on it, or go back."""
+
+
+@versions.command("list")
+@json_option
+def list_versions(*, as_json: bool) -> None:
+    """All registered versions; `show` says more of one."""
+    with server(as_json=as_json) as client:
+        found = client.versions()
+    if as_json:
+        emit_json({"versions": found})
+        return
+    columns = ("id", "state", "loaded", "model", "parent", "created_at")
+    rows = [[*(each.get(column) for column in columns), _in_rollouts(each)] for each in found]
+    emit_table((*columns, "rollouts"), rows)
+
+
+@versions.command()
+@click.argument("version")
+@json_option
+def show(*, version: str, as_json: bool) -> None:
+    """All that is known of VERSION."""
+    with server(as_json=as_json) as client:
+        found = {each["id"]: each for each in client.versions()}
+    if version not in found:
+        raise click.ClickException(f"no version {version!r}; there are {', '.join(found) or 'none'}")
+    if as_json:
+        emit_json(found[version])
+    else:
+        emit_facts(found[version].items())
+
+
+@versions.command()
+@click.argument("what", metavar="ID|FILE")
+@json_option
+def register(*, what: str, as_json: bool) -> None:
+    """Let the server read policies/versions again and take in version ID, or take in the declaration in FILE."""
+    body = {"id": what}
+    if what.endswith((".yaml", ".yml")):
+        body = parse_yaml(read_text(Path(what)), what).plain()
+    with server(as_json=as_json) as client:
+        registered = client.post("/v1/versions", **body)
+    tell(registered, f"{registered['id']} is registered", as_json=as_json)
+
+
+@versions.command()
+@click.argument("rollout")
+@click.argument("version")
+@reason_option
+@click.option(
+    "--split",
+    type=click.FloatRange(0, 100, min_open=True, max_open=True),
+    help="Percent of actors of its own.",
+)
+@json_option
+def candidate(*, rollout: str, version: str, reason: str, split: float | None, as_json: bool) -> None:
+    """Let VERSION observe beside the active version of ROLLOUT, on every situation unless --split."""
+    share: Document = {} if split is None else {"mode": "split", "share": split / 100}
+    with server(as_json=as_json) as client:
+        transition = client.change_version(
+            rollout, action="candidate", reason=reason, version=version, **share
+        )
+    tell(transition, f"{version} is the candidate of {rollout}", as_json=as_json)
+
+
+@versions.command()
+@click.argument("rollout")
+@click.argument("version", required=False)
+@reason_option
+@json_option
+def activate(*, rollout: str, version: str | None, reason: str, as_json: bool) -> None:
+    """Let ROLLOUT run on VERSION, by default its candidate. Exit code 3 if the candidate's gate is not met."""
+    with server(as_json=as_json) as client:
+        revision = client.rollout(rollout)["revision"]
+        with gate_shown(as_json=as_json):
+            transition = client.change_version(
+                rollout, action="activate", reason=reason, version=version, expected_revision=revision
+            )
+    tell(transition, f"{rollout} runs on {transition['version']}", as_json=as_json)
+
+
+@versions.command()
+@click.argument("rollout")
+@reason_option
+@json_option
+def revert(*, rollout: str, reason: str, as_json: bool) -> None:
+    """Let ROLLOUT go back to its previous version, at once."""
+    with server(as_json=as_json) as client:
+        transition = client.change_version(rollout, action="revert", reason=reason)
+    tell(transition, f"{rollout} is in {transition['phase']} on {transition['version']}", as_json=as_json)
+
+
+@versions.command()
+@click.argument("rollout")
+@reason_option
+@json_option
+def withdraw(*, rollout: str, reason: str, as_json: bool) -> None:
+    """Let the candidate of ROLLOUT observe no longer."""
+    with server(as_json=as_json) as client:
+        transition = client.change_version(rollout, action="withdraw", reason=reason)
+    tell(transition, f"{rollout} has no candidate", as_json=as_json)
+
+
+@versions.command()
+@json_option
+def compared(*, as_json: bool) -> None:
+    """How the candidates do beside the active versions; `phasegate gates NAME --to version` says more."""
+    with server(as_json=as_json) as client:
+        document = client.get("/v1/experiments")
+    if as_json:
+        emit_json(document)
+        return
+    columns = ("rollout", "active", "candidate", "mode", "since")
+    rows = [
+        (*(each[column] for column in columns), each["gate"]["outcome"]) for each in document["experiments"]
+    ]
+    emit_table((*columns, "gate"), rows)
+    if not rows:
+        say("no rollout has a candidate")
+
+
+def _in_rollouts(version: Document) -> str:
+    return ", ".join(f"{name}: {role}" for name, role in version["rollouts"].items()) or "-"

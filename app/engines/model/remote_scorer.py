@@ -1,0 +1,110 @@
+"""What does a version on another server decide, and why?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.domain.advisory import Advisory, Outcome, Probabilities, Reasoning
+from app.domain.decision import Decision
+from app.engines.model.completions import (
+    CompletionServer,
+    Failure,
+    harmless,
+    read_labels,
+    read_one_label,
+)
+from app.engines.model.prompt import REASON_CUE, Line, Prompt, situation_text, visible
+from app.engines.model.reasons import Effect, unexplained, worded
+from app.engines.model.version import Limits, ModelVersion, Remote
+
+_EXCERPT = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One answer. Without log-probabilities the decision is all that is known of it."""
+
+    decision: Decision
+    probabilities: Probabilities | None
+    coverage: float | None
+    prompt_tokens: int | None
+
+    def judged(self, limits: Limits) -> Outcome:
+        """Whether it may be relied upon. A bound label, without shares, always may: see `checked`."""
+        shares = self.probabilities
+        if shares is None or self.coverage is None:
+            return Outcome.OK
+        if self.coverage < limits.coverage_at_least:
+            return Outcome.MALFORMED
+        close = shares.margin < max(limits.margin_at_least, limits.noise)
+        return (
+            Outcome.UNSURE if close or shares.of(self.decision) < limits.confidence_at_least else Outcome.OK
+        )
+
+
+class RemoteScorer:
+    """A version's prompts, and the server that answers them. Every method raises `completions.Failure`."""
+
+    def __init__(
+        self, version: ModelVersion, remote: Remote, prompt: Prompt, server: CompletionServer
+    ) -> None:
+        self._version, self._remote, self._server = version, remote, server
+        self._prefix = "".join(piece.text if piece.ours else harmless(piece.text) for piece in prompt.pieces)
+        self._suffix = prompt.suffix
+
+    async def score(self, lines: Sequence[Line]) -> Reading:
+        """Decide: one question."""
+        if not self._remote.logprobs:
+            answer = await self._server.one_label(self._text(lines))
+            return Reading(read_one_label(answer.text), None, None, answer.prompt_tokens)
+        answer = await self._server.first_token(self._text(lines))
+        shares, coverage = read_labels(answer.listed, calibration=self._version.calibration)
+        return Reading(shares.most_probable, shares, coverage, answer.prompt_tokens)
+
+    async def generate(self, lines: Sequence[Line], decision: Decision) -> str:
+        """The model's own words for a decision: one line, bounded, possibly empty."""
+        prompt = f"{self._text(lines)} {decision}{REASON_CUE}"
+        words = await self._server.words(prompt, max_tokens=self._version.decoding.max_tokens)
+        return visible(words.strip().partition("\n")[0]).strip()
+
+    async def effect(self, lines: Sequence[Line], index: int, advisory: Advisory) -> Effect:
+        """One field left out. Where there are no shares an effect is 1 (it turns the decision) or 0."""
+        assert advisory.decision is not None
+        found = await self.score([*lines[:index], *lines[index + 1 :]])
+        if found.probabilities is None or advisory.confidence is None:
+            turns = found.decision is not advisory.decision
+            return Effect(lines[index].field, float(turns), found.decision, 1.0)
+        effect = advisory.confidence - found.probabilities.of(advisory.decision)
+        return Effect(lines[index].field, effect, found.decision, found.probabilities.of(found.decision))
+
+    async def try_out(self) -> None:
+        """Whether the server answers in the form that is needed, here of a prompt without a situation."""
+        if self._remote.logprobs:
+            if not (await self._server.first_token(self._text(()))).listed:
+                said = "it tells no log-probabilities: set `logprobs: false`"
+                raise Failure(Outcome.MALFORMED, said, blame=True)
+        else:
+            await self._server.one_label(self._text(()))
+
+    def _text(self, lines: Sequence[Line]) -> str:
+        return self._prefix + harmless(situation_text(lines)) + self._suffix
+
+
+def explained(
+    advisory: Advisory, effects: Sequence[Effect], *, generated: str | None, lines: Sequence[Line]
+) -> Reasoning:
+    """The reasons in words. Where there are no shares only what turns the decision is known."""
+    if advisory.confidence is not None:
+        return worded(advisory, effects, generated=generated, lines=lines)
+    if not effects and not generated:
+        return unexplained(advisory, "there was no time to find out")
+    texts = {line.field: line.text for line in lines}
+    parts = [
+        f"without {one.field}, *{texts[one.field][:_EXCERPT]}*: {one.decision_without}"
+        for one in effects
+        if one.effect > 0
+    ]
+    if effects and not parts:
+        parts = ["no single field carries it"]
+    if generated:
+        parts.append(f"in the model's own words: {generated}")
+    return Reasoning(f"{advisory.decision}; {'; '.join(parts)}", None, generated)

@@ -1,0 +1,103 @@
+"""How does a candidate do beside the active version, and may it take its place?"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from app.domain.clock import rfc3339, to_us
+from app.domain.evidence import to_wire as evidence_document
+from app.domain.experiment import Versions, assess_candidate, tally
+from app.domain.gate import Gate, GateContext
+from app.domain.gate import to_wire as gate_document
+from app.domain.rollout import RolloutPolicy, RolloutState
+from app.errors import Conflict
+from app.services.gates import Gates, recounted
+from app.services.plane import Plane
+from app.store import tables as t
+from app.store.rollouts import investigated, load_states, read_plane
+
+
+class Experiments:
+    """Judges candidates; who may act on it is `services/succession.py`'s to say."""
+
+    def __init__(self, plane: Plane, gates: Gates, *, now: Callable[[], datetime]) -> None:
+        self._plane = plane
+        self._gates = gates
+        self._now = now
+
+    def assess(self, connection: Connection, policy: RolloutPolicy, state: RolloutState) -> Gate:
+        """The candidate's gate by the counters. Raises `Conflict("no-candidate")`."""
+        return self._judge(connection, policy, state, self._evidence(connection, state))
+
+    def assess_for_activation(
+        self, connection: Connection, policy: RolloutPolicy, state: RolloutState
+    ) -> Gate:
+        """Judge it for real, inside the activation's own transaction: high risk recounts its ledger."""
+        versions = self._evidence(connection, state)
+        if policy.risk.is_high:
+            candidate = recounted(connection, state, versions.candidate, table=t.candidate_advisories)
+            versions = Versions(recounted(connection, state, versions.active), candidate)
+        return self._judge(connection, policy, state, versions)
+
+    def gate(self, name: str) -> dict[str, Any]:
+        """The gate of a rollout's candidate. Raises `NotFound` and `Conflict("no-candidate")`."""
+        policy = self._plane.view.policy.book.get(name)
+        with self._plane.database.read() as connection:
+            return gate_document(self.assess(connection, policy, load_states(connection)[name]))
+
+    def all(self) -> list[dict[str, Any]]:
+        """Every rollout that has a candidate, with what the comparison says so far."""
+        with self._plane.database.read() as connection:
+            states = load_states(connection)
+            return [
+                self._document(connection, policy, states[policy.name])
+                for policy in self._plane.view.policy.book.policies
+                if states[policy.name].candidate is not None
+            ]
+
+    def _document(self, connection: Connection, policy: RolloutPolicy, state: RolloutState) -> dict[str, Any]:
+        versions = self._evidence(connection, state)
+        assert state.candidate_since is not None
+        return {
+            "rollout": state.name,
+            "active": state.version,
+            "candidate": state.candidate,
+            "mode": state.candidate_mode,
+            "share": state.candidate_share,
+            "since": rfc3339(to_us(state.candidate_since)),
+            "independent": versions.independent,
+            "paired": tally(versions.candidate),
+            "evidence": evidence_document(versions.candidate, alpha=policy.gate_alpha),
+            "gate": gate_document(self._judge(connection, policy, state, versions)),
+        }
+
+    def _evidence(self, connection: Connection, state: RolloutState) -> Versions:
+        if state.candidate is None:
+            raise Conflict("no-candidate", f"{state.name} has no candidate")
+        return Versions(
+            self._gates.evidence(connection, state),
+            self._gates.evidence(connection, state, version=state.candidate),
+        )
+
+    def _judge(
+        self, connection: Connection, policy: RolloutPolicy, state: RolloutState, versions: Versions
+    ) -> Gate:
+        plane, limits = read_plane(connection), policy.gates.get(state.phase)
+        candidate = versions.candidate.version
+        validation, problem = self._gates.validation(connection, limits, candidate)
+        context = GateContext(
+            kill_switch=plane.kill_switch,
+            clock_jump_us=plane.clock_jump_us,
+            validation=validation,
+            suites_problem=problem,
+        )
+        return assess_candidate(
+            policy,
+            state,
+            versions,
+            context,
+            investigated=candidate in investigated(connection),
+            now=self._now(),
+        )

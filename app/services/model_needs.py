@@ -1,0 +1,207 @@
+"""Is everything there that the model needs, before anybody loads it?"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache, partial
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+from app.engines.model.remote import RemoteModel
+from app.engines.model.version import ModelVersion, choose_version, load_versions
+from app.engines.model.weights import Weights, find_weights, verify
+from app.errors import PhasegateError, SettingsError
+from app.services.checks import Check, CheckOutcome, guarded, nearest, skipped
+from app.settings import Settings
+from app.store.database import Database
+from app.store.rollouts import load_states
+
+_MIB = 2**20
+_GGUF = b"GGUF"
+_MENDS_MODEL = "restore the file, or mend PHASEGATE_MODEL_PATH, _MODEL_VERSION or _CACHE_DIR"
+_GPU_DRIVERS = ("/proc/driver/nvidia/version", "/dev/kfd", "/dev/dxg")
+_PACKAGE = "llama-cpp-python"
+_REBUILD = f"pip install --force-reinstall --no-deps --no-cache-dir {_PACKAGE}"
+_NO_GPU = "or set n_gpu_layers: 0 in the version's file"
+# The library belongs into the worker alone: it is tried where a crash of it hurts nobody.
+_TRIAL = "from llama_cpp import llama_cpp as l; print(l.llama_supports_gpu_offload())"
+_TRIAL_LIMIT_S = 60.0
+_COPIES = 4  # a layout of 16 bits, and a scratch file beside it, per byte of a file of 4 bits and more
+
+
+def checks_of_model(settings: Settings, *, used: bool) -> Iterator[Check]:
+    """Library, file or server, room and GPU. `used`: the database can say which versions are in use."""
+    version = chosen_version(settings)
+    if version is not None and version.model.remote is not None:
+        yield guarded("model_server", lambda: _server(settings, version), _MENDS_MODEL)
+    else:
+        yield (library := _library())
+        yield guarded("model_file", lambda: _model_file(settings), _MENDS_MODEL)
+        if version is not None:
+            yield _decoding(version)
+            yield guarded("cache", lambda: _cache(settings, version), _MENDS_MODEL)
+            if version.decoding.n_gpu_layers != 0:
+                yield _gpu_driver(version)
+                yield _gpu_offload(version, library)
+    if used:
+        yield guarded("versions", lambda: _in_use(settings, version), _MENDS_MODEL)
+
+
+def rollouts_file(settings: Settings) -> Path:
+    return settings.policies_dir / "rollouts.yaml"
+
+
+def chosen_version(settings: Settings) -> ModelVersion | None:
+    """The version to load, or None where `model_file` says why there is none."""
+    try:
+        return _chosen(settings)
+    except (PhasegateError, OSError):
+        return None
+
+
+def _chosen(settings: Settings) -> ModelVersion:
+    return choose_version(
+        load_versions(settings.policies_dir),
+        model_path=settings.model_path,
+        wanted=settings.model_version,
+        sha256=partial(verify, cache_dir=settings.cache_dir),
+    )
+
+
+@cache
+def _tried(program: str) -> tuple[bool, str]:
+    """Whether the library can be imported, and then whether it was built for a GPU, else why not."""
+    try:
+        ended = subprocess.run(  # noqa: S603 -- our own interpreter and line
+            [program, "-c", _TRIAL], capture_output=True, text=True, check=False, timeout=_TRIAL_LIMIT_S
+        )
+    except subprocess.TimeoutExpired:
+        return False, f"no end after {_TRIAL_LIMIT_S:g} s"
+    if ended.returncode != 0:
+        return False, (ended.stderr.split("\n")[-2:] or ["?"])[0] or f"exit code {ended.returncode}"
+    return True, ended.stdout.split()[-1]
+
+
+def _library() -> Check:
+    if importlib.util.find_spec("llama_cpp") is None:
+        said = f"{_PACKAGE} is not installed"
+        return Check("llama_cpp", CheckOutcome.FAIL, None, None, said, f"pip install {_PACKAGE}")
+    found = installed_version(_PACKAGE)
+    works, said = _tried(sys.executable)
+    if not works:
+        sentence = f"{_PACKAGE} {found} cannot be imported: {said}"
+        return Check("llama_cpp", CheckOutcome.FAIL, found, None, sentence, f"{_REBUILD}=={found}")
+    return Check("llama_cpp", CheckOutcome.PASS, found, None, f"{_PACKAGE} {found} imports")
+
+
+def _model_file(settings: Settings) -> Check:
+    version = _chosen(settings)
+    weights = _weights(version, settings, model_path=settings.model_path)
+    with weights.source.open("rb") as file:
+        if file.read(len(_GGUF)) != _GGUF:
+            raise SettingsError("PHASEGATE_MODEL_PATH", f"{weights.source} is no GGUF file")
+    size = weights.source.stat().st_size / _MIB
+    return Check(
+        "model_file",
+        CheckOutcome.PASS,
+        weights.sha256,
+        version.model.sha256,
+        f"{version.id}: {weights.source.name}, {size:.0f} MiB, SHA-256 {weights.sha256[:12]}…",
+    )
+
+
+def _server(settings: Settings, version: ModelVersion) -> Check:
+    model = RemoteModel(version, policies_dir=settings.policies_dir)
+    where = version.model.remote.url if version.model.remote else None
+    said = f"{version.id}: {model.status.model} is asked at {where}, with its key"
+    return Check("model_server", CheckOutcome.PASS, where, None, said)
+
+
+def _decoding(version: ModelVersion) -> Check:
+    how = version.decoding
+    said = f"n_ctx {how.n_ctx}, n_gpu_layers {how.n_gpu_layers}, max_tokens {how.max_tokens}, temperature 0"
+    usual = "n_ctx 8192, n_gpu_layers -1 or 0, max_tokens 512, temperature 0"
+    return Check("decoding", CheckOutcome.PASS, said, usual, said)
+
+
+def _cache(settings: Settings, version: ModelVersion) -> Check:
+    """Whether the copy in the version's layout is there, or there is room to make it."""
+    weights = _weights(version, settings, model_path=settings.model_path)
+    layout = version.model.requantise
+    place = nearest(settings.cache_dir)
+    free = shutil.disk_usage(place).free
+    made = [*settings.cache_dir.glob(f"{weights.sha256[:16]}*-{layout}.gguf")]
+    needed = 0 if layout is None or made else _COPIES * weights.source.stat().st_size
+    value, limit = round(free / _MIB), round(needed / _MIB)
+    sentence = f"{settings.cache_dir}: {value} MiB free, {limit} needed to prepare the model"
+    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+        sentence = f"{settings.cache_dir} cannot be written"
+    elif free >= needed:
+        return Check("cache", CheckOutcome.PASS, value, limit, sentence)
+    return Check(
+        "cache", CheckOutcome.FAIL, value, limit, sentence, "free some space, or mend PHASEGATE_CACHE_DIR"
+    )
+
+
+def _gpu_driver(version: ModelVersion) -> Check:
+    for path in map(Path, _GPU_DRIVERS):
+        if path.exists():
+            return Check("gpu_driver", CheckOutcome.PASS, str(path), None, f"a GPU driver is loaded: {path}")
+    said = f"{version.id} asks for a GPU and no driver is loaded: the CPU answers"
+    return Check("gpu_driver", _without_gpu(version), None, None, said, f"install the driver, {_NO_GPU}")
+
+
+def _gpu_offload(version: ModelVersion, library: Check) -> Check:
+    works, said = _tried(sys.executable)
+    if not works or library.outcome is CheckOutcome.FAIL:
+        return skipped("gpu_offload", "the library cannot be asked")
+    if said == "True":
+        return Check("gpu_offload", CheckOutcome.PASS, said, None, "llama.cpp was built for a GPU")
+    sentence = f"{version.id} asks for a GPU and llama.cpp was built without: the CPU answers"
+    mend = f'CMAKE_ARGS="-DGGML_CUDA=on" {_REBUILD}=={library.value}, {_NO_GPU}'
+    return Check("gpu_offload", _without_gpu(version), said, "True", sentence, mend)
+
+
+def _without_gpu(version: ModelVersion) -> CheckOutcome:
+    """-1 takes what there is; a number of layers is meant."""
+    return CheckOutcome.WARNING if version.decoding.n_gpu_layers < 0 else CheckOutcome.FAIL
+
+
+def _in_use(settings: Settings, chosen: ModelVersion | None) -> Check:
+    """The versions that rollouts use beside the chosen one: a missing file keeps nobody from serving."""
+    declared = load_versions(settings.policies_dir)
+    used = _used(settings) & declared.keys() - {chosen.id if chosen else None}
+    missing = []
+    for version in (declared[name] for name in sorted(used)):
+        try:
+            if version.model.remote is None:
+                _weights(version, settings, model_path=None)
+        except (PhasegateError, OSError) as error:
+            missing.append(f"{version.id}: {error}")
+    if missing:
+        said = f"{'; '.join(missing)}; the legacy engine answers for it"
+        return Check("versions", CheckOutcome.WARNING, len(missing), 0, said, "restore the file")
+    said = f"{', '.join(sorted(used)) or 'none'} in use beside the chosen one"
+    return Check("versions", CheckOutcome.PASS, len(used), None, said)
+
+
+def _used(settings: Settings) -> set[str]:
+    kind, _, path = settings.database_url.partition(":///")
+    if kind == "sqlite" and not Path(path).exists():
+        return set()
+    database = Database(settings.database_url)
+    try:
+        with database.read() as connection:
+            states = load_states(connection).values()
+    finally:
+        database.close()
+    return {name for one in states for name in (one.version, one.candidate, one.previous) if name is not None}
+
+
+def _weights(version: ModelVersion, settings: Settings, *, model_path: Path | None) -> Weights:
+    return find_weights(
+        version, policies_dir=settings.policies_dir, cache_dir=settings.cache_dir, model_path=model_path
+    )

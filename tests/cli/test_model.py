@@ -1,0 +1,170 @@
+"""Does `phasegate model` say what runs here, and how it would run faster?"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from app.cli import EXIT_CONFLICT, EXIT_ERROR
+from app.cli import model as command
+from app.engines.model.bench import Bench, Question
+from app.engines.model.trials import Findings, Trial
+from app.engines.model.tuning import Tuning
+from app.engines.model.version import load_versions
+from tests.cli.conftest import Run
+
+POLICIES = Path(__file__).parents[2] / "policies"
+EMBEDDED = "smollm2-135m-q8-policy-1"
+DECLARED = Trial(
+    layout="q8_0",
+    merged=False,
+    threads=1,
+    ubatch=512,
+    flash_attention=True,
+    situations=60,
+    speedup=1.0,
+    decisions_per_s=10.0,
+    differ=0.0,
+    moved=0.02,
+)
+FASTER = msgspec.structs.replace(DECLARED, merged=True, speedup=1.3, decisions_per_s=13.0)
+TUNING = Tuning(
+    threads=1,
+    ubatch=256,
+    flash_attention=True,
+    decisions_per_s=11.0,
+    speedup=1.1,
+    measured_at="2026-01-01T00:00:00+00:00",
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PHASEGATE_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    copied = Path(shutil.copytree(POLICIES, tmp_path / "policies"))
+    monkeypatch.setenv("PHASEGATE_POLICIES_DIR", str(copied))
+    return copied
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[Question]:
+    """What was asked of a bench that finds a merged copy faster without measuring."""
+    asked: list[Question] = []
+
+    class Known(Bench):
+        def __init__(self, question: Question) -> None:
+            asked.append(question)
+
+        def run(self) -> Findings:
+            return Findings(
+                version=EMBEDDED,
+                cores=1,
+                settings=[DECLARED],
+                layouts=[DECLARED, FASTER],
+                tuning=TUNING,
+                layout=FASTER,
+            )
+
+    monkeypatch.setattr(command, "Bench", Known)
+    return asked
+
+
+def test_show_names_every_file_with_its_hash(run: Run, cache: Path) -> None:
+    found = json.loads(run("model", "show", "--json").stdout)
+    assert found["version"] == EMBEDDED
+    files = {each["file"]: each for each in found["files"]}
+    assert set(files) == {"model", "adapter", "copy"}
+    assert files["copy"]["state"] == "not made yet"
+    assert len(files["model"]["sha256"]) == 64
+    assert found["tunings"] == []
+    assert "not tuned" in run("model", "show").stderr
+
+
+def test_prepare_makes_the_copy_that_show_then_finds_as_made(run: Run, cache: Path) -> None:
+    made = json.loads(run("model", "prepare", EMBEDDED, "--json").stdout)
+    copy = next(
+        each for each in json.loads(run("model", "show", "--json").stdout)["files"] if each["file"] == "copy"
+    )
+    assert (copy["state"], copy["sha256"], copy["path"]) == ("as made", made["sha256"], made["path"])
+    with Path(made["path"]).open("r+b") as file:
+        file.seek(5000)
+        file.write(b"\xff")
+    assert "changed: will be made anew" in run("model", "show").stdout
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_tuning_is_kept_and_shown(run: Run) -> None:
+    before = os.sched_getaffinity(0)
+    assert run("model", "tune").exit_code == 0
+    assert os.sched_getaffinity(0) == before
+    (kept,) = json.loads(run("model", "show", "--json").stdout)["tunings"]
+    assert (kept["ubatch"], kept["decisions_per_s"]) == (256, 11.0)
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_faster_layout_is_printed_and_not_written(run: Run, policies: Path) -> None:
+    before = load_versions(policies)
+    result = run("model", "tune")
+    assert "merge: true" in result.stdout
+    assert load_versions(policies) == before
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_written_layout_is_a_version_that_names_its_parent(run: Run, policies: Path) -> None:
+    found = json.loads(run("model", "tune", "--write", "--json").stdout)
+    versions = load_versions(policies)
+    child = versions[f"{EMBEDDED}-q8_0-merged"]
+    assert found["written"] == child.origin
+    assert child.parent == EMBEDDED
+    assert child.adapter
+    assert child.adapter.merge
+    assert child.limits == versions[EMBEDDED].limits
+    assert json.loads(run("model", "show", "--json").stdout)["version"] == EMBEDDED, "the start is unmoved"
+    assert run("model", "tune", EMBEDDED, "--write").exit_code == EXIT_CONFLICT
+
+
+def test_it_is_asked_what_the_suites_ask(run: Run, policies: Path, measured: list[Question]) -> None:
+    suite = policies / "suites" / "core.jsonl"
+    first = suite.read_text(encoding="utf-8").splitlines()[0]
+    for path in suite.parent.glob("*.jsonl"):
+        path.unlink()
+    assert "a built-in handful" in run("model", "tune").stderr
+    suite.write_text(first + "\n", encoding="utf-8")
+    run("model", "tune")
+    assert [len(question.situations) for question in measured] == [8, 1]
+
+
+def test_an_unknown_version_is_named(run: Run) -> None:
+    result = run("model", "show", "nobody")
+    assert result.exit_code == EXIT_ERROR
+    assert "nobody" in result.stderr
+
+
+def test_a_version_that_runs_elsewhere_has_no_files_here(run: Run, policies: Path) -> None:
+    text = (policies / "versions" / "phi-4-mini.yaml").read_text(encoding="utf-8")
+    remote = "remote: {url: 'http://127.0.0.1:9/v1', model: phi}"
+    text = text.replace("path: versions/Phi-4-mini-instruct-Q4_K_M.gguf", remote).replace(
+        "id: phi", "id: far"
+    )
+    (policies / "versions" / "far.yaml").write_text(text, encoding="utf-8")
+    result = run("model", "show", "far-4-mini-q4-examples-1")
+    assert result.exit_code == EXIT_ERROR
+    assert "model.remote" in result.stderr
+
+
+def test_a_measurement_in_little_time_still_compares_with_the_original(run: Run) -> None:
+    found = json.loads(run("model", "tune", "--seconds", "1", "--json").stdout)
+    declared = found["layouts"][0]
+    assert (declared["layout"], declared["merged"], declared["situations"]) == ("q8_0", False, 8)
+    assert declared["decisions_per_s"] > 0
+    assert declared["differ"] <= 0.25
+    assert 0 < declared["moved"] < 0.5
+    assert found["layout"] is None, "there was no time for another one"

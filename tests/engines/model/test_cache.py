@@ -1,0 +1,217 @@
+"""Laws of the answers that are given from memory."""
+
+import asyncio
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.advisory import Advisory, Outcome, Reasoning
+from app.domain.decision import Decision
+from app.domain.situation import Situation, parse_situation
+from app.engines.model.absent import Absent
+from app.engines.model.cache import Remembering, question_of
+from app.engines.model.prompt import write
+from app.engines.model.supervisor import ModelStatus, ModelSupervisor
+from app.engines.model.wire import Priority
+from tests.engines.model.conftest import situation, until
+
+SCOPE = ("read", 1, True)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 3) | st.sampled_from([0.0, 1.0, 0.5]) | st.text("a;, :\n\ud800", max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text("ab ", max_size=2), inner, max_size=2),
+    max_leaves=4,
+)  # fmt: skip
+RAW = st.fixed_dictionaries(
+    {
+        "action_type": st.sampled_from(["read", "write"]),
+        "actor_role": st.sampled_from(["developer", "admin"]),
+        "actor_id": st.sampled_from(["ann", "bob"]),
+        "t3_tensor": st.fixed_dictionaries(
+            {name: st.sampled_from([0.8, 0.801, 0.9]) for name in ("competence", "reliability", "integrity")}
+        ),
+    },
+    optional={
+        "resource": st.text("a:\n", max_size=2),
+        "recent_history": st.text("a;", max_size=2) | st.lists(st.text("a;", max_size=2), max_size=2),
+        "identity_metrics": st.dictionaries(st.sampled_from(["level", "b", "a"]), VALUES, max_size=2),
+        "details": VALUES,
+        "a b": VALUES,
+        "A-B": VALUES,
+    },
+)
+LEGACY = st.none() | st.sampled_from(list(Decision))
+
+
+@dataclass
+class Counting:
+    """An engine that says what `details` say, counts what it is asked, and waits while it may not answer."""
+
+    version_id: str = "one"
+    shows_legacy: bool = False
+    is_ready: bool = True
+    circuit_open: bool = False
+    outcome: Outcome = Outcome.OK
+    restarts: int = 0
+    asked: int = 0
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.may_answer.set()
+
+    @property
+    def status(self) -> ModelStatus:
+        return replace(Absent(self.version_id, "").status, sha256="f" * 64, restarts=self.restarts)
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def wait_ready(self, timeout_s: float) -> bool:  # noqa: ARG002  # the port's signature
+        return self.is_ready
+
+    async def inject(self, fault: str | None) -> None: ...
+
+    async def advise(
+        self,
+        situation: Situation,  # noqa: ARG002
+        *,
+        priority: Priority,  # noqa: ARG002
+        deadline_s: float,  # noqa: ARG002
+        legacy: Decision | None = None,  # noqa: ARG002
+    ) -> Advisory:
+        self.asked += 1
+        await self.may_answer.wait()
+        return Advisory(self.version_id, self.outcome, latency_ms=12.0, decision=Decision.ALLOW)
+
+    async def explain(
+        self,
+        situation: Situation,  # noqa: ARG002
+        advisory: Advisory,  # noqa: ARG002
+        *,
+        legacy: Decision | None = None,  # noqa: ARG002
+    ) -> Reasoning:
+        return Reasoning("because")
+
+
+async def ask(
+    model: Remembering,
+    asked: Situation | None = None,
+    *,
+    scope: Hashable = SCOPE,
+    legacy: Decision | None = None,
+) -> Advisory:
+    return await model.advise(
+        asked or situation(),
+        priority=Priority.BINDING,
+        deadline_s=30.0,
+        legacy=legacy,
+        scope=scope,
+    )
+
+
+@given(RAW, RAW, LEGACY, LEGACY)
+def test_two_questions_share_a_key_only_where_the_model_reads_the_same(
+    one: dict[str, object], other: dict[str, object], said: Decision | None, also: Decision | None
+) -> None:
+    first, second = parse_situation(one), parse_situation(other)
+    if question_of(first, said) == question_of(second, also):
+        assert write(first, legacy=said) == write(second, legacy=also)
+
+
+def test_neither_the_order_of_members_nor_who_asks_makes_another_question() -> None:
+    one = situation(details={"a": 1, "b": 2}, actor_id="ann")
+    other = situation(details={"b": 2, "a": 1}, actor_id="bob")
+    assert question_of(one, None) == question_of(other, None)
+
+
+async def test_a_remembered_answer_is_the_computed_one_to_the_bit(model: ModelSupervisor) -> None:
+    remembering = Remembering(model)
+    asked = situation(resource="repo:web", details="reads the change log")
+    computed, remembered = await ask(remembering, asked), await ask(remembering, asked)
+    assert (computed.cached, remembered.cached) == (False, True)
+    assert replace(remembered, cached=False, latency_ms=computed.latency_ms) == computed
+    assert remembered.latency_ms < computed.latency_ms
+    again = await ask(remembering, asked, scope=None)
+    assert (again.cached, again.probabilities) == (False, computed.probabilities)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(situation(actor_role="admin"), id="role"),
+        pytest.param(situation(timestamp="12:00"), id="time"),
+        pytest.param(situation(resource="x"), id="resource"),
+    ],
+)
+async def test_another_question_is_computed(other: Situation) -> None:
+    model = Remembering(Counting())
+    await ask(model)
+    assert not (await ask(model, other)).cached
+
+
+async def test_a_question_is_computed_once_in_each_scope_and_always_without_one() -> None:
+    model = Remembering(engine := Counting())
+    for scope in (SCOPE, SCOPE, ("read", 2, True), None, None):
+        await ask(model, scope=scope)
+    assert engine.asked == 4
+
+
+@pytest.mark.parametrize("shown", [True, False])
+async def test_another_legacy_answer_is_another_question_only_where_it_is_shown(*, shown: bool) -> None:
+    model = Remembering(Counting(shows_legacy=shown))
+    await ask(model, legacy=Decision.ALLOW)
+    assert (await ask(model, legacy=Decision.DENY)).cached is not shown
+
+
+async def test_versions_share_no_memory() -> None:
+    one, other = Remembering(Counting()), Remembering(Counting(version_id="fake-2"))
+    await ask(one)
+    assert not (await ask(other)).cached
+
+
+@pytest.mark.parametrize("outcome", [one for one in Outcome if one not in (Outcome.OK, Outcome.UNSURE)])
+async def test_a_failure_is_never_remembered(outcome: Outcome) -> None:
+    model = Remembering(Counting(outcome=outcome))
+    assert (await ask(model)).outcome is outcome
+    assert not (await ask(model)).cached
+
+
+async def test_an_unsure_answer_is_remembered_as_unsure() -> None:
+    model = Remembering(Counting(outcome=Outcome.UNSURE))
+    await ask(model)
+    assert ((again := await ask(model)).outcome, again.cached) == (Outcome.UNSURE, True)
+
+
+async def test_the_memory_is_bounded_and_gives_up_what_was_not_asked_for_longest() -> None:
+    model = Remembering(Counting(), limit=2)
+    first, second, third = (situation(resource=name) for name in "abc")
+    for asked in (first, second, first, third):
+        await ask(model, asked)
+    assert [(await ask(model, asked)).cached for asked in (first, third)] == [True, True]
+    assert not (await ask(model, second)).cached
+
+
+async def test_a_restarted_worker_has_forgotten() -> None:
+    model = Remembering(engine := Counting())
+    await ask(model)
+    engine.restarts += 1
+    assert not (await ask(model)).cached
+
+
+async def test_memory_does_not_stand_in_for_a_model_that_is_down() -> None:
+    model = Remembering(engine := Counting())
+    await ask(model)
+    engine.is_ready = False
+    assert not (await ask(model)).cached
+
+
+async def test_of_two_that_ask_the_same_at_once_one_is_news() -> None:
+    model = Remembering(engine := Counting())
+    engine.may_answer.clear()
+    tasks = [asyncio.create_task(ask(model)) for _ in range(2)]
+    await until(lambda: engine.asked == 2)
+    engine.may_answer.set()
+    assert sorted(answer.cached for answer in await asyncio.gather(*tasks)) == [False, True]
