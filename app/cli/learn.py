@@ -1,13 +1,11 @@
 """What can be learned from the verdicts, and how does it leave the plane?"""
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
-from sqlalchemy import Connection
 
 from app.cli.groups import NounGroup
 from app.cli.output import emit_json, json_option, say
@@ -19,9 +17,10 @@ from app.errors import NotFound, SettingsError
 from app.learning.adapters import learn_adapter
 from app.learning.corrections import ALL, Corrections, collect, read_examples, require_enough
 from app.learning.export import chat
-from app.learning.lesson import Lesson, learn_head
+from app.learning.lesson import Lesson, beneath, learn_head
 from app.learning.proposals import proposals
 from app.learning.redaction import Redactor
+from app.learning.refusal import Refused
 from app.learning.report import summary
 from app.learning.training import trainer
 from app.settings import Settings, load_settings
@@ -70,10 +69,14 @@ def version(
     comes from and than the legacy engine alone. Exit code 1 then.
     """
     settings = load_settings()
-    corrections, parent = _material(settings, rollout, wanted, _REVIEWER_SHARE[method])
+    corrections, used = Corrections(()), set[str]()
+    if rollout != NONE:
+        corrections, used, _ = _verdicts(settings, rollout, reviewer_share=_REVIEWER_SHARE[method])
+    parent = _parent(settings, wanted, used)
     if data is not None:
         corrections = Corrections((*corrections.examples, *read_examples(data)), corrections.left_out)
     require_enough(corrections)
+    say(f"{parent.id} reads {len(corrections.examples)} examples")
     lesson = _lesson(settings, parent, corrections, method, minutes=minutes)
     if as_json:
         emit_json(lesson.report)
@@ -91,9 +94,8 @@ def examples(*, rollout: str) -> None:
 
     A person reads them and puts the good ones into the file that a version names as `examples`.
     """
-    with _reading(load_settings()) as connection:
-        found = collect(connection, rollout, reviewer_share=_EVERYTHING)
-        _emit_lines(proposals(found.examples, Redactor.of(connection)))
+    found, _, redactor = _verdicts(load_settings(), rollout, reviewer_share=_EVERYTHING)
+    _emit_lines(proposals(found.examples, redactor))
 
 
 @learn.command()
@@ -104,36 +106,43 @@ def examples(*, rollout: str) -> None:
 def export(*, rollout: str, form: str, consent_text: bool, wanted: str | None) -> None:  # noqa: ARG001
     """Print the verdicts on ROLLOUT or `all` as training data, actor ids redacted."""
     settings = load_settings()
-    corrections, parent = _material(settings, rollout, wanted, _EVERYTHING)
+    corrections, used, redactor = _verdicts(settings, rollout, reviewer_share=_EVERYTHING)
+    parent = _parent(settings, wanted, used)
     prompt = prompt_of(parent, policies_dir=settings.policies_dir)
-    with _reading(settings) as connection:
-        redactor = Redactor.of(connection)
-    _emit_lines(
-        chat(corrections.examples, prompt, redactor, show_legacy=parent.show_legacy, texts=consent_text)
-    )
+    shown = parent.show_legacy
+    _emit_lines(chat(corrections.examples, prompt, redactor, show_legacy=shown, texts=consent_text))
     if not consent_text:
         say("without what people wrote: --consent-text includes it")
 
 
-def _material(
-    settings: Settings, rollout: str, wanted: str | None, reviewer_share: float
-) -> tuple[Corrections, ModelVersion]:
+def _verdicts(
+    settings: Settings, rollout: str, *, reviewer_share: float
+) -> tuple[Corrections, set[str], Redactor]:
+    """What may teach, the versions that are active there, and what hides the actors."""
+    database = Database(settings.database_url)
+    try:
+        with database.read(at_most_s=math.inf) as connection:
+            active = {name: state.version for name, state in load_states(connection).items()}
+            if rollout not in {*active, ALL}:
+                raise NotFound("rollout", rollout)
+            corrections = collect(connection, rollout, reviewer_share=reviewer_share)
+            redactor = Redactor.of(connection)
+    finally:
+        database.close()
+    return corrections, set(active.values()) if rollout == ALL else {active[rollout]}, redactor
+
+
+def _parent(settings: Settings, wanted: str | None, used: set[str]) -> ModelVersion:
+    """The version that was named, or the one that is active; without any, the one to begin with."""
     versions = load_versions(settings.policies_dir)
-    if rollout == NONE:
-        wanted = wanted or settings.model_version
-        return Corrections(()), choose_version(versions, model_path=settings.model_path, wanted=wanted)
-    with _reading(settings) as connection:
-        active = {name: state.version for name, state in load_states(connection).items()}
-        if rollout not in {*active, ALL}:
-            raise NotFound("rollout", rollout)
-        used = set(active.values()) if rollout == ALL else {active[rollout]}
-        corrections = collect(connection, rollout, reviewer_share=reviewer_share)
+    if wanted is None and not used:
+        return choose_version(versions, model_path=settings.model_path, wanted=settings.model_version)
     if wanted is None and len(used) > 1:
         raise SettingsError("--version", f"must name one of {', '.join(sorted(used))}: several are active")
-    chosen = wanted or used.pop()
+    chosen = wanted or min(used)
     if chosen not in versions:
         raise NotFound("version", chosen)
-    return corrections, versions[chosen]
+    return versions[chosen]
 
 
 def _lesson(
@@ -145,6 +154,8 @@ def _lesson(
     minutes: float | None,
 ) -> Lesson:
     here = {"policies_dir": settings.policies_dir, "cache_dir": settings.cache_dir}
+    if parent.model.remote is not None:
+        raise Refused(f"{parent.id} runs on a server, which shows no weights: name a local one by --version")
     weights = find_weights(parent, **_places(settings))
 
     def opened(version: ModelVersion) -> LocalModel:
@@ -162,7 +173,7 @@ def _lesson(
         corrections,
         parent,
         opened,
-        basis=basis(parent, model_sha256=weights.sha256, adapter_sha256=weights.adapter_sha256),
+        basis=basis(beneath(parent), model_sha256=weights.sha256, adapter_sha256=weights.adapter_sha256),
         policies_dir=settings.policies_dir,
     )
 
@@ -188,13 +199,3 @@ def _emit_lines(documents: Iterable[dict[str, Any]]) -> None:
     for count, document in enumerate(documents, 1):  # noqa: B007 -- counted
         emit_json(document)
     say(f"{count} lines")
-
-
-@contextmanager
-def _reading(settings: Settings) -> Iterator[Connection]:
-    database = Database(settings.database_url)
-    try:
-        with database.read(at_most_s=math.inf) as connection:
-            yield connection
-    finally:
-        database.close()

@@ -18,7 +18,7 @@ from app.engines.model.cores import thread_count
 from app.engines.model.layouts import copy_name, noted, prepare
 from app.engines.model.merge import SITUATIONS
 from app.engines.model.prompt import Line, write
-from app.engines.model.trials import Findings, Trial
+from app.engines.model.trials import ENOUGH, Findings, Trial
 from app.engines.model.tuning import store_tuning, stored_tuning
 from app.engines.model.version import ModelVersion, choose_version, load_versions, parse_version, prompt_of
 from app.engines.model.weights import Weights, find_weights, verify
@@ -145,17 +145,19 @@ def _choose(wanted: str | None) -> _Chosen:
     default = choose_version(
         versions,
         model_path=settings.model_path,
-        wanted=wanted or settings.model_version,
+        wanted=settings.model_version,
         sha256=partial(verify, cache_dir=settings.cache_dir),
     )
-    if default.model.remote is not None:
-        raise PolicyError(default.origin, None, "model.remote", "runs elsewhere: it has no files here")
-    # PHASEGATE_MODEL_PATH stands for the model of the version that a server would start with.
-    path = settings.model_path if wanted is None or default.model.path else None
+    version = default if wanted is None else versions[wanted]
+    if version.model.remote is not None:
+        raise PolicyError(version.origin, None, "model.remote", "runs elsewhere: it has no files here")
     weights = find_weights(
-        default, policies_dir=settings.policies_dir, cache_dir=settings.cache_dir, model_path=path
+        version,
+        policies_dir=settings.policies_dir,
+        cache_dir=settings.cache_dir,
+        model_path=settings.model_path if version.model == default.model else None,
     )
-    return _Chosen(default, weights, settings)
+    return _Chosen(version, weights, settings)
 
 
 def _situations(chosen: _Chosen) -> list[tuple[Line, ...]]:
@@ -245,7 +247,7 @@ def _conclude(findings: Findings, *, tolerance: float) -> None:
         f"{best.speedup:.2f} times as fast as declared"
     )
     if findings.layout is None:
-        say(f"no other layout is faster with at most {tolerance:.1%} of the decisions changed")
+        say(f"no other layout is faster with at most {tolerance:.1%} of {ENOUGH} or more decisions changed")
 
 
 def _derived(chosen: _Chosen, trial: Trial) -> tuple[Path, str]:
@@ -256,10 +258,10 @@ def _derived(chosen: _Chosen, trial: Trial) -> tuple[Path, str]:
     declared |= {"model": {**declared["model"], "requantise": trial.layout}}
     if "adapter" in declared:
         declared["adapter"] = {**declared["adapter"], "merge": trial.merged}
-    text = io.StringIO(
-        f"# {version.id} in another layout of its weights, {trial.speedup:.2f} times as fast where it was measured.\n"
+    text = io.StringIO()
+    text.write(
+        f"# {version.id} in another layout, {trial.speedup:.2f} times as fast where it was measured.\n"
     )
-    text.seek(0, io.SEEK_END)
     rest = {key: value for key, value in declared.items() if key not in ("id", "parent")}
     YAML().dump({"id": name, "parent": version.id, **rest}, text)
     path = policies_dir / "versions" / f"{name}.yaml"

@@ -45,9 +45,9 @@ def preflight(*, quick: bool, as_json: bool) -> None:
 def lines(checks: Iterable[Check]) -> Iterable[str]:
     """One line a check, and what mends it below."""
     for check in checks:
-        yield f"{_MARKS[check.outcome]:<8}{check.name:<12}{check.sentence}"
+        yield f"{_MARKS[check.outcome]:<8}{check.name:<13}{check.sentence}"
         if check.mend is not None:
-            yield f"{'':20}→ {check.mend}"
+            yield f"{'':21}→ {check.mend}"
 
 
 def failed(checks: Iterable[Check]) -> bool:

@@ -90,7 +90,7 @@ def read_examples(path: Path) -> tuple[Example, ...]:
 
     Raises `Refused` naming the line that is wrong, `OSError` where the file cannot be read.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_bytes().split(b"\n")
     return tuple(_generated(path, number, line) for number, line in enumerate(lines, 1) if line.strip())
 
 
@@ -198,7 +198,7 @@ def _capped(
     return sorted(kept, key=lambda each: each.id)
 
 
-def _generated(path: Path, number: int, line: str) -> Example:
+def _generated(path: Path, number: int, line: bytes) -> Example:
     try:
         raw = json.loads(line)
         return Example(

@@ -37,11 +37,15 @@ _HIDDEN = "hidden"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Examples as rows. `fields` has one column a name, NaN where a number was not given."""
+    """Examples as rows. `fields` has one column a name, NaN where a number was not given.
+
+    `denied`: where the legacy engine denies.
+    """
 
     names: tuple[str, ...]
     fields: Matrix
     hidden: Matrix
+    denied: NDArray[np.bool_]
     labels: Labels
 
     @classmethod
@@ -57,15 +61,8 @@ class Table:
         names = tuple(sorted(name for name, count in seen.items() if count >= least))
         fields = [[value_of(each, name, absent=np.nan) for name in names] for each in named]
         labels = np.array([CLASSES.index(decision) for decision in decisions])
-        return cls(names, np.array(fields, np.float64), np.array(hidden, np.float64), labels)
-
-    @property
-    def denied(self) -> NDArray[np.bool_]:
-        """Where the legacy engine denies."""
-        name = f"{LEGACY_BLOCK}{Decision.DENY}"
-        if name not in self.names:
-            return np.zeros(len(self.labels), np.bool_)
-        return np.asarray(self.fields[:, self.names.index(name)] == 1.0)
+        denied = np.array([f"{LEGACY_BLOCK}{Decision.DENY}" in each for each in named])
+        return cls(names, np.array(fields, np.float64), np.array(hidden, np.float64), denied, labels)
 
 
 def _block(name: str) -> str:
@@ -82,7 +79,10 @@ class Scaling:
     @classmethod
     def of(cls, table: Table, rows: NDArray[np.bool_]) -> "Scaling":
         whole = np.hstack([table.fields, table.hidden])[rows]
-        mean, deviation = np.nanmean(whole, axis=0), np.nanstd(whole, axis=0)
+        given = ~np.isnan(whole)
+        count = np.maximum(given.sum(axis=0), 1)  # a number may be given in no row
+        mean = np.where(given, whole, 0.0).sum(axis=0) / count
+        deviation = np.sqrt((np.where(given, whole - mean, 0.0) ** 2).sum(axis=0) / count)
         varies = deviation > 1e-9
         scale = np.where(varies, deviation, 1.0)
         blocks = np.array([*map(_block, table.names), *[_HIDDEN] * table.hidden.shape[1]])

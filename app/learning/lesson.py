@@ -95,6 +95,12 @@ def learn_head(
     )
 
 
+def beneath(parent: ModelVersion) -> ModelVersion:
+    """The version whose hidden states a head on `parent` reads: shown the rules, each situation alone."""
+    alone = msgspec.structs.replace(parent.decoding, shadow_batch=1)
+    return msgspec.structs.replace(parent, head=None, calibration=None, show_legacy=True, decoding=alone)
+
+
 def split(examples: Sequence[Example]) -> tuple[list[int], NDArray[np.int64]]:
     """The group and the fold of each example. Raises `Refused` where there are too few groups."""
     group_of = groups([each.situation for each in examples], [each.actor for each in examples])
@@ -110,8 +116,7 @@ def opinion(example: Example, reader: Reader) -> tuple[float, ...] | None:
 def _look(examples: Sequence[Example], parent: ModelVersion, opened: Open) -> list[Seen]:
     """What can be read of the examples; what the model cannot read teaches nothing."""
     group_of, fold = split(examples)
-    shown = msgspec.structs.replace(parent, head=None, calibration=None, show_legacy=True)
-    with opened(shown) as reader:
+    with opened(beneath(parent)) as reader:
         states = [_state(each, reader) for each in examples]
     with opened(parent) as reader:
         opinions = [opinion(each, reader) for each in examples]

@@ -55,6 +55,7 @@ def publish_head(place: Place, parent: ModelVersion, head: Head, report: Mapping
     declared["head"] = {"file": place.name("head.json"), "sha256": sha256}
     declared["show_legacy"] = True
     declared.pop("calibration", None)  # the head has its own
+    declared["decoding"].pop("shadow_batch", None)  # a head is read alone
     declared["limits"] = {**declared["limits"], "confidence_at_least": head.threshold}
     return _publish(place, parent, declared, report)
 

@@ -47,6 +47,7 @@ class Jobs:
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": _MISFIRE_S}
         )
         self._every(snapshot_s, "snapshot", self._poll)
+        self._every(snapshot_s, "versions", self._keep_ready)  # apart: a worker may take long to end
         self._every(1.0, "observe", self._adapt)
         self._every(1.0, "checkpoint", self._checkpoint)
         self._every(2.0, "lead", leadership.hold)
@@ -85,9 +86,11 @@ class Jobs:
     async def _poll(self) -> None:
         try:
             await self._services.plane.refresh_soon()
-            await self._services.registry.keep_ready()
         finally:  # what is shown of a plane that cannot be read is its age
             show(self._services)
+
+    async def _keep_ready(self) -> None:
+        await self._services.registry.keep_ready()
 
     async def _adapt(self) -> None:
         self._services.observer.adapt()

@@ -22,6 +22,7 @@ from app.store.rollouts import load_states
 _MIB = 2**20
 _GGUF = b"GGUF"
 _MENDS_MODEL = "restore the file, or mend PHASEGATE_MODEL_PATH, _MODEL_VERSION or _CACHE_DIR"
+MENDS_SERVER = "start that server, set the variable that holds its key, or mend the version's file"
 _GPU_DRIVERS = ("/proc/driver/nvidia/version", "/dev/kfd", "/dev/dxg")
 _PACKAGE = "llama-cpp-python"
 _REBUILD = f"pip install --force-reinstall --no-deps --no-cache-dir {_PACKAGE}"
@@ -36,7 +37,7 @@ def checks_of_model(settings: Settings, *, used: bool) -> Iterator[Check]:
     """Library, file or server, room and GPU. `used`: the database can say which versions are in use."""
     version = chosen_version(settings)
     if version is not None and version.model.remote is not None:
-        yield guarded("model_server", lambda: _server(settings, version), _MENDS_MODEL)
+        yield guarded("model_server", lambda: _server(settings, version), MENDS_SERVER)
     else:
         yield (library := _library())
         yield guarded("model_file", lambda: _model_file(settings), _MENDS_MODEL)

@@ -13,7 +13,7 @@ from app.engines.model.wire import Priority
 from app.errors import PhasegateError
 from app.policy.rollouts import RolloutBook, load_rollouts
 from app.services.checks import Check, CheckOutcome, guarded, skipped
-from app.services.model_needs import chosen_version, rollouts_file
+from app.services.model_needs import MENDS_SERVER, chosen_version, rollouts_file
 from app.settings import Settings
 
 _LOAD_LIMIT_S = 900.0
@@ -33,7 +33,7 @@ async def model_checks(settings: Settings) -> list[Check]:
     try:
         model = _opened(version, settings)
     except PhasegateError as error:
-        return _not_loaded(str(error))
+        return _not_loaded(version, str(error))
     await model.start()
     try:
         return await _loaded_checks(model, settings)
@@ -52,15 +52,17 @@ def _opened(version: ModelVersion, settings: Settings) -> ModelSupervisor | Remo
     )
 
 
-def _not_loaded(why: str) -> list[Check]:
+def _not_loaded(version: ModelVersion, why: str) -> list[Check]:
     mend = "check the path, the permissions and the memory, or set PHASEGATE_MODEL=off"
+    if version.model.remote is not None:
+        mend = MENDS_SERVER
     failed = Check("load", CheckOutcome.FAIL, None, None, f"the model does not load: {why}", mend)
     return [failed, *(skipped(name, "the model does not load") for name in _LATER)]
 
 
 async def _loaded_checks(model: ModelSupervisor | RemoteModel, settings: Settings) -> list[Check]:
     if not await model.wait_ready(_LOAD_LIMIT_S):
-        return _not_loaded(model.status.error or "no reason is known")
+        return _not_loaded(model.version, model.status.error or "no reason is known")
     status = model.status
     place = "GPU" if status.offloaded_layers else "CPU"
     if isinstance(model, RemoteModel):

@@ -1,5 +1,6 @@
 """People decide which version a rollout runs on: candidate, activate, revert, withdraw."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,7 @@ from app.services.experiments import Experiments
 from app.services.levers import Levers
 from app.services.transitions import move
 from app.services.versions import Versions
+from app.store.counters import latest_answers
 from app.store.ledger import Ledger
 from app.store.rollouts import investigated
 from app.store.transaction import Transaction
@@ -96,6 +98,7 @@ class Succession:
                 reason=change.reason,
                 now=now,
                 evidence=change.evidence,
+                **_baseline(tx, state, change.after),
             )
 
         transition = await self._levers.done(await self._ledger.run(work))
@@ -154,6 +157,13 @@ class Succession:
         if gate.outcome is not GateOutcome.PASS:
             raise GateNotMet(gate_document(gate))
         return _Change(after, wish.reason, gate_document(gate))
+
+
+def _baseline(tx: Transaction, before: RolloutState, after: RolloutState) -> dict[str, str]:
+    """Above shadow a version's answers are held against what it answered before it took over."""
+    if Phase.SHADOW in (before.phase, after.phase) or before.version == after.version:
+        return {}
+    return {"baseline": json.dumps(latest_answers(tx.connection, after.name, version=after.version))}
 
 
 def _revert(tx: Transaction, state: RolloutState, wish: Wish, *, now: datetime) -> _Change:

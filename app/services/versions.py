@@ -1,7 +1,6 @@
 """Which versions are there, what may become of them, and which are kept ready?"""
 
 import asyncio
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -15,9 +14,10 @@ import structlog
 from app.domain.clock import rfc3339, to_us
 from app.domain.role import Principal
 from app.domain.rollout import RolloutState
-from app.engines.model.version import ModelVersion, load_versions, parse_version
-from app.errors import Conflict, InvalidInput, NotFound, PolicyError
+from app.engines.model.version import ModelVersion, choose_version, load_versions, parse_version
+from app.errors import Conflict, InvalidInput, NotFound, PolicyError, SettingsError
 from app.observability import Event
+from app.services.declarations import document_of, is_same, named_files, pinned_files, sha256_of, version_of
 from app.services.plane import Plane
 from app.services.ports import Models
 from app.services.transitions import AUTOMATION
@@ -28,7 +28,6 @@ from app.store.transaction import Transaction
 
 log = structlog.get_logger()
 
-_ORIGIN = "the registry"
 # From what counts first to what counts last.
 _STATES = ("active", "candidate", "previous", "retired", "registered")
 
@@ -44,21 +43,13 @@ def register_at_start(
     for version in files.values():
         document = document_of(version, policies_dir=policies_dir)
         found = known.get(version.id)
-        if found is not None and _is_same(found.document, document):
+        if found is not None and is_same(found.document, document):
             continue
         if found is not None and stored.is_used(tx.connection, version.id):
             raise PolicyError(version.origin, None, "id", _taken(version.id))
         stored.register(tx, document, by=AUTOMATION, now_us=to_us(now))
-    elsewhere = {name: _version(found.document) for name, found in known.items() if name not in files}
+    elsewhere = {name: version_of(found.document) for name, found in known.items() if name not in files}
     return {**elsewhere, **files}
-
-
-def document_of(version: ModelVersion, *, policies_dir: Path) -> dict[str, Any]:
-    """All that makes the version what it is, JSON-ready: its declaration, and the hashes of its files."""
-    document: dict[str, Any] = msgspec.to_builtins(version)
-    del document["origin"]
-    names = (part.file for part in (version.adapter, version.head) if part is not None)
-    return {**document, "files": {name: _sha256(policies_dir / name) for name in names}}
 
 
 class Versions:
@@ -90,7 +81,7 @@ class Versions:
         ready = {model.version_id: model for model in self._models.loaded}
         documents = []
         for found in registry.values():
-            version = self.known.get(found.version) or _version(found.document)
+            version = self.known.get(found.version) or version_of(found.document)
             roles = _roles(found.version, states.values(), once)
             model = ready.get(found.version)
             documents.append(
@@ -121,13 +112,14 @@ class Versions:
         belongs to something else.
         """
         version = await asyncio.to_thread(self._read, body)
+        self._check_default(version)
         is_declaration = body.keys() != {"id"}
         document = await asyncio.to_thread(document_of, version, policies_dir=self._policies_dir)
         now_us = to_us(self._now())
 
         def work(tx: Transaction) -> None:
             found = stored.registered(tx.connection).get(version.id)
-            if found is not None and _is_same(found.document, document):
+            if found is not None and is_same(found.document, document):
                 return
             # Its own file may change what was never used; somebody else's declaration may not.
             if found is not None and (is_declaration or stored.is_used(tx.connection, version.id)):
@@ -162,7 +154,7 @@ class Versions:
             registry = stored.registered(connection)
         for name in wanted:
             if name in registry and name not in self.known:
-                self.known[name] = _version(registry[name].document)
+                self.known[name] = version_of(registry[name].document)
                 self._models.declare(self.known[name])
 
     def _read(self, body: Any) -> ModelVersion:
@@ -176,18 +168,22 @@ class Versions:
         return declared[body["id"]]
 
     def _parse(self, body: dict[str, Any]) -> ModelVersion:
-        for field, name in _named_files(body):
+        for field, name in named_files(body):
+            if "\x00" in name:
+                raise InvalidInput([(field, "must be a file name")])
             path = (self._policies_dir / name).resolve()
             if not path.is_relative_to(self._policies_dir.resolve()):
                 raise InvalidInput([(field, "must lie below the policies directory")])
             if not path.is_file():
                 raise InvalidInput([(field, f"there is no file {name} below the policies directory")])
         try:
-            version = parse_version(json.dumps(body), path="the body", policies_dir=self._policies_dir)
+            version = parse_version(
+                json.dumps(body, ensure_ascii=False), path="the body", policies_dir=self._policies_dir
+            )
         except PolicyError as error:
             raise InvalidInput([(error.key, str(error))]) from error
-        for field, name, pinned in _pinned_files(version):
-            if pinned is not None and _sha256(self._policies_dir / name) != pinned:
+        for field, name, pinned in pinned_files(version):
+            if pinned is not None and sha256_of(self._policies_dir / name) != pinned:
                 raise InvalidInput([(field, f"is not the SHA-256 of {name}")])
         there = load_versions(self._policies_dir).get(version.id)
         if there is None:
@@ -196,6 +192,14 @@ class Versions:
             raise Conflict("version-exists", f"{there.origin} declares {version.id} with other content")
         return there
 
+    def _check_default(self, version: ModelVersion) -> None:
+        """The next start must find the version to begin with as this one did, model file or none."""
+        for model_path in (None, Path(version.id)):
+            before = _default(self.known, model_path)
+            if before is not None and _default({**self.known, version.id: version}, model_path) is None:
+                said = f"must name the version that this one was made from, or a start could not tell it from {before.id}"
+                raise InvalidInput([("parent", said)])
+
     def _write(self, version: ModelVersion) -> None:
         """Let commands that work without a server see it too; a file that is there already stays."""
         path = self._path(version.id)
@@ -203,7 +207,11 @@ class Versions:
             return
         declaration: dict[str, Any] = msgspec.to_builtins(version)
         del declaration["origin"], declaration["prompt_sha256"]
-        text = json.dumps({key: value for key, value in declaration.items() if value is not None}, indent=1)
+        text = json.dumps(
+            {key: value for key, value in declaration.items() if value is not None},
+            indent=1,
+            ensure_ascii=False,
+        )
         fresh = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             fresh.write_text(text + "\n", encoding="utf-8")
@@ -213,6 +221,14 @@ class Versions:
 
     def _path(self, version_id: str) -> Path:
         return self._policies_dir / "versions" / f"{version_id}.yaml"
+
+
+def _default(versions: Mapping[str, ModelVersion], model_path: Path | None) -> ModelVersion | None:
+    """The version that a start would begin with, or None where it could not choose."""
+    try:
+        return choose_version(versions, model_path=model_path)
+    except SettingsError:
+        return None
 
 
 def _roles(version: str, states: Iterable[RolloutState], once: Mapping[str, set[str]]) -> dict[str, str]:
@@ -245,47 +261,5 @@ def _wire(version: ModelVersion) -> dict[str, Any]:
     }
 
 
-def _version(document: Mapping[str, Any]) -> ModelVersion:
-    declared = {key: value for key, value in document.items() if key != "files"}
-    return msgspec.convert({**declared, "origin": _ORIGIN}, ModelVersion)
-
-
-def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Compared as read, so that a member that this release added makes no difference."""
-    if one["files"] != other["files"]:
-        return False
-    try:
-        return _version(one) == _version(other)
-    except msgspec.ValidationError:
-        return False
-
-
 def _taken(version_id: str) -> str:
     return f"{version_id} is registered with other content: versions never change, so give this one a new id"
-
-
-def _named_files(body: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    for field in ("prompt", "examples", "adapter.file", "head.file", "model.path"):
-        value: Any = body
-        for key in field.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
-        if isinstance(value, str):
-            yield field, value
-
-
-def _pinned_files(version: ModelVersion) -> Iterable[tuple[str, str, str | None]]:
-    if version.adapter is not None:
-        yield "adapter.sha256", version.adapter.file, version.adapter.sha256
-    if version.head is not None:
-        yield "head.sha256", version.head.file, version.head.sha256
-    if version.model.path is not None:
-        yield "model.sha256", version.model.path, version.model.sha256
-
-
-def _sha256(path: Path) -> str | None:
-    """None where there is no such file."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None

@@ -60,6 +60,14 @@ def by_day(
     return dict(found)
 
 
+def latest_answers(connection: Connection, rollout: str, *, version: str) -> dict[str, int]:
+    """A version's answers by decision in the last epoch of the rollout in which it gave any."""
+    of_version = and_(c.rollout == rollout, c.version == version, c.metric == "model")
+    last = select(func.max(c.epoch)).where(of_version).scalar_subquery()
+    query = select(c.label, _sum).where(of_version, c.epoch == last).group_by(c.label)
+    return {label: int(n) for label, n in connection.execute(query)}
+
+
 def compact(tx: Transaction, now_us: int) -> None:
     """Fold minutes older than 2 hours into hours, hours older than 2 days into days; no count is lost.
 

@@ -112,8 +112,16 @@ def test_force_does_not_exist(run: Run) -> None:
 
 
 def test_an_unknown_rollout_or_version_is_named(run: Run, database: Database) -> None:
-    assert "no rollout 'nothing'" in run("learn", "nothing").stderr
+    for words in (["nothing"], ["export", "nothing"], ["examples", "nothing"]):
+        assert "no rollout 'nothing'" in run("learn", *words).stderr
     assert "no version 'v9'" in run("learn", "write", "--version", "v9").stderr
+
+
+def test_where_several_versions_are_active_one_is_to_be_named(run: Run, database: Database) -> None:
+    add_rollout(database, "read")
+    result = run("learn", "all")
+    assert result.exit_code == 2
+    assert "--version: must name one of" in result.stderr
 
 
 def test_lora_without_torch_names_the_extra(

@@ -160,7 +160,16 @@ def test_a_version_that_runs_elsewhere_has_no_files_here(run: Run, policies: Pat
     assert "model.remote" in result.stderr
 
 
-def test_a_measurement_in_little_time_still_compares_with_the_original(run: Run) -> None:
+def test_a_measurement_in_little_time_still_compares_what_can_be_asked_with_the_original(
+    run: Run, policies: Path
+) -> None:
+    suite = policies / "suites" / "core.jsonl"
+    first, *rest = suite.read_text(encoding="utf-8").splitlines()
+    long = json.loads(first)
+    long["situation"]["details"] = "word " * 5000
+    for path in suite.parent.glob("*.jsonl"):
+        path.unlink()
+    suite.write_text("\n".join([json.dumps(long), *rest]) + "\n", encoding="utf-8")
     found = json.loads(run("model", "tune", "--seconds", "1", "--json").stdout)
     declared = found["layouts"][0]
     assert (declared["layout"], declared["merged"], declared["situations"]) == ("q8_0", False, 8)

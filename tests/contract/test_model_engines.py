@@ -104,7 +104,10 @@ def _running(command: list[str], place: Path) -> Iterator[Server]:
         port = free.getsockname()[1]
     with (place / "log").open("wb") as log:
         process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=log, stderr=log
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_WAIT_POLICY": "passive"},  # as the worker: see `runtime`
         )
     try:
         yield Server(f"http://127.0.0.1:{port}/v1")

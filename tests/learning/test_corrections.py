@@ -132,10 +132,11 @@ def test_a_file_of_examples_is_read(tmp_path: Path) -> None:
         "{}",
         '{"id": 1, "situation": {}, "decision": "deny", "legacy": "deny"}',
         json.dumps({"id": "x"}),
+        "\udcff",
     ],
 )
 def test_a_line_that_is_no_example_is_named(tmp_path: Path, line: str) -> None:
     file = write_file(tmp_path / "few.jsonl", (example(3),))
-    file.write_text(f"{file.read_text()}\n{line}\n")
+    file.write_bytes(f"{file.read_text()}\n{line}\n".encode(errors="surrogateescape"))
     with pytest.raises(Refused, match=r"few\.jsonl:2: "):
         read_examples(file)

@@ -108,6 +108,14 @@ def test_nothing_is_overwritten(learn: Learn, policies: Path, parent: ModelVersi
     assert stray.read_text() == "somebody's"
 
 
+def test_what_only_one_group_gives_does_no_harm(learn: Learn) -> None:
+    rare = [example(number) for number in range(200)]
+    for number in (3, 4, 5):
+        asked = replace(rare[number].situation, actor_id="x", identity_metrics={"coherence": 0.1 * number})
+        rare[number] = replace(rare[number], situation=asked)
+    assert learn(tuple(rare)).report["better"] is True
+
+
 def test_the_head_reads_as_it_was_judged(learn: Learn, policies: Path) -> None:
     path = learn(examples(200)).publish()
     head = Head.load(policies / "versions" / f"{path.stem}.head.json")

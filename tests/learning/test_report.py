@@ -1,12 +1,23 @@
 """Is one engine better than another, by the same held-out examples?"""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from app.learning.report import Answers, Comparison, calibration_error, compare, measures
+from app.learning.report import (
+    Answers,
+    Comparison,
+    calibration_error,
+    compare,
+    measures,
+    report_of,
+    summary,
+    verdict,
+)
 from app.learning.threshold import NOTHING, answered, threshold
 
 DENY, ATTEST, ALLOW = 0, 1, 2
@@ -87,3 +98,40 @@ def test_the_threshold_of_an_example_comes_from_the_other_folds() -> None:
     confidence, truth = [0.9] * 40 + [0.7] * 40, np.array([DENY] * 40 + [ALLOW] * 40)
     fold = np.array([0, 1] * 40)
     assert answered(_shares(confidence), truth, fold).tolist() == [True] * 40 + [False] * 40
+
+
+def judged(child: list[int], parent: list[int], legacy: list[int], truth: list[int]) -> dict[str, Any]:
+    return report_of(
+        truth=np.array(truth),
+        child=sure(child),
+        parent=sure(parent),
+        legacy=sure(legacy),
+        fold=np.arange(len(truth)) % 5,
+        facts={"examples": len(truth), "groups": len(truth)},
+    )
+
+
+def test_better_than_both_is_better() -> None:
+    truth = [DENY] * 10 + [ALLOW] * 10
+    report = judged(truth, [DENY] * 20, [ALLOW] * 20, truth)
+    assert report["better"] is True
+    assert verdict(report) == []
+    assert any("accuracy 1.000" in line for line in summary(report))
+
+
+def test_better_than_one_alone_is_not_better() -> None:
+    truth = [DENY] * 10 + [ALLOW] * 10
+    report = judged(truth, [DENY] * 20, truth, truth)
+    assert report["better"] is False
+    assert [reason.partition(":")[0] for reason in verdict(report)] == [
+        "no better than the legacy engine alone"
+    ]
+
+
+def test_more_denies_allowed_than_both_is_not_better() -> None:
+    truth = [DENY] * 10 + [ATTEST] * 20
+    others = [DENY] * 10 + [DENY] * 20
+    child = [ALLOW] + [DENY] * 9 + [ATTEST] * 20
+    assert verdict(judged(child, others, others, truth)) == [
+        "more true denies allowed than both its parent and the legacy engine"
+    ]

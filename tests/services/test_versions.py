@@ -35,7 +35,7 @@ from app.store import tables as t
 from app.store.chain import verify
 from app.store.database import Database
 from app.store.retention import remove_old
-from app.store.rollouts import load_states
+from app.store.rollouts import baselines, load_states
 from app.store.transaction import CounterKey, Transaction, transaction
 from app.store.versions import registered
 from tests.services.plane import (
@@ -395,6 +395,24 @@ async def test_a_candidate_that_is_no_worse_takes_over_at_the_first_exposure_ste
     assert (after.version, after.previous, after.candidate) == ("fake-2", "fake-1", None)
     assert (after.phase, after.epoch) == (before.phase, before.epoch + 1)
     assert after.exposure == (0.5 if name == "read" else 1.0)
+
+
+async def test_a_new_version_is_held_against_its_own_answers_from_before(two: Stage, other: Other) -> None:
+    await two.enter("read", Phase.ADVISORY)
+    other.says = "deny"
+    await candidate(two)
+    await compared(two, 3, legacy="deny")
+    await two.judge_all("deny")
+    await with_proof(two)
+    await turn(two, Act.ACTIVATE)
+
+    def base() -> dict[str, int]:
+        with two.database.read() as connection:
+            return baselines(connection)["read"]
+
+    assert base() == {"deny": 3}
+    await turn(two, Act.REVERT)
+    assert base() == {"allow": 3}
 
 
 async def test_high_risk_does_not_rest_on_the_candidates_counters_alone(two: Stage) -> None:

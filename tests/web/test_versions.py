@@ -136,6 +136,7 @@ async def test_a_file_may_change_what_was_never_used_and_nothing_else(two: Stage
         (declared("Not An Id"), "id"),
         (declared(prompt="prompts/none.md"), "prompt"),
         (declared(prompt="../../etc/passwd"), "prompt"),
+        (declared(prompt="a\x00b"), "prompt"),
         (declared(adapter={"file": "versions/none.gguf"}), "adapter.file"),
         (declared(adapter={"file": "/etc/hostname"}), "adapter.file"),
         (declared(adapter={"file": "versions/adapter.gguf", "sha256": "0" * 64}), "adapter.sha256"),
@@ -149,6 +150,13 @@ async def test_what_is_wrong_with_a_declaration_is_named(two: Stage, body: Any, 
     assert response.status_code == 422, response.text
     assert [error["field"] for error in response.json()["errors"]] == [field]
     assert set(await versions(two)) == {"fake-1", "fake-2"}
+
+
+async def test_what_would_leave_the_next_start_without_a_choice_names_its_parent(two: Stage) -> None:
+    del two.services.registry.known["fake-2"]
+    response = await two.call("POST", "/v1/versions", declared())
+    assert [error["field"] for error in response.json()["errors"]] == ["parent"]
+    assert (await two.call("POST", "/v1/versions", declared(parent="fake-1"))).status_code == 200
 
 
 async def test_a_pinned_file_is_the_pinned_one(two: Stage) -> None:

@@ -9,7 +9,7 @@ import os
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from app.engines.model.memory import estimate, memory_limit
 from app.engines.model.merge import Shares, loaded, shares
 from app.engines.model.prompt import Line, Prompt
 from app.engines.model.runtime import ModelError
-from app.engines.model.scoring import Scorer
+from app.engines.model.scoring import Oversize, Scorer
 from app.engines.model.trials import (
     FASTER,
     Findings,
@@ -41,7 +41,7 @@ from app.engines.model.weights import Weights
 
 _FEW = 12  # situations that settings are compared on
 _LEAST = 8  # fewer say nothing
-_REFERENCE, _SETTINGS, _LAYOUTS = 0.25, 0.5, 0.9  # shares of the budget at which each part ends
+_REFERENCE, _SETTINGS, _LAYOUTS = 0.2, 0.4, 0.9  # shares of the budget at which each part ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,7 @@ class Bench:
         self._q = question
         self._made: set[Path] = set()
         self._began = time.monotonic()
+        self._asked: list[tuple[Line, ...]] = []
         self._original: Shares = np.empty((0, 3))
 
     def run(self) -> Findings:
@@ -102,15 +103,22 @@ class Bench:
         )
 
     def _reference(self) -> Shares:
-        """What the original decides: in half precision where the memory is there, else as the file is."""
+        """What the original decides: in half precision where the memory is there, else as the file is.
+
+        What it was asked is what every other way is asked.
+        """
         layout: Layout | None = "f16" if self._fits("f16") else None
         original = in_layout(self._q.version, layout, merge=False)
         found: list[list[float]] = []
         with self._loaded(original, original.decoding) as scorer:
             for lines in self._q.situations:
-                found.append(shares(scorer.score(lines)))
+                with suppress(Oversize):  # no layout answers that
+                    found.append(shares(scorer.score(lines)))
+                    self._asked.append(lines)
                 if self._is_over(_REFERENCE, len(found)):
                     break
+        if not found:
+            raise ModelError(f"{original.id} finds every situation too long: see limits.max_situation_tokens")
         return np.array(found)
 
     def _settings(self, declared: Scorer, how: Decoding) -> tuple[list[Trial], Trial]:
@@ -129,25 +137,24 @@ class Bench:
         return tried, best
 
     def _layouts(self, declared: Scorer, how: Decoding) -> Iterator[Trial]:
-        """The declared layout first, then every other one.
+        """The declared layout first, then every other one, each with its share of the time that is left.
 
         A head was learned on the hidden states of one layout, so a version with a head stays in it.
         """
-        version, most = self._q.version, len(self._q.situations)
-        with self._loaded(version, how) as scorer:
-            yield self._race(declared, scorer, version, how, until=_LAYOUTS, most=most)
-        ways = [] if version.head else list(others(version))
-        for other in ways:
-            if self._share() >= _LAYOUTS:
+        version = self._q.version
+        ways = [version] if version.head else [version, *others(version)]
+        for number, way in enumerate(ways, 1):
+            if self._share() >= _LAYOUTS and way is not version:
                 return
-            if not self._fits(other.model.requantise):
-                yield described(other, how, error="needs more than half of this machine's memory")
+            if way is not version and not self._fits(way.model.requantise):
+                yield described(way, how, error="needs more than half of this machine's memory")
                 continue
+            until = _SETTINGS + (_LAYOUTS - _SETTINGS) * number / len(ways)
             try:
-                with self._loaded(other, how) as scorer:
-                    yield self._race(declared, scorer, other, how, until=_LAYOUTS, most=most)
+                with self._loaded(way, how) as scorer:
+                    yield self._race(declared, scorer, way, how, until=until, most=len(self._asked))
             except ModelError as error:
-                yield described(other, how, error=str(error))
+                yield described(way, how, error=str(error))
 
     def _race(
         self,
@@ -162,8 +169,8 @@ class Bench:
         ratios: list[float] = []
         seconds: list[float] = []
         found: list[list[float]] = []
-        scorer.score(self._q.situations[0])  # the first finds cold caches
-        for lines in self._q.situations[: min(most, len(self._original))]:
+        scorer.score(self._asked[0])  # the first finds cold caches
+        for lines in self._asked[:most]:
             _, before = _timed(declared, lines)
             answer, took = _timed(scorer, lines)
             ratios.append(before / took)

@@ -15,6 +15,7 @@ from app.engines.model.wire import Priority
 
 ENTRIES = 4096
 _KEPT = (Outcome.OK, Outcome.UNSURE)
+_TROUBLE = (Outcome.UNAVAILABLE, Outcome.TIMEOUT, Outcome.MALFORMED)
 
 
 class Engine(Protocol):
@@ -90,14 +91,16 @@ def question_of(situation: Situation, legacy: Decision | None) -> bytes:
 class Remembering:
     """An engine with a memory of its answers: the surface that the use cases ask.
 
-    A remembered answer is given only while the engine would take the question up, and only while the
-    worker lives that gave it: a restarted one may have found other files.
+    Memory does not stand in for an engine in trouble: after a failure it is the engine's answer that tells
+    whether it is well again. And it lasts as long as the worker that filled it: a restarted one may have
+    found other files.
     """
 
     def __init__(self, engine: Engine, *, limit: int = ENTRIES) -> None:
         self.engine = engine
         self._cache = DecisionCache(limit)
         self._life: tuple[str | None, int] | None = None
+        self._in_trouble = False
 
     @property
     def version_id(self) -> str:
@@ -130,20 +133,30 @@ class Remembering:
     ) -> Advisory:
         """As the engine does. With a `scope`, a question asked in it before is answered from memory."""
         began = time.monotonic()
-        question = None
-        if scope is not None and self.engine.is_ready:
-            self._forget_earlier_lives()
-            question = (scope, question_of(situation, legacy if self.engine.shows_legacy else None))
-            known = self._cache.get(question)
-            if known is not None:
-                return replace(known, cached=True, latency_ms=(time.monotonic() - began) * 1000)
-        answer = await self.engine.advise(situation, priority=priority, deadline_s=deadline_s, legacy=legacy)
-        if question is None or answer.outcome not in _KEPT:
+        if scope is None or not self.engine.is_ready:
+            return await self._compute(situation, priority, deadline_s, legacy)
+        self._forget_earlier_lives()
+        question = (scope, question_of(situation, legacy if self.engine.shows_legacy else None))
+        known = None if self._in_trouble else self._cache.get(question)
+        if known is not None:
+            return replace(known, cached=True, latency_ms=(time.monotonic() - began) * 1000)
+        answer = await self._compute(situation, priority, deadline_s, legacy)
+        if answer.outcome not in _KEPT:
             return answer
         if self._cache.get(question) is not None:
-            # Two asked at once and both were computed: still only one of them is news.
+            # Asked twice at once, or again after trouble: computed, but no news.
             return replace(answer, cached=True)
         self._cache.put(question, answer)
+        return answer
+
+    async def _compute(
+        self, situation: Situation, priority: Priority, deadline_s: float, legacy: Decision | None
+    ) -> Advisory:
+        answer = await self.engine.advise(situation, priority=priority, deadline_s=deadline_s, legacy=legacy)
+        if answer.outcome in _KEPT:
+            self._in_trouble = False
+        elif answer.outcome in _TROUBLE:
+            self._in_trouble = True
         return answer
 
     async def explain(

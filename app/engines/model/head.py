@@ -1,7 +1,8 @@
 """What does a head, learned from verdicts, make of a situation's lines and of what the model saw in them?
 
 Multinomial logistic regression on the legacy engine's answer, the structured fields, the model's own odds
-of the labels and its hidden state at the decision position. The file is JSON that a person can read; nothing in it is executed.
+of the labels and its hidden state at the decision position. The file is JSON that a person can read;
+nothing in it is executed.
 """
 
 import math
@@ -36,7 +37,7 @@ class Basis(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the hidden states came from; on anything else the weights mean nothing.
 
     `layout` says how the model's numbers were laid out: its format, whether the adapter was merged, and
-    that each situation was decoded alone.
+    whether situations were decoded alone.
     """
 
     model_sha256: Sha256
@@ -103,9 +104,7 @@ class Head(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=T
     def read(self, lines: Sequence[Line], hidden: Hidden, own: Probabilities) -> Probabilities:
         """The probabilities of one situation, from its prompt's lines and what the model made of them.
 
-        `hidden` is (width,); `own` are the model's own probabilities, not calibrated.
-
-        What it would allow though the legacy engine denies becomes require_attestation: a head alone
+        `hidden` is (width,); `own` are the model's own probabilities, not calibrated. What it would allow though the legacy engine denies becomes require_attestation: a head alone
         never lifts a denial. Without the legacy engine's line that answer is unknown, not a denial.
         """
         named = features(lines, own)
@@ -129,10 +128,10 @@ class Head(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=T
 
 def basis(version: ModelVersion, *, model_sha256: str, adapter_sha256: str | None) -> Basis:
     """What a head of this version rests on."""
-    merged = version.adapter is not None and version.adapter.merge
-    layout = (
-        f"{version.model.requantise or 'as published'}{', adapter merged' if merged else ''}, decoded alone"
-    )
+    merged = ", adapter merged" if version.adapter is not None and version.adapter.merge else ""
+    together = version.decoding.shadow_batch
+    how = "alone" if together == 1 else f"up to {together} together"
+    layout = f"{version.model.requantise or 'as published'}{merged}, decoded {how}"
     return Basis(
         model_sha256=model_sha256,
         adapter_sha256=adapter_sha256,

@@ -22,12 +22,12 @@ from app.engines.model.completions import CompletionServer, Failure, Unreachable
 from app.engines.model.link import ModelState
 from app.engines.model.prompt import Line, write
 from app.engines.model.reasons import Effect, unexplained
-from app.engines.model.remote_scorer import Reading, RemoteScorer, explained
+from app.engines.model.remote_scorer import Reading, RemoteScorer, checked, explained
 from app.engines.model.remote_watch import PAUSES_S, ServerWatch
 from app.engines.model.supervisor import ModelStatus
 from app.engines.model.version import ModelVersion, Remote, prompt_of
 from app.engines.model.wire import Priority
-from app.errors import Forbidden, PolicyError, SettingsError
+from app.errors import Forbidden, SettingsError
 from app.observability import Event
 
 log = structlog.get_logger(__name__)
@@ -261,26 +261,6 @@ async def _within(deadline_s: float, answer: Awaitable[Reading], *, heard_at: Ca
         # Under a flood a server still answers others; one that answers nobody hangs.
         hangs = heard_at() < began and deadline_s >= _FAIR_TRIAL_S
         raise Failure(Outcome.TIMEOUT, f"no answer within {deadline_s:g} s", blame=hangs) from None
-
-
-def checked(version: ModelVersion) -> Remote:
-    """The server of a version that a server can answer. Raises `PolicyError` naming what it cannot."""
-    remote, limits = version.model.remote, version.limits
-    wrong = {
-        "model.remote": "is not declared" if remote is None else "",
-        "adapter": "belongs to the server: start it with the adapter" if version.adapter else "",
-        "head": "reads hidden states, which a server does not give" if version.head else "",
-        "decoding.order": "must be decision_first" if version.decoding.order != "decision_first" else "",
-    }
-    if remote is not None and not remote.logprobs and limits.margin_at_least + limits.noise > 0:
-        wrong["limits.margin_at_least"] = "must be 0, and noise too: without logprobs no margin is known"
-    if remote is not None and not remote.logprobs and limits.confidence_at_least > 0:
-        wrong["limits.confidence_at_least"] = "must be 0: without logprobs no confidence is known"
-    for key, what in wrong.items():
-        if what:
-            raise PolicyError(version.origin, None, key, what)
-    assert remote is not None
-    return remote
 
 
 def _key(remote: Remote, environ: Mapping[str, str]) -> str | None:

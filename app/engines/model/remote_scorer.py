@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import httpx
+
 from app.domain.advisory import Advisory, Outcome, Probabilities, Reasoning
 from app.domain.decision import Decision
 from app.engines.model.completions import (
@@ -15,6 +17,7 @@ from app.engines.model.completions import (
 from app.engines.model.prompt import REASON_CUE, Line, Prompt, situation_text, visible
 from app.engines.model.reasons import Effect, unexplained, worded
 from app.engines.model.version import Limits, ModelVersion, Remote
+from app.errors import PolicyError
 
 _EXCERPT = 120
 
@@ -108,3 +111,27 @@ def explained(
     if generated:
         parts.append(f"in the model's own words: {generated}")
     return Reasoning(f"{advisory.decision}; {'; '.join(parts)}", None, generated)
+
+
+def checked(version: ModelVersion) -> Remote:
+    """The server of a version that a server can answer. Raises `PolicyError` naming what it cannot."""
+    remote, limits = version.model.remote, version.limits
+    wrong = {
+        "model.remote": "is not declared" if remote is None else "",
+        "adapter": "belongs to the server: start it with the adapter" if version.adapter else "",
+        "head": "reads hidden states, which a server does not give" if version.head else "",
+        "decoding.order": "must be decision_first" if version.decoding.order != "decision_first" else "",
+    }
+    if remote is not None and not remote.logprobs and limits.margin_at_least + limits.noise > 0:
+        wrong["limits.margin_at_least"] = "must be 0, and noise too: without logprobs no margin is known"
+    if remote is not None and not remote.logprobs and limits.confidence_at_least > 0:
+        wrong["limits.confidence_at_least"] = "must be 0: without logprobs no confidence is known"
+    for key, what in wrong.items():
+        if what:
+            raise PolicyError(version.origin, None, key, what)
+    assert remote is not None
+    try:
+        httpx.URL(remote.url)
+    except httpx.InvalidURL as error:
+        raise PolicyError(version.origin, None, "model.remote.url", f"is no address: {error}") from error
+    return remote

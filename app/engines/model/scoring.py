@@ -90,7 +90,8 @@ class Scorer:
         self.is_ready = False
         self._runtime = runtime
         self._head = head
-        self._temperature = version.calibration.temperature if version.calibration else 1.0
+        # A head reads the labels as they are and carries a temperature of its own.
+        self._temperature = version.calibration.temperature if version.calibration and not head else 1.0
         self._said: dict[tuple[Line, ...], str] = {}
         self._suffix = runtime.template_tokens(prompt.suffix)
         self._reasons_first = version.decoding.order == "reason_first"

@@ -208,6 +208,20 @@ async def test_memory_does_not_stand_in_for_a_model_that_is_down() -> None:
     assert not (await ask(model)).cached
 
 
+async def test_after_trouble_the_model_itself_says_whether_it_is_well() -> None:
+    model = Remembering(engine := Counting())
+    other = situation(resource="x")
+    await ask(model)
+    engine.outcome = Outcome.TIMEOUT
+    await ask(model, other)
+    assert (await ask(model)).outcome is Outcome.TIMEOUT
+    engine.outcome = Outcome.OK
+    await ask(model)
+    assert engine.asked == 4
+    await ask(model)
+    assert engine.asked == 4
+
+
 async def test_of_two_that_ask_the_same_at_once_one_is_news() -> None:
     model = Remembering(engine := Counting())
     engine.may_answer.clear()

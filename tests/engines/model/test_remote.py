@@ -378,6 +378,7 @@ def test_what_a_server_cannot_give_is_refused_by_its_key(declared: ModelVersion)
         "decoding.order": changed(declared, decoding=changed(declared.decoding, order="reason_first")),
         "limits.margin_at_least": changed(declared, model=silent),
         "model.remote": changed(declared, model=ModelFile(path="a.gguf")),
+        "model.remote.url": changed(declared, model=ModelFile(remote=Remote(url="http://a:b/v1", model="m"))),
     }.items():
         with pytest.raises(PolicyError) as raised:
             RemoteModel(wrong, policies_dir=POLICIES, environ={"SERVER_KEY": KEY})

@@ -72,14 +72,21 @@ def test_a_tuning_of_another_shape_is_not_used(version: ModelVersion, tmp_path: 
     assert tuned(version, cache_dir=tmp_path) == version.decoding
 
 
-def trial(speedup: float, differ: float, layout: Layout | None = "q4_0", *, merged: bool = False) -> Trial:
+def trial(
+    speedup: float,
+    differ: float,
+    layout: Layout | None = "q4_0",
+    *,
+    merged: bool = False,
+    situations: int = 50,
+) -> Trial:
     return Trial(
         layout=layout,
         merged=merged,
         threads=1,
         ubatch=512,
         flash_attention=True,
-        situations=50,
+        situations=situations,
         speedup=speedup,
         decisions_per_s=10 * speedup,
         differ=differ,
@@ -97,9 +104,10 @@ DECLARED = trial(1.0, 0.0, "q8_0")
         ([trial(2.0, 0.03), trial(1.5, 0.0, merged=True)], 1),
         ([trial(2.0, 0.03)], None),
         ([trial(1.04, 0.0)], None),
+        ([trial(2.0, 0.0, situations=12)], None),
         ([], None),
     ],
-    ids=["fastest", "fastest that decides the same", "none does", "not worth it", "none"],
+    ids=["fastest", "fastest that decides the same", "none does", "not worth it", "hardly asked", "none"],
 )
 def test_a_faster_layout_must_decide_as_the_original(others: list[Trial], best: int | None) -> None:
     expected = None if best is None else others[best]
