@@ -492,9 +492,7 @@ async def opened(
     try:
         with transaction(database, "test", now_us=to_us(clock.now())) as tx:
             known = register_at_start(tx, versions, policies_dir=files.policies_dir, now=clock.now())
-            settle_at_start(
-                tx, files.read(), version=model.version_id, now=clock.now(), declared=versions
-            )
+            settle_at_start(tx, files.read(), version=model.version_id, now=clock.now(), declared=versions)
         holders = holders or _holders(database, clock)
         services = wire(
             database,

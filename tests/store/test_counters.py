@@ -32,7 +32,10 @@ def test_counts_of_one_key_are_summed_over_transactions_and_instances(database: 
     count(database, (0, 16), instance="other")
     count(database, (0, 32), label="deny")
     with database.read() as connection:
-        assert totals(connection, "write", 1, version="v1") == {("decisions", "allow"): 31, ("decisions", "deny"): 32}
+        assert totals(connection, "write", 1, version="v1") == {
+            ("decisions", "allow"): 31,
+            ("decisions", "deny"): 32,
+        }
         assert totals(connection, "write", 2, version="v1") == {}
 
 

@@ -155,7 +155,7 @@ class Remembering:
         answer = await self.engine.advise(situation, priority=priority, deadline_s=deadline_s, legacy=legacy)
         if answer.outcome in _KEPT:
             self._in_trouble = False
-        elif answer.outcome in _TROUBLE:
+        elif answer.started and answer.outcome in _TROUBLE:
             self._in_trouble = True
         return answer
 
