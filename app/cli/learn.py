@@ -191,7 +191,7 @@ def _told(path: Path, rollout: str) -> None:
     where = rollout if rollout not in (ALL, NONE) else "ROLLOUT"
     say(f"{path} and its report are written; it decides nothing until a person takes it in:")
     say(f"  phasegate versions register {path.stem}")
-    say(f"  phasegate versions candidate {where} {path.stem}")
+    say(f"  phasegate versions candidate {where} {path.stem} --reason 'learned from verdicts'")
 
 
 def _emit_lines(documents: Iterable[dict[str, Any]]) -> None:
