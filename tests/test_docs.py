@@ -59,9 +59,10 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
         assert f"| `{row.name}` | {row.default} | {row.what} |" in text
 
 
-def test_every_link_leads_somewhere(page: str) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page):
-        assert (ROOT / target).exists()
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists()
 
 
 def test_every_policy_file_that_is_named_exists() -> None:
