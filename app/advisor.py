@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -21,6 +22,7 @@ from app.domain.situation import Situation, parse_situation
 from app.engines.model.local import LocalModel
 from app.engines.model.runtime import ModelError
 from app.engines.model.version import ModelVersion, choose_version, load_versions
+from app.engines.model.weights import verify
 from app.errors import InvalidInput, PolicyError, SettingsError
 from app.settings import load_settings
 
@@ -73,14 +75,18 @@ class PolicyAdvisor:
         if not place.is_dir():
             raise SettingsError("PHASEGATE_POLICIES_DIR", f"there is no directory {place}")
         path = Path(model_path) if model_path else settings.model_path
+        cache = Path(cache_dir or settings.cache_dir)
         declared = choose_version(
-            load_versions(place), model_path=path, wanted=version or settings.model_version
+            load_versions(place),
+            model_path=path,
+            wanted=version or settings.model_version,
+            sha256=partial(verify, cache_dir=cache),
         )
         if declared.model.remote is not None:
             what = f"{declared.id} is answered by another server: ask it through `phasegate serve`"
             raise PolicyError(declared.origin, None, "model.remote", what)
         self.version = declared.id
-        self._shared = _take(_Files(declared, place, Path(cache_dir or settings.cache_dir), path))
+        self._shared = _take(_Files(declared, place, cache, path))
         self._closing = threading.Lock()
         self._open = True
 
@@ -141,9 +147,12 @@ class _SharedModel:
         return self._thread.submit(lambda: work(self._loaded())).result()
 
     def close(self) -> None:
-        if self._model is not None:
-            self._thread.submit(self._model.close)
+        self._thread.submit(self._free)  # behind a question that may still be loading
         self._thread.shutdown()
+
+    def _free(self) -> None:
+        if self._model is not None:
+            self._model.close()
 
     def _loaded(self) -> LocalModel:
         if self._model is None:

@@ -11,10 +11,12 @@ PhasegateError
 ├── Conflict               someone else was there first               (code)
 │   ├── RevisionConflict   the rollout moved since it was read        (expected, actual)
 │   └── GateNotMet         the evidence does not carry the promotion  (gate)
+├── Refused                learning ended without a new version
 ├── StoreUnavailable       the database cannot be reached
 └── NotRecorded            neither database nor journal took the record: no decision
 """
 
+from collections.abc import Collection
 from typing import Any
 
 
@@ -52,8 +54,11 @@ class SettingsError(PhasegateError):
 
 
 class NotFound(PhasegateError):
-    def __init__(self, kind: str, name: str) -> None:
-        super().__init__(f"no {kind} {name!r}")
+    """`known` are those that there are, where a person may choose among them."""
+
+    def __init__(self, kind: str, name: str, *, known: Collection[str] = ()) -> None:
+        there_are = f"; there are {', '.join(sorted(known))}" if known else ""
+        super().__init__(f"no {kind} {name!r}{there_are}")
         self.kind, self.name = kind, name
 
 
@@ -91,6 +96,10 @@ class GateNotMet(Conflict):
     def __init__(self, gate: dict[str, Any]) -> None:
         super().__init__("gate-not-met", str(gate["sentence"]))
         self.gate = gate
+
+
+class Refused(PhasegateError):
+    """No version comes of this; the message says what is missing or what was no better."""
 
 
 class StoreUnavailable(PhasegateError):

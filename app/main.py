@@ -43,7 +43,7 @@ from app.services.validate import Validations
 from app.services.versions import Versions, register_at_start
 from app.settings import Settings
 from app.store.database import Database, one_server_lock
-from app.store.instance import instance_name
+from app.store.ids import instance_name
 from app.store.journal import Journal
 from app.store.keys import ensure_admin
 from app.store.ledger import Ledger

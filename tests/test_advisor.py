@@ -163,6 +163,29 @@ def test_advisors_of_one_version_share_a_model_that_the_first_question_loads(
     assert len(loads) == 2
 
 
+def test_a_model_that_is_still_loading_when_its_advisor_is_closed_is_freed(
+    loads: list[Unloaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading, go_on, load = threading.Event(), threading.Event(), LocalModel.open
+
+    def slowly(*_: Any, **__: Any) -> Any:
+        loading.set()
+        assert go_on.wait(10)
+        return load(*_, **__)
+
+    monkeypatch.setattr(LocalModel, "open", slowly)
+    advisor = PolicyAdvisor(policies_dir=POLICIES, cache_dir=tmp_path)
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(advisor.advise, SITUATIONS[0])
+        assert loading.wait(10)
+        closed = threads.submit(advisor.close)
+        while advisor._open:
+            pass
+        go_on.set()
+        closed.result()
+    assert [model.closed for model in loads] == [1]
+
+
 def test_a_model_belongs_to_one_thread_whoever_asks(loads: list[Unloaded], tmp_path: Path) -> None:
     with PolicyAdvisor(policies_dir=POLICIES, cache_dir=tmp_path) as advisor, ThreadPoolExecutor(4) as askers:
         list(askers.map(advisor.advise, SITUATIONS * 4))

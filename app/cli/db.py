@@ -1,8 +1,10 @@
 """Is the database ready, and how does it become so?"""
 
+from contextlib import closing
+
 import rich_click as click
 
-from app.cli.output import emit_json, json_option, say
+from app.cli.output import json_option, say, tell
 from app.settings import load_settings
 from app.store.database import Database
 
@@ -17,11 +19,8 @@ def migrate() -> None:
     """Create the database or bring its schema up to date."""
     settings = load_settings()
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    database = Database(settings.database_url)
-    try:
+    with closing(Database(settings.database_url)) as database:
         database.migrate()
-    finally:
-        database.close()
     say("the schema is this program's")
 
 
@@ -29,11 +28,7 @@ def migrate() -> None:
 @json_option
 def current(*, as_json: bool) -> None:
     """Say whether the schema is this program's. Exit code 1 if it is not."""
-    database = Database(load_settings().database_url)
-    try:
+    with closing(Database(load_settings().database_url)) as database:
         database.check_schema()
-    finally:
-        database.close()
-    if as_json:
-        emit_json({"dialect": database.dialect, "current": True})
-    say(f"{database.dialect}: the schema is this program's")
+    facts = {"dialect": database.dialect, "current": True}
+    tell(facts, f"{database.dialect}: the schema is this program's", as_json=as_json)

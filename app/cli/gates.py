@@ -7,7 +7,7 @@ import rich_click as click
 
 from app.cli import EXIT_GATE
 from app.cli.groups import NounGroup
-from app.cli.output import emit_facts, emit_json, emit_table, json_option, say, span
+from app.cli.output import emit, emit_facts_of, emit_table, json_option, say, span
 from app.cli.remote import server
 from app.client import ClientError
 from app.client.wire import Document
@@ -33,10 +33,7 @@ def show(*, name: str, to: str | None, as_json: bool) -> None:
     """The gate of rollout NAME, condition by condition."""
     with server(as_json=as_json) as client:
         document = client.gate(name, to=to or _next_phase(client.rollout(name)))
-    if as_json:
-        emit_json(document)
-    else:
-        emit_gate(document)
+    emit(document, emit_gate, as_json=as_json)
 
 
 @contextmanager
@@ -77,8 +74,4 @@ def try_limits(*, limit: float, alpha: float, n: int, bad: int, as_json: bool) -
     if bad > n:
         raise click.BadParameter(f"{bad} is more than the {n} observations", param_hint="'--bad'")
     trial = try_gate(n, bad, limit=limit, alpha=alpha)
-    facts = {"outcome": trial.outcome, "log_m": trial.log_m, "upper": trial.upper}
-    if as_json:
-        emit_json(facts)
-    else:
-        emit_facts(facts.items())
+    emit_facts_of({"outcome": trial.outcome, "log_m": trial.log_m, "upper": trial.upper}, as_json=as_json)

@@ -6,7 +6,7 @@ from typing import TextIO
 import rich_click as click
 
 from app.cli.groups import NounGroup
-from app.cli.output import emit_facts, emit_json, emit_table, json_option
+from app.cli.output import emit, emit_facts_of, emit_table, json_option
 from app.cli.remote import server
 from app.client.wire import Document
 from app.domain.sequential import watch
@@ -26,10 +26,7 @@ def list_guardrails(*, name: str, as_json: bool) -> None:
     """The guardrails of rollout NAME with their numbers."""
     with server(as_json=as_json) as client:
         document = client.guardrails(name)
-    if as_json:
-        emit_json(document)
-    else:
-        emit_guardrails(document["guardrails"])
+    emit(document, lambda found: emit_guardrails(found["guardrails"]), as_json=as_json)
 
 
 def emit_guardrails(found: Iterable[Document]) -> None:
@@ -52,11 +49,7 @@ def emit_guardrails(found: Iterable[Document]) -> None:
 def try_limits(*, limit: float, alpha: float, gap: float, file: TextIO, as_json: bool) -> None:
     """Read one 0 or 1 a line from FILE (- is stdin) and say at which sample the guardrail alarms."""
     seen = watch(_samples(file), limit=limit, alpha=alpha, gap=gap)
-    facts = {"alarm_at": seen.alarm_at, "e_value": seen.e_value, "n": seen.n}
-    if as_json:
-        emit_json(facts)
-    else:
-        emit_facts(facts.items())
+    emit_facts_of({"alarm_at": seen.alarm_at, "e_value": seen.e_value, "n": seen.n}, as_json=as_json)
 
 
 def _samples(file: TextIO) -> Iterator[int]:

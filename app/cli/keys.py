@@ -3,7 +3,7 @@
 import rich_click as click
 
 from app.cli.groups import NounGroup
-from app.cli.output import emit_json, emit_table, json_option, say
+from app.cli.output import emit_json, emit_list, json_option, say, tell
 from app.cli.remote import server
 from app.domain.role import Role
 
@@ -19,11 +19,8 @@ def list_keys(*, as_json: bool) -> None:
     """All keys; the keys themselves are stored nowhere."""
     with server(as_json=as_json) as client:
         document = client.get("/v1/keys")
-    if as_json:
-        emit_json(document)
-        return
     columns = ("id", "name", "roles", "actors", "created_at", "expires_at", "revoked_at")
-    emit_table(columns, [[each.get(column) for column in columns] for each in document["keys"]])
+    emit_list(document, "keys", columns, as_json=as_json)
 
 
 @keys.command()
@@ -58,6 +55,4 @@ def revoke(*, key_id: str, as_json: bool) -> None:
     """End key KEY_ID at once."""
     with server(as_json=as_json) as client:
         document = client.delete(f"/v1/keys/{key_id}")
-    if as_json:
-        emit_json(document)
-    say(f"key {key_id} is revoked")
+    tell(document, f"key {key_id} is revoked", as_json=as_json)

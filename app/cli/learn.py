@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,17 @@ import rich_click as click
 
 from app.cli.groups import NounGroup
 from app.cli.output import emit_json, json_option, say
+from app.cli.validate import places
 from app.engines.model.head import basis
 from app.engines.model.local import LocalModel
 from app.engines.model.version import ModelVersion, choose_version, load_versions, prompt_of
 from app.engines.model.weights import find_weights
-from app.errors import NotFound, SettingsError
-from app.learning.adapters import learn_adapter
+from app.errors import NotFound, Refused, SettingsError
+from app.learning.adapters import learn_adapter, trainer
 from app.learning.corrections import ALL, Corrections, collect, read_examples, require_enough
-from app.learning.export import chat
+from app.learning.export import Redactor, chat, proposals
 from app.learning.lesson import Lesson, beneath, learn_head
-from app.learning.proposals import proposals
-from app.learning.redaction import Redactor
-from app.learning.refusal import Refused
 from app.learning.report import summary
-from app.learning.training import trainer
 from app.settings import Settings, load_settings
 from app.store.database import Database
 from app.store.rollouts import load_states
@@ -100,11 +98,10 @@ def examples(*, rollout: str) -> None:
 
 @learn.command()
 @click.argument("rollout")
-@click.option("--format", "form", type=click.Choice(["chat"]), default="chat", show_default=True)
 @click.option("--consent-text", is_flag=True, help="What people wrote may leave this plane.")
 @_version_option
-def export(*, rollout: str, form: str, consent_text: bool, wanted: str | None) -> None:  # noqa: ARG001
-    """Print the verdicts on ROLLOUT or `all` as training data, actor ids redacted."""
+def export(*, rollout: str, consent_text: bool, wanted: str | None) -> None:
+    """Print the verdicts on ROLLOUT or `all` as training data, a chat a line, actor ids redacted."""
     settings = load_settings()
     corrections, used, redactor = _verdicts(settings, rollout, reviewer_share=_EVERYTHING)
     parent = _parent(settings, wanted, used)
@@ -119,16 +116,14 @@ def _verdicts(
     settings: Settings, rollout: str, *, reviewer_share: float
 ) -> tuple[Corrections, set[str], Redactor]:
     """What may teach, the versions that are active there, and what hides the actors."""
-    database = Database(settings.database_url)
-    try:
+    with closing(Database(settings.database_url)) as database:
+        database.check_schema()
         with database.read(at_most_s=math.inf) as connection:
             active = {name: state.version for name, state in load_states(connection).items()}
             if rollout not in {*active, ALL}:
-                raise NotFound("rollout", rollout)
+                raise NotFound("rollout", rollout, known=active)
             corrections = collect(connection, rollout, reviewer_share=reviewer_share)
             redactor = Redactor.of(connection)
-    finally:
-        database.close()
     return corrections, set(active.values()) if rollout == ALL else {active[rollout]}, redactor
 
 
@@ -141,7 +136,7 @@ def _parent(settings: Settings, wanted: str | None, used: set[str]) -> ModelVers
         raise SettingsError("--version", f"must name one of {', '.join(sorted(used))}: several are active")
     chosen = wanted or min(used)
     if chosen not in versions:
-        raise NotFound("version", chosen)
+        raise NotFound("version", chosen, known=versions)
     return versions[chosen]
 
 
@@ -153,22 +148,18 @@ def _lesson(
     *,
     minutes: float | None,
 ) -> Lesson:
-    here = {"policies_dir": settings.policies_dir, "cache_dir": settings.cache_dir}
     if parent.model.remote is not None:
         raise Refused(f"{parent.id} runs on a server, which shows no weights: name a local one by --version")
-    weights = find_weights(parent, **_places(settings))
+    files = places(parent, settings)
+    weights = find_weights(parent, **files)
 
     def opened(version: ModelVersion) -> LocalModel:
-        return LocalModel.open(version, **_places(settings))
+        return LocalModel.open(version, **files)
 
     if method == "lora":
-        return learn_adapter(
-            corrections,
-            parent,
-            opened,
-            train=trainer(parent, weights, **here, minutes=minutes, tell=say),
-            **here,
-        )
+        here = {"policies_dir": settings.policies_dir, "cache_dir": settings.cache_dir}
+        train = trainer(parent, weights, **here, minutes=minutes, tell=say)
+        return learn_adapter(corrections, parent, opened, train=train, **here)
     return learn_head(
         corrections,
         parent,
@@ -176,14 +167,6 @@ def _lesson(
         basis=basis(beneath(parent), model_sha256=weights.sha256, adapter_sha256=weights.adapter_sha256),
         policies_dir=settings.policies_dir,
     )
-
-
-def _places(settings: Settings) -> dict[str, Any]:
-    return {
-        "policies_dir": settings.policies_dir,
-        "cache_dir": settings.cache_dir,
-        "model_path": settings.model_path,
-    }
 
 
 def _told(path: Path, rollout: str) -> None:

@@ -6,9 +6,8 @@ from typing import Any, TypeVar
 import rich_click as click
 
 from app.cli.gates import gate_shown
-from app.cli.output import emit_json, json_option, say
+from app.cli.output import json_option, tell
 from app.cli.remote import server
-from app.client.wire import Document
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,15 +33,24 @@ def promote(*, name: str, to: str, reason: str, revision: int | None, as_json: b
     tell(transition, f"{name} is in {to}", as_json=as_json)
 
 
-@click.command()
-@click.argument("name")
-@reason_option
-@json_option
-def rollback(*, name: str, reason: str, as_json: bool) -> None:
-    """Take rollout NAME down at once; it opens an investigation."""
-    with server(as_json=as_json) as client:
-        transition = client.rollback(name, reason=reason)
-    tell(transition, f"{name} is rolled back", as_json=as_json)
+def _lever(act: str, what: str, told: str) -> click.Command:
+    """One that takes a rollout and a reason."""
+
+    @click.command(act, help=what)
+    @click.argument("name")
+    @reason_option
+    @json_option
+    def lever(*, name: str, reason: str, as_json: bool) -> None:
+        with server(as_json=as_json) as client:
+            transition = client.post(f"/v1/rollouts/{name}/{act}", reason=reason)
+        tell(transition, f"{name} {told}", as_json=as_json)
+
+    return lever
+
+
+rollback = _lever("rollback", "Take rollout NAME down at once; it opens an investigation.", "is rolled back")
+hold = _lever("hold", "Freeze promotions and ramps of rollout NAME; rollbacks go on.", "is held")
+resume = _lever("resume", "End the hold of rollout NAME.", "is held no longer")
 
 
 @click.command()
@@ -57,28 +65,6 @@ def exposure(*, name: str, percent: float, reason: str, as_json: bool) -> None:
         body = {"exposure": percent / 100, "reason": reason, "expected_revision": revision}
         transition = client.post(f"/v1/rollouts/{name}/exposure", **body)
     tell(transition, f"{name} applies to {percent:g} % of actors", as_json=as_json)
-
-
-@click.command()
-@click.argument("name")
-@reason_option
-@json_option
-def hold(*, name: str, reason: str, as_json: bool) -> None:
-    """Freeze promotions and ramps of rollout NAME; rollbacks go on."""
-    with server(as_json=as_json) as client:
-        transition = client.hold(name, reason=reason)
-    tell(transition, f"{name} is held", as_json=as_json)
-
-
-@click.command()
-@click.argument("name")
-@reason_option
-@json_option
-def resume(*, name: str, reason: str, as_json: bool) -> None:
-    """End the hold of rollout NAME."""
-    with server(as_json=as_json) as client:
-        transition = client.resume(name, reason=reason)
-    tell(transition, f"{name} is held no longer", as_json=as_json)
 
 
 @click.command()
@@ -118,10 +104,3 @@ def release(*, reason: str, as_json: bool) -> None:
     with server(as_json=as_json) as client:
         transition = client.post("/v1/kill-switch", engaged=False, reason=reason)
     tell(transition, "the kill switch is released", as_json=as_json)
-
-
-def tell(transition: Document, sentence: str, *, as_json: bool) -> None:
-    """What happened, in a sentence, and as JSON where that is asked for."""
-    if as_json:
-        emit_json(transition)
-    say(sentence)

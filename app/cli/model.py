@@ -1,7 +1,7 @@
 """Which files does a version run from here, and how would it run faster?"""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,21 +11,26 @@ import msgspec
 import rich_click as click
 from ruamel.yaml import YAML
 
-from app.cli.output import emit_facts, emit_json, emit_table, json_option, say
+from app.cli.output import emit_json, emit_table, json_option, say
 from app.domain.decision import Decision
-from app.engines.model.bench import Bench, Question, as_in_the_worker
+from app.engines.model.bench import Bench, Findings, as_in_the_worker
 from app.engines.model.cores import thread_count
-from app.engines.model.layouts import copy_name, noted, prepare
+from app.engines.model.layouts import copy_name, noted
 from app.engines.model.merge import SITUATIONS
-from app.engines.model.prompt import Line, write
-from app.engines.model.trials import ENOUGH, Findings, Trial
-from app.engines.model.tuning import store_tuning, stored_tuning
+from app.engines.model.prompt import Line, Prompt, write
+from app.engines.model.tuning import ENOUGH, Trial, store_tuning, stored_tuning
 from app.engines.model.version import ModelVersion, choose_version, load_versions, parse_version, prompt_of
 from app.engines.model.weights import Weights, find_weights, verify
 from app.errors import Conflict, NotFound, PolicyError
 from app.policy.files import parse_yaml, read_text
 from app.policy.suites import find_suites, load_suites
-from app.settings import Settings, load_settings
+from app.settings import load_settings
+
+_SETTINGS = (
+    *("threads", "ubatch", "flash_attention"),
+    *("speedup", "decisions_per_s", "differ", "moved", "situations"),
+)
+_LAYOUTS = ("name", "speedup", "decisions_per_s", "differ", "moved", "situations", "error")
 
 version_argument = click.argument("wanted", metavar="[VERSION]", required=False)
 
@@ -36,12 +41,14 @@ class _Chosen:
 
     version: ModelVersion
     weights: Weights
-    settings: Settings
+    prompt: Prompt
+    policies_dir: Path
+    cache_dir: Path
 
 
 @click.group()
 def model() -> None:
-    """Show a version's files, make its copies ahead of a start, tune it to this machine.
+    """Show a version's files, tune it to this machine.
 
     Without VERSION: the one that a server would start with.
     """
@@ -51,40 +58,21 @@ def model() -> None:
 @version_argument
 @json_option
 def show(*, wanted: str | None, as_json: bool) -> None:
-    """Its files with sizes and hashes, its layout, and what this machine was tuned to."""
+    """Its files with sizes and hashes, and what this machine was tuned to."""
     chosen = _choose(wanted)
     files, tunings = list(_files(chosen)), list(_tunings(chosen))
     if as_json:
         emit_json({"version": chosen.version.id, "files": files, "tunings": tunings})
         return
-    emit_facts(_facts(chosen.version))
-    click.echo()
+    click.echo(f"{chosen.version.id}, declared in {chosen.version.origin}\n")
     emit_table(("file", "MiB", "SHA-256", "state", "path"), [tuple(each.values()) for each in files])
     if tunings:
         click.echo()
-        emit_table(tuple(tunings[0]), [tuple(each.values()) for each in tunings])
+        emit_table(
+            ("cores", *_SETTINGS), [[each[name] for name in ("cores", *_SETTINGS)] for each in tunings]
+        )
     else:
         say("not tuned on this machine: `phasegate model tune` measures what is fastest")
-
-
-@model.command(name="prepare")
-@version_argument
-@json_option
-def prepare_copies(*, wanted: str | None, as_json: bool) -> None:
-    """Make the copies that it loads, so that the next start need not."""
-    chosen = _choose(wanted)
-    files = prepare(
-        chosen.version,
-        chosen.weights,
-        prompt=prompt_of(chosen.version, policies_dir=chosen.settings.policies_dir),
-        cache_dir=chosen.settings.cache_dir,
-        threads=thread_count(None),
-    )
-    found = {"version": chosen.version.id, "path": str(files.model), "sha256": files.sha256}
-    if as_json:
-        emit_json(found)
-    else:
-        emit_facts(found.items())
 
 
 @model.command()
@@ -112,25 +100,25 @@ def tune(*, wanted: str | None, tolerance: float, seconds: float, writes: bool, 
     say(f"asking {chosen.version.id} about {len(situations)} situations for about {seconds:g} s …")
     with as_in_the_worker():
         findings = Bench(
-            Question(
-                chosen.version,
-                chosen.weights,
-                prompt_of(chosen.version, policies_dir=chosen.settings.policies_dir),
-                situations,
-                chosen.settings.cache_dir,
-                tolerance,
-                seconds,
-            )
+            version=chosen.version,
+            weights=chosen.weights,
+            prompt=chosen.prompt,
+            situations=situations,
+            cache_dir=chosen.cache_dir,
+            tolerance=tolerance,
+            budget_s=seconds,
         ).run()
-        store_tuning(chosen.version, findings.tuning, cache_dir=chosen.settings.cache_dir)
-    path, text = _derived(chosen, findings.layout) if findings.layout else (None, None)
-    if path is not None and text is not None and writes:
+        store_tuning(chosen.version, findings.tuning, cache_dir=chosen.cache_dir)
+    path, text = _derived(chosen, findings.layout) if findings.layout else (None, "")
+    if path is not None and writes:
         _write_new(path, text)
     if as_json:
         written = str(path) if path and writes else None
         emit_json({**msgspec.to_builtins(findings), "tolerance": tolerance, "written": written})
         return
-    _show(findings)
+    emit_table(_SETTINGS, _columns(findings.settings, _SETTINGS))
+    click.echo()
+    emit_table(("layout", *_LAYOUTS[1:]), _columns(findings.layouts, _LAYOUTS))
     _conclude(findings, tolerance=tolerance)
     if path is not None:
         click.echo(f"\n{'wrote' if writes else 'with --write:'} {path}\n\n{text}")
@@ -157,14 +145,15 @@ def _choose(wanted: str | None) -> _Chosen:
         cache_dir=settings.cache_dir,
         model_path=settings.model_path if version.model == default.model else None,
     )
-    return _Chosen(version, weights, settings)
+    prompt = prompt_of(version, policies_dir=settings.policies_dir)
+    return _Chosen(version, weights, prompt, settings.policies_dir, settings.cache_dir)
 
 
 def _situations(chosen: _Chosen) -> list[tuple[Line, ...]]:
     """Those of the validation suites, else a built-in handful."""
     shows = chosen.version.show_legacy
     try:
-        cases = load_suites(find_suites(chosen.settings.policies_dir)).cases
+        cases = load_suites(find_suites(chosen.policies_dir)).cases
     except PolicyError as error:
         say(f"{error}; asking a built-in handful instead")
         return list(SITUATIONS)
@@ -177,12 +166,11 @@ def _files(chosen: _Chosen) -> Iterator[dict[str, Any]]:
     if weights.adapter is not None:
         yield _file("adapter", weights.adapter, weights.adapter_sha256, "as declared")
     if weights.head is not None:
-        yield _file(
-            "head", weights.head, verify(weights.head, cache_dir=chosen.settings.cache_dir), "as declared"
-        )
+        head_sha256 = verify(weights.head, cache_dir=chosen.cache_dir)
+        yield _file("head", weights.head, head_sha256, "as declared")
     if version.model.requantise is None:
         return
-    copy = chosen.settings.cache_dir / copy_name(version, weights)
+    copy = chosen.cache_dir / copy_name(version, weights)
     if not copy.is_file():
         yield _file("copy", copy, None, "not made yet")
         return
@@ -195,48 +183,16 @@ def _file(what: str, path: Path, sha256: str | None, state: str) -> dict[str, An
     return {"file": what, "mib": size, "sha256": sha256, "state": state, "path": str(path)}
 
 
-def _facts(version: ModelVersion) -> list[tuple[str, object]]:
-    adapter = version.adapter
-    return [
-        ("version", version.id),
-        ("declared in", version.origin),
-        ("parent", version.parent),
-        ("layout", version.model.requantise or "as it is"),
-        (
-            "adapter",
-            adapter and f"scale {adapter.scale:g}, {'merged' if adapter.merge else 'beside the weights'}",
-        ),
-        ("threads", version.decoding.threads or "all that there are"),
-        ("ubatch", version.decoding.ubatch),
-        ("flash attention", version.decoding.flash_attention),
-    ]
-
-
 def _tunings(chosen: _Chosen) -> Iterator[dict[str, Any]]:
     """One for each number of cores that a process here may have."""
     for cores in range(1, thread_count(None) + 1):
-        tuning = stored_tuning(chosen.version, cache_dir=chosen.settings.cache_dir, cores=cores)
+        tuning = stored_tuning(chosen.version, cache_dir=chosen.cache_dir, cores=cores)
         if tuning is not None:
-            yield {"tuned_for_cores": cores, **msgspec.to_builtins(tuning)}
+            yield {"cores": cores, **msgspec.to_builtins(tuning)}
 
 
-def _show(findings: Findings) -> None:
-    settings = (
-        "threads",
-        "ubatch",
-        "flash_attention",
-        "speedup",
-        "decisions_per_s",
-        "differ",
-        "moved",
-        "situations",
-    )
-    emit_table(settings, [[getattr(trial, name) for name in settings] for trial in findings.settings])
-    click.echo()
-    layouts = ("name", "speedup", "decisions_per_s", "differ", "moved", "situations", "error")
-    emit_table(
-        ("layout", *layouts[1:]), [[getattr(trial, name) for name in layouts] for trial in findings.layouts]
-    )
+def _columns(trials: Sequence[Trial], names: Sequence[str]) -> list[list[object]]:
+    return [[getattr(trial, name) for name in names] for trial in trials]
 
 
 def _conclude(findings: Findings, *, tolerance: float) -> None:
@@ -252,11 +208,11 @@ def _conclude(findings: Findings, *, tolerance: float) -> None:
 
 def _derived(chosen: _Chosen, trial: Trial) -> tuple[Path, str]:
     """The file of the version in another layout. Raises `PolicyError` where it would not be one."""
-    version, policies_dir = chosen.version, chosen.settings.policies_dir
+    version, policies_dir = chosen.version, chosen.policies_dir
     declared = parse_yaml(read_text(Path(version.origin)), version.origin).plain()
     name = f"{version.id}-{trial.name}"
     declared |= {"model": {**declared["model"], "requantise": trial.layout}}
-    if "adapter" in declared:
+    if declared.get("adapter"):
         declared["adapter"] = {**declared["adapter"], "merge": trial.merged}
     text = io.StringIO()
     text.write(

@@ -1,13 +1,14 @@
 """How does a command write its data to stdout and its words to stderr?"""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import rich_click as click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+T = TypeVar("T")
 Row = Sequence[object]
 
 json_option: Callable[[F], F] = click.option(
@@ -24,6 +25,37 @@ def emit_json(document: object) -> None:
     click.echo(json.dumps(document, ensure_ascii=False))
 
 
+def emit(document: T, show: Callable[[T], None], *, as_json: bool) -> None:
+    """A document for whoever asked: as JSON, or as `show` shows it to a person."""
+    if as_json:
+        emit_json(document)
+    else:
+        show(document)
+
+
+def emit_list(
+    document: Mapping[str, Any],
+    member: str,
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    row: Callable[[Mapping[str, Any]], Row] | None = None,
+) -> None:
+    """A document as JSON, or its list `member` as a table of what `columns` name or `row` makes of each."""
+    if as_json:
+        emit_json(document)
+        return
+    found = document[member]
+    emit_table(columns, [row(each) if row else [each.get(name) for name in columns] for each in found])
+
+
+def tell(document: object, sentence: str, *, as_json: bool) -> None:
+    """What happened, in a sentence, and as JSON where that is asked for."""
+    if as_json:
+        emit_json(document)
+    say(sentence)
+
+
 def emit_table(columns: Sequence[str], rows: Iterable[Row]) -> None:
     """Aligned columns without lines around them, so that `awk` can read them too."""
     cells = [[cell(value) for value in row] for row in rows]
@@ -38,6 +70,11 @@ def emit_facts(facts: Iterable[tuple[str, object]]) -> None:
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
         click.echo(f"{name.ljust(width)}  {value}".rstrip())
+
+
+def emit_facts_of(document: Mapping[str, object], *, as_json: bool) -> None:
+    """A document as JSON, or its members one a line."""
+    emit(document, lambda facts: emit_facts(facts.items()), as_json=as_json)
 
 
 def span(seconds: float | None) -> str:

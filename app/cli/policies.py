@@ -2,7 +2,7 @@
 
 import rich_click as click
 
-from app.cli.output import emit_json, emit_table, json_option, say
+from app.cli.output import emit_json, emit_list, json_option, say
 from app.cli.remote import server
 from app.client import Client, ClientError
 from app.client.wire import Document
@@ -10,6 +10,8 @@ from app.engines.model.version import load_versions
 from app.policy.rollouts import parse_rollouts
 from app.services.policies import PolicyFiles
 from app.settings import load_settings
+
+_COLUMNS = ("rollout", "key", "before", "after", "loosens")
 
 
 @click.group()
@@ -38,7 +40,7 @@ def diff(*, as_json: bool) -> None:
     """What the server's files would change of the policy in force."""
     with server(as_json=as_json) as client:
         plan = client.get("/v1/policies/diff")
-    _show(plan, as_json=as_json)
+    emit_list(plan, "changes", _COLUMNS, as_json=as_json)
     say(_summary(plan))
 
 
@@ -48,7 +50,7 @@ def apply(*, as_json: bool) -> None:
     """Apply the server's files. What loosens is proposed first and applied by a second person."""
     with server(as_json=as_json) as client:
         outcome = _applied(client)
-    _show(outcome, as_json=as_json)
+    emit_list(outcome, "changes", _COLUMNS, as_json=as_json)
     said = {
         "applied": "applied",
         "proposed": "proposed: an approver other than you applies it by the same command",
@@ -65,14 +67,6 @@ def _applied(client: Client) -> Document:
         if error.type != "nothing-to-apply":
             raise
         return {"status": "unchanged", "changes": []}
-
-
-def _show(document: Document, *, as_json: bool) -> None:
-    if as_json:
-        emit_json(document)
-        return
-    columns = ("rollout", "key", "before", "after", "loosens")
-    emit_table(columns, [[change.get(column) for column in columns] for change in document["changes"]])
 
 
 def _summary(plan: Document) -> str:

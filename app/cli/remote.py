@@ -9,6 +9,7 @@ import rich_click as click
 from app.cli import EXIT_AUTH, EXIT_CONFLICT, EXIT_ERROR, EXIT_GATE, EXIT_USAGE
 from app.cli.output import say
 from app.client import Client, ClientError
+from app.errors import SettingsError
 from app.settings import Settings, load_settings
 
 MANAGEMENT_DEADLINE_S = 30.0
@@ -36,13 +37,17 @@ def server(*, as_json: bool = False, deadline_s: float = MANAGEMENT_DEADLINE_S) 
 
 
 def _key(settings: Settings) -> str:
-    if settings.key is not None:
-        return settings.key
-    try:
-        return settings.key_file.read_text(encoding="utf-8").strip()
-    except OSError:
-        say(f"phasegate: {_NO_KEY.format(path=settings.key_file)}")
-        raise SystemExit(EXIT_AUTH) from None
+    name, key = "PHASEGATE_KEY", settings.key
+    if key is None:
+        name = str(settings.key_file)
+        try:
+            key = settings.key_file.read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
+            say(f"phasegate: {_NO_KEY.format(path=settings.key_file)}")
+            raise SystemExit(EXIT_AUTH) from None
+    if not (key.isascii() and key.isprintable()):
+        raise SettingsError(name, "is no key: it holds more than printable ASCII")
+    return key
 
 
 def _exit_code(error: ClientError) -> int:

@@ -1,13 +1,13 @@
 """Which decisions wait for a person, and what does the person say?"""
 
+from collections.abc import Mapping
 from typing import Any
 
 import rich_click as click
 
 from app.cli.groups import NounGroup
-from app.cli.output import emit_json, emit_table, json_option, say
+from app.cli.output import emit_list, json_option, say, tell
 from app.cli.remote import server
-from app.client.wire import Document
 
 _CATEGORIES = ("model_too_strict", "model_too_permissive", "unclear", "agree")
 
@@ -27,16 +27,13 @@ def list_reviews(*, as_json: bool, **filters: str | None) -> None:
     """Reviews that you may judge, the most pressing first."""
     with server(as_json=as_json) as client:
         found = client.reviews(**{name: value for name, value in filters.items() if value is not None})
-    if as_json:
-        emit_json({"reviews": found})
-        return
     columns = ("id", "rollout", "kind", "status", "action", "actor", "resource", "legacy", "expires_at")
-    emit_table(columns, [_row(review) for review in found])
-    if not found:
+    emit_list({"reviews": found}, "reviews", columns, as_json=as_json, row=_row)
+    if not found and not as_json:
         say("none that you may judge: what your own key or actor asked is left out")
 
 
-def _row(review: Document) -> list[object]:
+def _row(review: Mapping[str, Any]) -> list[object]:
     situation: dict[str, Any] = review.get("situation") or {}
     return [
         review["id"],
@@ -57,7 +54,7 @@ def _row(review: Document) -> list[object]:
 def claim(*, review_id: str, as_json: bool) -> None:
     """Take review REVIEW_ID, so that nobody else works on it."""
     with server(as_json=as_json) as client:
-        _tell(client.claim(review_id), f"{review_id} is yours", as_json=as_json)
+        tell(client.claim(review_id), f"{review_id} is yours", as_json=as_json)
 
 
 @reviews.command()
@@ -71,7 +68,7 @@ def verdict(*, review_id: str, decision: str, category: str | None, notes: str, 
     with server(as_json=as_json) as client:
         feedback = client.verdict(review_id, decision=decision, category=category, notes=notes)
     compared = {True: "as the model said", False: f"the model said {feedback['llm_decision']}"}
-    _tell(
+    tell(
         feedback, f"{decision}: {compared.get(feedback['match'], 'the model had no answer')}", as_json=as_json
     )
     if feedback.get("rollback"):
@@ -84,10 +81,4 @@ def verdict(*, review_id: str, decision: str, category: str | None, notes: str, 
 def undo(*, review_id: str, as_json: bool) -> None:
     """Take back your verdict on REVIEW_ID; what followed from it stays."""
     with server(as_json=as_json) as client:
-        _tell(client.post(f"/v1/reviews/{review_id}/undo"), f"{review_id} is open again", as_json=as_json)
-
-
-def _tell(document: Document, sentence: str, *, as_json: bool) -> None:
-    if as_json:
-        emit_json(document)
-    say(sentence)
+        tell(client.post(f"/v1/reviews/{review_id}/undo"), f"{review_id} is open again", as_json=as_json)

@@ -1,12 +1,16 @@
 """Where does each rollout stand?"""
 
+from collections.abc import Mapping
+from typing import Any
+
 import rich_click as click
 
 from app.cli.gates import emit_gate
 from app.cli.groups import NounGroup
 from app.cli.guardrails import emit_guardrails
-from app.cli.output import emit_facts, emit_json, emit_table, json_option, say
+from app.cli.output import emit, emit_facts, emit_list, json_option, say
 from app.cli.remote import server
+from app.client.wire import Document
 
 _FACTS = (
     *("name", "actions", "when", "risk", "phase", "exposure", "exposure_steps", "ceiling", "combine"),
@@ -25,25 +29,14 @@ def list_rollouts(*, as_json: bool) -> None:
     """All rollouts with their phases; `show` says more of one."""
     with server(as_json=as_json) as client:
         found = client.rollouts()
-    if as_json:
-        emit_json({"rollouts": found})
-        return
-    emit_table(
-        ("name", "phase", "exposure", "ceiling", "risk", "version", "revision", "state"),
-        [
-            (
-                each["name"],
-                each["phase"],
-                f"{each['exposure']:.0%}",
-                each["ceiling"],
-                each["risk"],
-                each["version"],
-                each["revision"],
-                each["status"]["state"],
-            )
-            for each in found
-        ],
-    )
+    columns = ("name", "phase", "exposure", "ceiling", "risk", "version", "revision", "state")
+    emit_list({"rollouts": found}, "rollouts", columns, as_json=as_json, row=_row)
+
+
+def _row(rollout: Mapping[str, Any]) -> list[object]:
+    plain = (rollout[name] for name in ("ceiling", "risk", "version", "revision"))
+    exposure, state = f"{rollout['exposure']:.0%}", rollout["status"]["state"]
+    return [rollout["name"], rollout["phase"], exposure, *plain, state]
 
 
 @rollouts.command()
@@ -53,9 +46,10 @@ def show(*, name: str, as_json: bool) -> None:
     """All that is known of rollout NAME."""
     with server(as_json=as_json) as client:
         found = client.rollout(name)
-    if as_json:
-        emit_json(found)
-        return
+    emit(found, _show, as_json=as_json)
+
+
+def _show(found: Document) -> None:
     emit_facts((name, found[name]) for name in _FACTS)
     click.echo()
     emit_guardrails(found["guardrails"])
@@ -74,11 +68,8 @@ def transitions(*, name: str, as_json: bool) -> None:
     """What happened to rollout NAME, who did it and why."""
     with server(as_json=as_json) as client:
         document = client.get(f"/v1/rollouts/{name}/transitions")
-    if as_json:
-        emit_json(document)
-        return
     columns = ("at", "kind", "actor", "automatic", "revision", "reason")
-    emit_table(columns, [[each.get(column) for column in columns] for each in document["transitions"]])
+    emit_list(document, "transitions", columns, as_json=as_json)
 
 
 @rollouts.command()
@@ -88,10 +79,7 @@ def evidence(*, name: str, as_json: bool) -> None:
     """What has been counted in the present epoch of rollout NAME."""
     with server(as_json=as_json) as client:
         document = client.evidence(name)
-    if as_json:
-        emit_json(document)
-        return
-    emit_facts(_flat("", document))
+    emit(document, lambda found: emit_facts(_flat("", found)), as_json=as_json)
 
 
 def _flat(prefix: str, document: dict[str, object]) -> list[tuple[str, object]]:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import msgspec
 import rich_click as click
 
 from app.cli import EXIT_GATE
-from app.cli.output import emit_facts, emit_json, emit_table, json_option, say
+from app.cli.output import emit, emit_facts, emit_table, json_option, say
 from app.cli.remote import server
 from app.domain.advisory import Advisory, Reasoning
 from app.domain.decision import Decision
@@ -19,7 +20,8 @@ from app.domain.situation import Situation
 from app.domain.validation import difference
 from app.engines.model.local import LocalModel
 from app.engines.model.remote import RemoteModel
-from app.engines.model.version import ModelVersion, load_versions
+from app.engines.model.version import ModelVersion, choose_version, load_versions
+from app.engines.model.weights import verify
 from app.errors import Conflict, NotFound
 from app.observability import configure_logging
 from app.policy.suites import Suites, find_suites, load_suites
@@ -58,7 +60,11 @@ class _Local:
 @click.option(
     "--above", type=click.FloatRange(0, 1, max_open=True), help="Exit with 3 unless the pass rate is higher."
 )
-@click.option("--reasons", is_flag=True, help="Ask why, too; takes about eight times as long.")
+@click.option(
+    "--reasons",
+    is_flag=True,
+    help="Ask why of all situations, not of every tenth; takes about eight times as long.",
+)
 @click.option(
     "--record", is_flag=True, help="Let the server do it and keep the result, so that gates see it."
 )
@@ -85,10 +91,7 @@ def validate(
         settings = load_settings()
         configure_logging(msgspec.structs.replace(settings, log_file=None, log_level="error"))
         found = asyncio.run(_validated(settings, version, suites, against=against, reasons=reasons))
-    if as_json:
-        emit_json(found)
-    else:
-        _show(found)
+    emit(found, _show, as_json=as_json)
     say(_summary(found))
     if above is not None and found["pass_rate"] <= above:
         say(f"the pass rate is not above {above:g}")
@@ -101,7 +104,7 @@ async def _validated(
     versions = load_versions(settings.policies_dir)
     for wanted in filter(None, (version, against)):
         if wanted not in versions:
-            raise NotFound("version", wanted)
+            raise NotFound("version", wanted, known=versions)
     chosen = load_suites(_paths(settings.policies_dir, suites))
     files = PolicyFiles(settings.policies_dir, settings.legacy, settings.legacy_deadline_ms / 1000)
     policy = files.compile("", files.read())
@@ -134,13 +137,7 @@ async def _report(
 async def _opened(settings: Settings, version: ModelVersion) -> AsyncIterator[tuple[Subject, str | None]]:
     async with AsyncExitStack() as stack:
         if version.model.remote is None:
-            model_path = settings.model_path if version.model.path else None
-            local = LocalModel.open(
-                version,
-                policies_dir=settings.policies_dir,
-                cache_dir=settings.cache_dir,
-                model_path=model_path,
-            )
+            local = LocalModel.open(version, **places(version, settings))
             yield _Local(stack.enter_context(local)), local.sha256
             return
         remote = RemoteModel(version, policies_dir=settings.policies_dir)
@@ -149,6 +146,16 @@ async def _opened(settings: Settings, version: ModelVersion) -> AsyncIterator[tu
         if not await remote.wait_ready(_REMOTE_START_S):
             raise Conflict("version-not-ready", f"{version.id} does not answer: {remote.status.error}")
         yield Served(remote), None
+
+
+def places(version: ModelVersion, settings: Settings) -> dict[str, Any]:
+    """Where the files of a version are; PHASEGATE_MODEL_PATH replaces those of the default alone, as in a server."""
+    versions, given = load_versions(settings.policies_dir), settings.model_path
+    if given is not None:
+        hashed = partial(verify, cache_dir=settings.cache_dir)
+        default = choose_version(versions, model_path=given, wanted=settings.model_version, sha256=hashed)
+        given = given if version.model == default.model else None
+    return {"policies_dir": settings.policies_dir, "cache_dir": settings.cache_dir, "model_path": given}
 
 
 def _show(found: dict[str, Any]) -> None:
@@ -180,7 +187,7 @@ def _show(found: dict[str, Any]) -> None:
 
 
 def _facts(found: dict[str, Any]) -> list[tuple[str, object]]:
-    answered, latency = found["answered"], found["latency_ms"]
+    answered, latency, reasoning = found["answered"], found["latency_ms"], found["reasoning"]
     facts: list[tuple[str, object]] = [
         ("lower bound", found["lower"]),
         ("answered", answered["rate"]),
@@ -188,7 +195,7 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, object]]:
         ("unsure", found["unsure"]),
         ("calibration error", found["calibration"]["ece"]),
         ("Brier score", found["calibration"]["brier"]),
-        ("with a reason", found["reasoning"]["coverage"]),
+        (f"with a reason, of {reasoning['n']} asked", reasoning["coverage"]),
         ("latency p50/p95/p99", " / ".join(f"{value:.0f} ms" for value in latency.values())),
         *((f"expected>model {pair}", n) for pair, n in found["confusion"].items()),
     ]

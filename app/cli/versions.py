@@ -1,15 +1,18 @@
 """Which model versions are there, and how does a rollout come to run on one?"""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import rich_click as click
 
 from app.cli.gates import gate_shown
 from app.cli.groups import NounGroup
-from app.cli.levers import reason_option, tell
-from app.cli.output import emit_facts, emit_json, emit_table, json_option, say
+from app.cli.levers import reason_option
+from app.cli.output import emit_facts_of, emit_list, json_option, say, tell
 from app.cli.remote import server
 from app.client.wire import Document
+from app.errors import NotFound
 from app.policy.files import parse_yaml, read_text
 
 
@@ -24,12 +27,13 @@ def list_versions(*, as_json: bool) -> None:
     """All registered versions; `show` says more of one."""
     with server(as_json=as_json) as client:
         found = client.versions()
-    if as_json:
-        emit_json({"versions": found})
-        return
-    columns = ("id", "state", "loaded", "model", "parent", "created_at")
-    rows = [[*(each.get(column) for column in columns), _in_rollouts(each)] for each in found]
-    emit_table((*columns, "rollouts"), rows)
+    columns = ("id", "state", "loaded", "model", "parent", "created_at", "rollouts")
+    emit_list({"versions": found}, "versions", columns, as_json=as_json, row=_row)
+
+
+def _row(version: Mapping[str, Any]) -> list[object]:
+    plain = [version.get(name) for name in ("id", "state", "loaded", "model", "parent", "created_at")]
+    return [*plain, ", ".join(f"{name}: {role}" for name, role in version["rollouts"].items()) or None]
 
 
 @versions.command()
@@ -40,11 +44,8 @@ def show(*, version: str, as_json: bool) -> None:
     with server(as_json=as_json) as client:
         found = {each["id"]: each for each in client.versions()}
     if version not in found:
-        raise click.ClickException(f"no version {version!r}; there are {', '.join(found) or 'none'}")
-    if as_json:
-        emit_json(found[version])
-    else:
-        emit_facts(found[version].items())
+        raise NotFound("version", version, known=found)
+    emit_facts_of(found[version], as_json=as_json)
 
 
 @versions.command()
@@ -54,7 +55,8 @@ def register(*, what: str, as_json: bool) -> None:
     """Let the server read policies/versions again and take in version ID, or take in the declaration in FILE."""
     body = {"id": what}
     if what.endswith((".yaml", ".yml")):
-        body = parse_yaml(read_text(Path(what)), what).plain()
+        declaration = parse_yaml(read_text(Path(what)), what)
+        body = {name: node.plain() for name, node in declaration.entries().items()}
     with server(as_json=as_json) as client:
         registered = client.post("/v1/versions", **body)
     tell(registered, f"{registered['id']} is registered", as_json=as_json)
@@ -96,26 +98,23 @@ def activate(*, rollout: str, version: str | None, reason: str, as_json: bool) -
     tell(transition, f"{rollout} runs on {transition['version']}", as_json=as_json)
 
 
-@versions.command()
-@click.argument("rollout")
-@reason_option
-@json_option
-def revert(*, rollout: str, reason: str, as_json: bool) -> None:
-    """Let ROLLOUT go back to its previous version, at once."""
-    with server(as_json=as_json) as client:
-        transition = client.change_version(rollout, action="revert", reason=reason)
-    tell(transition, f"{rollout} is in {transition['phase']} on {transition['version']}", as_json=as_json)
+def _change(action: str, what: str, told: str) -> None:
+    """Add a command that takes a rollout and a reason."""
+
+    @versions.command(action, help=what)
+    @click.argument("rollout")
+    @reason_option
+    @json_option
+    def change(*, rollout: str, reason: str, as_json: bool) -> None:
+        with server(as_json=as_json) as client:
+            transition = client.change_version(rollout, action=action, reason=reason)
+        tell(transition, told.format_map({**transition, "name": rollout}), as_json=as_json)
 
 
-@versions.command()
-@click.argument("rollout")
-@reason_option
-@json_option
-def withdraw(*, rollout: str, reason: str, as_json: bool) -> None:
-    """Let the candidate of ROLLOUT observe no longer."""
-    with server(as_json=as_json) as client:
-        transition = client.change_version(rollout, action="withdraw", reason=reason)
-    tell(transition, f"{rollout} has no candidate", as_json=as_json)
+_change(
+    "revert", "Let ROLLOUT go back to its previous version, at once.", "{name} is in {phase} on {version}"
+)
+_change("withdraw", "Let the candidate of ROLLOUT observe no longer.", "{name} has no candidate")
 
 
 @versions.command()
@@ -124,17 +123,11 @@ def compared(*, as_json: bool) -> None:
     """How the candidates do beside the active versions; `phasegate gates NAME --to version` says more."""
     with server(as_json=as_json) as client:
         document = client.get("/v1/experiments")
-    if as_json:
-        emit_json(document)
-        return
     columns = ("rollout", "active", "candidate", "mode", "since")
-    rows = [
-        (*(each[column] for column in columns), each["gate"]["outcome"]) for each in document["experiments"]
-    ]
-    emit_table((*columns, "gate"), rows)
-    if not rows:
+
+    def row(trial: Mapping[str, Any]) -> list[object]:
+        return [*(trial[column] for column in columns), trial["gate"]["outcome"]]
+
+    emit_list(document, "experiments", (*columns, "gate"), as_json=as_json, row=row)
+    if not document["experiments"] and not as_json:
         say("no rollout has a candidate")
-
-
-def _in_rollouts(version: Document) -> str:
-    return ", ".join(f"{name}: {role}" for name, role in version["rollouts"].items()) or "-"

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
@@ -10,13 +10,14 @@ from uuid import uuid4
 import httpx
 import msgspec
 
+from app.client.management import Management
 from app.client.retry import CONNECT_WITHIN_S, RETRIED_ERRORS, RETRIED_STATUS, pause_s
 from app.client.wire import ClientError, Decision, Document, decision_from, denied, problem_error
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-class AsyncClient:
+class AsyncClient(Management[Coroutine[Any, Any, Document], Coroutine[Any, Any, list[Document]]]):
     """One server and one key.
 
     `deadline_s` is the total for a decision, retries and pauses included. A decision never raises:
@@ -105,75 +106,16 @@ class AsyncClient:
             return denied(str(error))
         return decision_from(document)
 
-    async def get(self, path: str, /, **params: Any) -> Document:
-        """Any document of the API, such as `get("/v1/rollouts/read/gate", to="advisory")`."""
-        return await self._managed("GET", path, params=params)
-
-    async def post(self, path: str, /, **body: Any) -> Document:
-        """Any act of the API, such as `post("/v1/kill-switch", engaged=True, reason="…")`."""
-        return await self._managed("POST", path, body)
-
-    async def delete(self, path: str, /) -> Document:
-        return await self._managed("DELETE", path)
-
-    async def rollouts(self) -> list[Document]:
-        return list((await self.get("/v1/rollouts"))["rollouts"])
-
-    async def rollout(self, name: str, /) -> Document:
-        return await self.get(f"/v1/rollouts/{name}")
-
-    async def gate(self, name: str, /, *, to: str) -> Document:
-        return await self.get(f"/v1/rollouts/{name}/gate", to=to)
-
-    async def guardrails(self, name: str, /) -> Document:
-        return await self.get(f"/v1/rollouts/{name}/guardrails")
-
-    async def evidence(self, name: str, /) -> Document:
-        return await self.get(f"/v1/rollouts/{name}/evidence")
-
-    async def promote(self, name: str, /, *, to: str, reason: str, expected_revision: int) -> Document:
-        body = {"to": to, "reason": reason, "expected_revision": expected_revision}
-        return await self.post(f"/v1/rollouts/{name}/promote", **body)
-
-    async def rollback(self, name: str, /, *, reason: str) -> Document:
-        return await self.post(f"/v1/rollouts/{name}/rollback", reason=reason)
-
-    async def hold(self, name: str, /, *, reason: str) -> Document:
-        return await self.post(f"/v1/rollouts/{name}/hold", reason=reason)
-
-    async def resume(self, name: str, /, *, reason: str) -> Document:
-        return await self.post(f"/v1/rollouts/{name}/resume", reason=reason)
-
-    async def versions(self) -> list[Document]:
-        return list((await self.get("/v1/versions"))["versions"])
-
-    async def change_version(self, name: str, /, *, action: str, reason: str, **options: Any) -> Document:
-        """`action`: candidate, activate, revert or withdraw; `options` such as `version="…"`."""
-        body = {"action": action, "reason": reason, **options}
-        return await self.post(f"/v1/rollouts/{name}/version", **body)
-
-    async def reviews(self, **filters: Any) -> list[Document]:
-        return list((await self.get("/v1/reviews", **filters))["reviews"])
-
-    async def claim(self, review_id: str, /) -> Document:
-        return await self.post(f"/v1/reviews/{review_id}/claim")
-
-    async def verdict(
-        self, review_id: str, /, *, decision: str, category: str | None = None, notes: str = ""
+    async def call(
+        self, method: str, path: str, /, body: Document | None = None, params: Document | None = None
     ) -> Document:
-        body = {"decision": decision, "category": category, "notes": notes}
-        return await self.post(f"/v1/reviews/{review_id}/verdict", **body)
-
-    async def report(self, decision_id: str, /, *, decision: str, notes: str = "") -> Document:
-        return await self.post(f"/v1/decisions/{decision_id}/report", decision=decision, notes=notes)
-
-    async def _managed(
-        self, method: str, path: str, body: Document | None = None, **options: Any
-    ) -> Document:
-        document = await self._call(method, path, body, deadline_s=self._management_deadline_s, **options)
+        document = await self._call(method, path, body, params=params, deadline_s=self._management_deadline_s)
         if not isinstance(document, dict):
             raise ClientError("the answer is not a JSON object")
         return document
+
+    async def list_of(self, member: str, path: str, /, params: Document | None = None) -> list[Document]:
+        return list((await self.call("GET", path, params=params))[member])
 
     async def _call(
         self,

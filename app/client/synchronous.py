@@ -8,12 +8,13 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from app.client.asynchronous import DEFAULT_URL, AsyncClient
+from app.client.management import Management
 from app.client.wire import Decision, Document
 
 T = TypeVar("T")
 
 
-class Client:
+class Client(Management[Document, list[Document]]):
     """`AsyncClient` for threads: the same promises, kept on an event loop of its own.
 
     Only a loop can end a call at its deadline while a server sends one byte at a time. Threads may
@@ -80,66 +81,13 @@ class Client:
         """The decision in force, after up to `wait_s` for the verdict of an open review."""
         return self._run(self._opened().wait(decision_id, wait_s))
 
-    def get(self, path: str, /, **params: Any) -> Document:
-        """Any document of the API, such as `get("/v1/rollouts/read/gate", to="advisory")`."""
-        return self._run(self._opened().get(path, **params))
-
-    def post(self, path: str, /, **body: Any) -> Document:
-        """Any act of the API, such as `post("/v1/kill-switch", engaged=True, reason="…")`."""
-        return self._run(self._opened().post(path, **body))
-
-    def delete(self, path: str, /) -> Document:
-        return self._run(self._opened().delete(path))
-
-    def rollouts(self) -> list[Document]:
-        return self._run(self._opened().rollouts())
-
-    def rollout(self, name: str, /) -> Document:
-        return self._run(self._opened().rollout(name))
-
-    def gate(self, name: str, /, *, to: str) -> Document:
-        return self._run(self._opened().gate(name, to=to))
-
-    def guardrails(self, name: str, /) -> Document:
-        return self._run(self._opened().guardrails(name))
-
-    def evidence(self, name: str, /) -> Document:
-        return self._run(self._opened().evidence(name))
-
-    def promote(self, name: str, /, *, to: str, reason: str, expected_revision: int) -> Document:
-        return self._run(
-            self._opened().promote(name, to=to, reason=reason, expected_revision=expected_revision)
-        )
-
-    def rollback(self, name: str, /, *, reason: str) -> Document:
-        return self._run(self._opened().rollback(name, reason=reason))
-
-    def hold(self, name: str, /, *, reason: str) -> Document:
-        return self._run(self._opened().hold(name, reason=reason))
-
-    def resume(self, name: str, /, *, reason: str) -> Document:
-        return self._run(self._opened().resume(name, reason=reason))
-
-    def versions(self) -> list[Document]:
-        return self._run(self._opened().versions())
-
-    def change_version(self, name: str, /, *, action: str, reason: str, **options: Any) -> Document:
-        """`action`: candidate, activate, revert or withdraw; `options` such as `version="…"`."""
-        return self._run(self._opened().change_version(name, action=action, reason=reason, **options))
-
-    def reviews(self, **filters: Any) -> list[Document]:
-        return self._run(self._opened().reviews(**filters))
-
-    def claim(self, review_id: str, /) -> Document:
-        return self._run(self._opened().claim(review_id))
-
-    def verdict(
-        self, review_id: str, /, *, decision: str, category: str | None = None, notes: str = ""
+    def call(
+        self, method: str, path: str, /, body: Document | None = None, params: Document | None = None
     ) -> Document:
-        return self._run(self._opened().verdict(review_id, decision=decision, category=category, notes=notes))
+        return self._run(self._opened().call(method, path, body, params))
 
-    def report(self, decision_id: str, /, *, decision: str, notes: str = "") -> Document:
-        return self._run(self._opened().report(decision_id, decision=decision, notes=notes))
+    def list_of(self, member: str, path: str, /, params: Document | None = None) -> list[Document]:
+        return self._run(self._opened().list_of(member, path, params))
 
     def _opened(self) -> AsyncClient:
         with self._lock:

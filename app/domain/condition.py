@@ -98,22 +98,14 @@ def agreement(evidence: Evidence, *, limit: float, alpha: float, per_day: float 
 
 def override(evidence: Evidence, *, limit: float, alpha: float, per_day: float | None) -> Condition:
     """People override fewer than `limit` of the model's decisions, as estimated from drawn reviews."""
-    groups = evidence.override_groups
-    n = evidence.n(Metric.REVIEWED)
-    outcome, more = _proof(groups, limit, alpha)
-    value, bound = (weighted_rate(groups), upper(groups, alpha)) if n else (None, None)
-    said = f"override rate {_of(value, n)} reviewed, upper bound {_rate(bound)}, needs below {_rate(limit)}"
-    return told(Condition("override", outcome, said, value, bound, limit, n, more), per_day)
+    n, groups = evidence.n(Metric.REVIEWED), evidence.override_groups
+    return _share("override", "reviewed", groups, n, limit=limit, alpha=alpha, per_day=per_day)
 
 
 def error(evidence: Evidence, *, limit: float, alpha: float, per_day: float | None) -> Condition:
     """Fewer than `limit` of the started observations time out, crash or are malformed."""
-    n = evidence.observed
-    groups = [Group(n, evidence.errors)]
-    outcome, more = _proof(groups, limit, alpha)
-    value, bound = (evidence.errors / n, upper(groups, alpha)) if n else (None, None)
-    said = f"error rate {_of(value, n)} observed, upper bound {_rate(bound)}, needs below {_rate(limit)}"
-    return told(Condition("error", outcome, said, value, bound, limit, n, more), per_day)
+    groups = [Group(evidence.observed, evidence.errors)]
+    return _share("error", "observed", groups, evidence.observed, limit=limit, alpha=alpha, per_day=per_day)
 
 
 def latency(evidence: Evidence, *, limit_ms: float, alpha: float, per_day: float | None) -> Condition:
@@ -245,6 +237,23 @@ def span(days: float) -> str:
         return f"{days:.3g} days"
     hours = days * 24
     return f"{hours:.3g} h" if hours >= 1 else f"{days * _DAY_S:.3g} s"
+
+
+def _share(
+    name: str,
+    what: str,
+    groups: Sequence[Group],
+    n: int,
+    *,
+    limit: float,
+    alpha: float,
+    per_day: float | None,
+) -> Condition:
+    """A rate of `n`, held below its limit."""
+    outcome, more = _proof(groups, limit, alpha)
+    value, bound = (weighted_rate(groups), upper(groups, alpha)) if n else (None, None)
+    said = f"{name} rate {_of(value, n)} {what}, upper bound {_rate(bound)}, needs below {_rate(limit)}"
+    return told(Condition(name, outcome, said, value, bound, limit, n, more), per_day)
 
 
 def _proof(groups: Sequence[Group], limit: float, alpha: float) -> tuple[GateOutcome, int | None]:

@@ -10,8 +10,7 @@ from enum import StrEnum
 from functools import lru_cache
 
 from app.domain.advisory import Advisory, Outcome
-from app.domain.comparison import is_wrong_allow
-from app.domain.decision import Decision, LegacyAnswer
+from app.domain.decision import Decision, LegacyAnswer, is_wrong_allow
 from app.domain.phase import Phase
 from app.domain.routing import Answer
 from app.domain.sampling import Draw

@@ -1,4 +1,4 @@
-"""What may an engine answer, and which of two answers is the stricter?"""
+"""What may an engine answer, which of two answers is the stricter, and which is wrong?"""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,6 +22,20 @@ _SEVERITY = {decision: rank for rank, decision in enumerate(Decision)}
 def stricter(one: Decision, other: Decision) -> Decision:
     """The more severe of two decisions."""
     return one if one.severity >= other.severity else other
+
+
+class Category(StrEnum):
+    """How a judged answer of the model differs from the right one; `unclear` is a person's word only."""
+
+    AGREE = "agree"
+    MODEL_TOO_PERMISSIVE = "model_too_permissive"
+    MODEL_TOO_STRICT = "model_too_strict"
+    UNCLEAR = "unclear"
+
+
+def is_wrong_allow(model: Decision, verdict: Decision) -> bool:
+    """The model said allow and a person says otherwise."""
+    return model is Decision.ALLOW and verdict is not Decision.ALLOW
 
 
 class AnsweredBy(StrEnum):

@@ -22,7 +22,7 @@ from app.domain.paired import Pairs, difference, needed, proof, upper_difference
 from app.domain.phase import Phase
 from app.domain.rollout import Comparison, RolloutPolicy, RolloutState
 from app.domain.sampling import Draw, Stratum, smallest_inclusion
-from app.domain.sequential import Group, upper
+from app.domain.sequential import Group, lower, upper
 
 WORSE_BELOW = 0.05  # the most by which an active version may be the better one
 
@@ -196,8 +196,8 @@ def _split(name: str, active: Sequence[Group], candidate: Sequence[Group], alpha
     if not all(n):
         said = f"{name}: {n[0]} situations of the active version, {n[1]} of the candidate"
         return Condition(name, GateOutcome.INSUFFICIENT, said, limit=WORSE_BELOW, n=min(n))
-    bound = upper(candidate, alpha / 2) - _lower(active, alpha / 2)
-    least = _lower(candidate, alpha / 2) - upper(active, alpha / 2)
+    bound = upper(candidate, alpha / 2) - lower(active, alpha / 2)
+    least = lower(candidate, alpha / 2) - upper(active, alpha / 2)
     outcome = GateOutcome.INSUFFICIENT
     if bound < WORSE_BELOW:
         outcome = GateOutcome.PASS
@@ -218,10 +218,6 @@ def _not_independent(judged: Condition) -> Condition:
 
 def _disagreements(evidence: Evidence) -> list[Group]:
     return [Group(evidence.compared, evidence.compared - evidence.agreed)]
-
-
-def _lower(groups: Sequence[Group], alpha: float) -> float:
-    return 1 - upper([Group(group.n, group.n - group.bad, group.weight) for group in groups], alpha)
 
 
 def _right(active: Decision, candidate: Decision, truth: Decision) -> Right:

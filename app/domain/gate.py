@@ -1,7 +1,7 @@
 """Does the evidence carry a promotion to the next phase?"""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, assert_never
 
@@ -84,26 +84,10 @@ def try_gate(n: int, bad: int, *, limit: float, alpha: float) -> Trial:
 
 def to_wire(gate: Gate) -> dict[str, Any]:
     """The `gate` shape; `eta` is in seconds."""
-    return {
-        "rollout": gate.rollout,
-        "to": str(gate.to),
-        "outcome": gate.outcome.value,
-        "sentence": gate.sentence,
-        "conditions": [
-            {
-                "name": judged.name,
-                "outcome": judged.outcome.value,
-                "value": judged.value,
-                "bound": judged.bound,
-                "limit": judged.limit,
-                "n": judged.n,
-                "needed": judged.needed,
-                "eta": judged.eta_s,
-                "sentence": judged.sentence,
-            }
-            for judged in gate.conditions
-        ],
-    }
+    told = asdict(gate)
+    for judged in told["conditions"]:
+        judged["eta"] = judged.pop("eta_s")
+    return told
 
 
 def _evidence_conditions(

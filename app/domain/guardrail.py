@@ -8,7 +8,7 @@ shared evenly by the streams that act by themselves, whichever of them have data
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
@@ -86,18 +86,6 @@ class Assessment:
     raised: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Figures:
-    """What a look at a stream came to, before it is judged."""
-
-    e_value: float
-    peak: float
-    rate: float | None
-    limit: float
-    n: int
-    pending: int = 0
-
-
 def advance(guardrail: Guardrail, state: StreamState | None, facts: Facts) -> tuple[StreamState, Assessment]:
     """Take in what is new since `state` and judge it; `state` is None before the first look.
 
@@ -154,18 +142,9 @@ def threshold_of(guardrail: Guardrail, limits: GuardrailLimits) -> float:
 
 def to_wire(assessment: Assessment) -> dict[str, Any]:
     """One member of the `guardrails` shape."""
-    return {
-        "name": assessment.name.value,
-        "outcome": assessment.outcome.value,
-        "action": assessment.action.value,
-        "e_value": assessment.e_value,
-        "threshold": assessment.threshold,
-        "rate": assessment.rate,
-        "limit": assessment.limit,
-        "n": assessment.n,
-        "pending": assessment.pending,
-        "sentence": assessment.sentence,
-    }
+    told = asdict(assessment)
+    del told["raised"]
+    return told
 
 
 def _current(guardrail: Guardrail, state: StreamState | None, facts: Facts) -> StreamState:
@@ -207,7 +186,7 @@ def _look_at_totals(guardrail: Guardrail, state: StreamState, facts: Facts) -> t
         n, limit = tally.n, tally.limit
         rate = tally.bad / n if n else None
     e_value = state.e_value
-    return _judge(guardrail, state, facts, _Figures(e_value, e_value, rate, limit, n))
+    return _judge(guardrail, state, facts, e_value=e_value, peak=e_value, rate=rate, limit=limit, n=n)
 
 
 def _look_at_labels(state: StreamState, facts: Facts) -> tuple[StreamState, Assessment]:
@@ -220,15 +199,17 @@ def _look_at_labels(state: StreamState, facts: Facts) -> tuple[StreamState, Asse
         now_us=to_us(facts.now),
         horizon_days=limits.horizon_days,
     )
-    figures = _Figures(
-        replay.e_value,
-        replay.peak,
-        facts.evidence.override_rate,
-        limits.override_limit,
-        replay.judged,
-        replay.pending,
+    return _judge(
+        Guardrail.OVERRIDE,
+        replay.state,
+        facts,
+        e_value=replay.e_value,
+        peak=replay.peak,
+        rate=facts.evidence.override_rate,
+        limit=limits.override_limit,
+        n=replay.judged,
+        pending=replay.pending,
     )
-    return _judge(Guardrail.OVERRIDE, replay.state, facts, figures)
 
 
 def _look_at_wrong_allows(state: StreamState, facts: Facts) -> tuple[StreamState, Assessment]:
@@ -245,33 +226,39 @@ def _look_at_wrong_allows(state: StreamState, facts: Facts) -> tuple[StreamState
 
 
 def _judge(
-    guardrail: Guardrail, state: StreamState, facts: Facts, figures: _Figures
+    guardrail: Guardrail,
+    state: StreamState,
+    facts: Facts,
+    *,
+    e_value: float,
+    peak: float,
+    rate: float | None,
+    limit: float,
+    n: int,
+    pending: int = 0,
 ) -> tuple[StreamState, Assessment]:
+    """What a look at a stream came to; `peak` is the most evidence on the way."""
     threshold = threshold_of(guardrail, facts.policy.guardrails)
-    raised = figures.peak >= threshold and state.alarm is None
+    breached = peak >= threshold
+    raised = breached and state.alarm is None
     if raised:
-        state = replace(state, alarm=figures.peak)
+        state = replace(state, alarm=peak)
     outcome = GuardrailOutcome.OK
-    if figures.peak >= threshold:
+    if breached:
         outcome = GuardrailOutcome.BREACH
-    elif not figures.n:
+    elif not n:
         outcome = GuardrailOutcome.INSUFFICIENT
-    elif figures.e_value >= math.sqrt(threshold):
+    elif e_value >= math.sqrt(threshold):
         outcome = GuardrailOutcome.WARNING
-    assessment = Assessment(
-        guardrail,
-        outcome,
-        action_of(guardrail, facts.policy),
-        _sentence(guardrail, figures, threshold),
-        figures.e_value,
-        threshold,
-        figures.rate,
-        figures.limit,
-        figures.n,
-        figures.pending,
-        raised,
+    said = f"{_WHAT[guardrail]} {'unknown' if rate is None else f'{rate:.4g}'} of {n}, limit {limit:.4g}"
+    if pending:
+        said += f", {pending} not judged yet"
+    evidence = f"{_readable(peak)} reached" if breached else f"{_readable(e_value)} of"
+    said += f": evidence {evidence} {threshold:.4g}"
+    action = action_of(guardrail, facts.policy)
+    return state, Assessment(
+        guardrail, outcome, action, said, e_value, threshold, rate, limit, n, pending, raised
     )
-    return state, assessment
 
 
 def _bare(guardrail: Guardrail, facts: Facts, outcome: GuardrailOutcome, said: str) -> Assessment:
@@ -305,16 +292,6 @@ def _tallies(guardrail: Guardrail, facts: Facts) -> dict[str, Tally]:
             return shift_tallies(evidence.distribution, facts.baseline or {}, limit=limits.shift_limit)
         case Guardrail.OVERRIDE | Guardrail.WRONG_ALLOW:
             return {}
-
-
-def _sentence(guardrail: Guardrail, figures: _Figures, threshold: float) -> str:
-    rate = "unknown" if figures.rate is None else f"{figures.rate:.4g}"
-    said = f"{_WHAT[guardrail]} {rate} of {figures.n}, limit {figures.limit:.4g}"
-    if figures.pending:
-        said += f", {figures.pending} not judged yet"
-    reached = "reached" if figures.peak >= threshold else "of"
-    evidence = figures.peak if figures.peak >= threshold else figures.e_value
-    return f"{said}: evidence {_readable(evidence)} {reached} {threshold:.4g}"
 
 
 def _readable(evidence: float) -> str:

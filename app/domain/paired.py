@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.domain.condition import GateOutcome
-from app.domain.sequential import log_mean_exp
+from app.domain.sequential import fewest, log_mean_exp, smallest
 
 _BETS = (0.15, 0.3, 0.45, 0.6, 0.8)
-_BISECTIONS = 50
-_MOST_NEEDED = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +46,7 @@ def log_wealth(pairs: Sequence[Pairs], limit: float) -> float:
 
 def upper_difference(pairs: Sequence[Pairs], alpha: float) -> float:
     """The anytime-valid upper bound of E[D]: the smallest limit that it is proved to be below."""
-    low, high = difference(pairs), 1.0
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        if _is_below(pairs, middle, alpha):
-            high = middle
-        else:
-            low = middle
-    return high
+    return smallest(lambda limit: _is_below(pairs, limit, alpha), above=difference(pairs))
 
 
 def difference(pairs: Sequence[Pairs]) -> float:
@@ -78,19 +69,10 @@ def needed(pairs: Sequence[Pairs], limit: float, alpha: float) -> int | None:
     n = sum(group.n for group in pairs)
     each = [group.scaled(1 / n) for group in pairs] if n else [Pairs(0, 0, 1)]
 
-    def enough(more: float) -> bool:
+    def enough(more: int) -> bool:
         return _is_below([group.scaled(n + more) for group in each], limit, alpha)
 
-    high = 1
-    while not enough(high):
-        high *= 2
-        if high > _MOST_NEEDED:
-            return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return fewest(enough)
 
 
 def _is_below(pairs: Sequence[Pairs], limit: float, alpha: float) -> bool:

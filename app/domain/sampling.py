@@ -49,17 +49,6 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True)
-class ReviewRates:
-    """The draw that each stratum is subject to."""
-
-    agreement: Draw
-    disagreement: Draw
-
-    def of(self, stratum: Stratum) -> Draw:
-        return self.agreement if stratum is Stratum.AGREEMENT else self.disagreement
-
-
-@dataclass(frozen=True, slots=True)
 class Judged:
     """One stratum: how many decisions it holds, how many were judged, how many of those overridden."""
 
@@ -82,8 +71,8 @@ def stratum_of(model: Decision, legacy: Decision) -> Stratum:
     return Stratum.AGREEMENT if model is legacy else Stratum.DISAGREEMENT
 
 
-def review_rates(rate: float, *, agreed: int, disagreed: int) -> ReviewRates:
-    """Split a budget of `rate` reviews a decision between the strata, by their sizes so far.
+def review_rates(rate: float, *, agreed: int, disagreed: int) -> dict[Stratum, Draw]:
+    """The draw that each stratum is subject to: split a budget of `rate` reviews a decision between the strata, by their sizes so far.
 
     What a small stratum cannot use falls to the other, so a rate of 1 draws everything.
     """
@@ -91,10 +80,10 @@ def review_rates(rate: float, *, agreed: int, disagreed: int) -> ReviewRates:
     disagreement = min(rate / 2, share)
     agreement = min(rate - disagreement, 1 - share)
     disagreement = min(rate - agreement, share)
-    return ReviewRates(
-        Draw(Stratum.AGREEMENT, _step(agreement / (1 - share))),
-        Draw(Stratum.DISAGREEMENT, _step(disagreement / share)),
-    )
+    return {
+        Stratum.AGREEMENT: Draw(Stratum.AGREEMENT, _step(agreement / (1 - share))),
+        Stratum.DISAGREEMENT: Draw(Stratum.DISAGREEMENT, _step(disagreement / share)),
+    }
 
 
 def review_draw(
@@ -103,7 +92,7 @@ def review_draw(
     """The draw of this decision, or None where it was not drawn. `agreed`, `disagreed`: so far."""
     if rate <= 0:
         return None
-    draw = review_rates(rate, agreed=agreed, disagreed=disagreed).of(stratum_of(model, legacy))
+    draw = review_rates(rate, agreed=agreed, disagreed=disagreed)[stratum_of(model, legacy)]
     return draw if drawn(decision_id, draw.inclusion_probability) else None
 
 

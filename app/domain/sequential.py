@@ -8,7 +8,7 @@ the rate lies below. A limit is a rate between 0 and 1, both excluded.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -134,21 +134,19 @@ def upper_bound(n: float, bad: float, alpha: float) -> float:
 
 def lower_bound(n: float, bad: float, alpha: float) -> float:
     """The anytime-valid lower bound of the bad rate."""
-    return 1 - upper_bound(n, n - bad, alpha)
+    return lower([Group(n, bad)], alpha)
 
 
 def upper(groups: Sequence[Group], alpha: float) -> float:
     """`upper_bound` for groups."""
     if sum(group.n for group in groups) <= sum(group.bad for group in groups):
         return 1.0
-    low, high = weighted_rate(groups), 1.0
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        if middle >= 1.0 or below(groups, middle, alpha):
-            high = middle
-        else:
-            low = middle
-    return high
+    return smallest(lambda limit: limit >= 1 or below(groups, limit, alpha), above=weighted_rate(groups))
+
+
+def lower(groups: Sequence[Group], alpha: float) -> float:
+    """`lower_bound` for groups."""
+    return 1 - upper(_reversed(groups), alpha)
 
 
 def weighted_rate(groups: Sequence[Group]) -> float:
@@ -170,8 +168,11 @@ def needed(groups: Sequence[Group], limit: float, alpha: float) -> int | None:
             [Group(g.n * (n + more), g.bad * (n + more), g.weight) for g in seen], limit, alpha
         )
 
-    if enough(0):
-        return 0
+    return 0 if enough(0) else fewest(enough)
+
+
+def fewest(enough: Callable[[int], bool]) -> int | None:
+    """The smallest number from 1 on that is enough, as every larger one is; None where none is in reach."""
     low, high = 0, 1
     while not enough(high):
         low, high = high, high * 2
@@ -180,6 +181,15 @@ def needed(groups: Sequence[Group], limit: float, alpha: float) -> int | None:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def smallest(holds: Callable[[float], bool], *, above: float) -> float:
+    """The smallest number between `above` and 1 for which something holds that holds for all larger ones."""
+    low, high = above, 1.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
     return high
 
 

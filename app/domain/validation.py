@@ -79,7 +79,7 @@ def report(results: Sequence[Result]) -> dict[str, Any]:
         "by_action": _grouped(results, lambda result: (result.case.situation.action_type,)),
         "confusion": _confusion(results),
         "calibration": {"ece": calibration_error(results), "brier": brier(results)},
-        "reasoning": {"coverage": _coverage(results)},
+        "reasoning": _reasoning(results),
         "latency_ms": _latency([result.advisory.latency_ms for result in results]),
         "results": [_told(result) for result in results],
         "failures": [_failure(result) for result in results if not result.passed],
@@ -172,12 +172,10 @@ def _confusion(results: Sequence[Result]) -> dict[str, int]:
     return {f"{expected}>{said}": pairs[expected, said] for expected, said in product(Decision, repeat=2)}
 
 
-def _coverage(results: Sequence[Result]) -> float | None:
-    """The share of decisions with a reason that is not empty, or None where none was asked for."""
-    decided = [result for result in results if result.advisory.decision is not None]
-    if not any(result.reasoning for result in decided):
-        return None
-    return sum(bool(result.reasoning and result.reasoning.text.strip()) for result in decided) / len(decided)
+def _reasoning(results: Sequence[Result]) -> dict[str, Any]:
+    """The share of the `n` answers that were asked for a reason whose reason is not empty."""
+    texts = [result.reasoning.text.strip() for result in results if result.reasoning is not None]
+    return {"coverage": sum(map(bool, texts)) / len(texts) if texts else None, "n": len(texts)}
 
 
 def _latency(values: Iterable[float]) -> dict[str, float]:

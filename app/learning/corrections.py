@@ -14,8 +14,7 @@ from app.domain.decision import Decision
 from app.domain.role import Role
 from app.domain.sampling import ReviewMode
 from app.domain.situation import Situation, canonical, parse_situation
-from app.errors import InvalidSituation
-from app.learning.refusal import Refused
+from app.errors import InvalidSituation, Refused
 from app.store import tables as t
 
 EXAMPLES_AT_LEAST = 50
@@ -76,8 +75,14 @@ def collect(connection: Connection, rollout: str, *, reviewer_share: float) -> C
     what one reviewer (above `reviewer_share`, 0..1) or one actor (above 5 %, at least 3) has too many of.
     """
     left_out: Counter[str] = Counter()
-    known = [row for row in _standing(connection, rollout) if not _counted(_fault(row), left_out)]
-    settled = _settled([_example(row) for row in known], left_out)
+    known = []
+    for row in _standing(connection, rollout):
+        fault = _fault(row)
+        if fault is None:
+            known.append(_example(row))
+        else:
+            left_out[fault] += 1
+    settled = _settled(known, left_out)
     spread = _capped(settled, lambda each: each.actor, share=_ACTOR_SHARE, at_least=_ACTOR_AT_LEAST)
     kept = _capped(spread, lambda each: each.judge, share=reviewer_share, at_least=0)
     left_out["actor has too many"] = len(settled) - len(spread)
@@ -142,12 +147,6 @@ def _fault(row: RowMapping) -> str | None:
     if row["legacy_error"] is not None or row["legacy_decision"] is None:
         return "legacy engine failed"
     return None
-
-
-def _counted(fault: str | None, left_out: Counter[str]) -> bool:
-    if fault is not None:
-        left_out[fault] += 1
-    return fault is not None
 
 
 def _example(row: RowMapping) -> Example:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.domain.situation import Situation
-from app.learning.refusal import Refused
+from app.errors import Refused
 
 FOLDS = 5
 _GROUPS_AT_LEAST = 2 * FOLDS

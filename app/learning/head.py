@@ -26,7 +26,7 @@ from app.engines.model.head import (
     without_lifting,
 )
 from app.learning.regression import Labels, Matrix, Rotated, Weights, fit, softmax, unrotated
-from app.learning.threshold import threshold
+from app.learning.report import threshold
 
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _TEMPERATURES = np.geomspace(0.25, 4.0, 65)

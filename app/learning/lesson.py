@@ -16,11 +16,11 @@ from app.domain.situation import Situation
 from app.engines.model.head import CLASSES, Basis, Head, Hidden, features
 from app.engines.model.prompt import write
 from app.engines.model.version import ModelVersion
-from app.learning.corrections import Corrections, Example, require_enough
+from app.errors import Refused
+from app.learning.corrections import EXAMPLES_AT_LEAST, Corrections, Example, require_enough
 from app.learning.folds import folds, groups
 from app.learning.head import Table, fit_head, hold_out, probabilities
 from app.learning.publish import next_place, publish_head
-from app.learning.refusal import Refused
 from app.learning.report import Answers, report_of, verdict
 
 
@@ -114,18 +114,26 @@ def opinion(example: Example, reader: Reader) -> tuple[float, ...] | None:
 
 
 def _look(examples: Sequence[Example], parent: ModelVersion, opened: Open) -> list[Seen]:
-    """What can be read of the examples; what the model cannot read teaches nothing."""
+    """What can be read of the examples; what the model cannot read teaches nothing.
+
+    Raises `Refused` where that leaves too few.
+    """
     group_of, fold = split(examples)
     with opened(beneath(parent)) as reader:
         states = [_state(each, reader) for each in examples]
     with opened(parent) as reader:
         opinions = [opinion(each, reader) for each in examples]
     rows = zip(examples, group_of, fold.tolist(), states, opinions, strict=True)
-    return [
+    seen = [
         Seen(example, group, number, *state, shares)
         for example, group, number, state, shares in rows
         if state is not None and shares is not None
     ]
+    if len(seen) < EXAMPLES_AT_LEAST:
+        raise Refused(
+            f"{parent.id} can read {len(seen)} of {len(examples)} examples, and {EXAMPLES_AT_LEAST} are needed"
+        )
+    return seen
 
 
 def _state(example: Example, reader: Reader) -> tuple[dict[str, float], Hidden] | None:

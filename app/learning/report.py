@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from app.domain.decision import Decision
 from app.engines.model.head import CLASSES
 from app.learning.regression import Labels, Matrix
-from app.learning.threshold import answered
 
 SIGNIFICANCE = 0.10
+ACCURACY = 0.95
+NOTHING = 1.0  # a threshold that nothing reaches
+_ANSWERS_AT_LEAST = 20  # fewer, all right, would be luck
 _BINS = 10
 _ALLOW, _DENY = CLASSES.index(Decision.ALLOW), CLASSES.index(Decision.DENY)
 
@@ -37,28 +39,23 @@ class Answers:
         return cls(np.array([CLASSES.index(decision) for decision in decisions]))
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A paired test on the same held-out examples: where exactly one of the two was right."""
-
-    only_child_right: int
-    only_other_right: int
-
-    @property
-    def p_value(self) -> float:
-        """Exact, one-sided sign test on the discordant pairs (McNemar 1947): so many wins or more by chance."""
-        n = self.only_child_right + self.only_other_right
-        chances: int = sum(math.comb(n, k) for k in range(self.only_child_right, n + 1))
-        return chances / 2.0**n
-
-    @property
-    def is_better(self) -> bool:
-        return self.p_value <= SIGNIFICANCE
+def p_value(won: int, lost: int) -> float:
+    """Exact, one-sided sign test on the discordant pairs (McNemar 1947): so many wins or more by chance."""
+    n = won + lost
+    return float(sum(math.comb(n, k) for k in range(won, n + 1)) / 2.0**n)
 
 
-def compare(child: Answers, other: Answers, truth: Labels) -> Comparison:
+def paired(child: Answers, other: Answers, truth: Labels) -> dict[str, Any]:
+    """On how many of the same held-out examples exactly one was right, and whether that proves a better child."""
     right, others = child.labels == truth, other.labels == truth
-    return Comparison(int((right & ~others).sum()), int((others & ~right).sum()))
+    won, lost = int((right & ~others).sum()), int((others & ~right).sum())
+    chance = p_value(won, lost)
+    return {
+        "only_child_right": won,
+        "only_other_right": lost,
+        "p_value": chance,
+        "better": chance <= SIGNIFICANCE,
+    }
 
 
 def measures(answers: Answers, truth: Labels, fold: NDArray[np.int64]) -> dict[str, Any]:
@@ -136,7 +133,7 @@ def report_of(
         for name, answers in (("child", child), ("parent", parent), ("legacy", legacy))
     }
     tests: dict[str, Any] = {
-        name: _test(compare(child, other, truth)) for name, other in (("parent", parent), ("legacy", legacy))
+        name: paired(child, other, truth) for name, other in (("parent", parent), ("legacy", legacy))
     }
     bound = max(found["parent"]["denies_allowed"], found["legacy"]["denies_allowed"])
     tests["wrong_allows"] = {"at_most": bound, "better": found["child"]["denies_allowed"] <= bound}
@@ -151,13 +148,29 @@ def report_of(
     }
 
 
-def _test(comparison: Comparison) -> dict[str, Any]:
-    return {
-        "only_child_right": comparison.only_child_right,
-        "only_other_right": comparison.only_other_right,
-        "p_value": comparison.p_value,
-        "better": comparison.is_better,
-    }
+def threshold(shares: Matrix, labels: Labels, *, accuracy: float = ACCURACY) -> float:
+    """The lowest confidence such that answers of at least that are right in `accuracy` of the cases.
+
+    `shares` (n, classes) are predictions on held-out examples. `NOTHING` where no confidence will do.
+    """
+    if len(labels) < _ANSWERS_AT_LEAST:
+        return NOTHING
+    confidence, right = shares.max(axis=1), shares.argmax(axis=1) == labels
+    order = np.argsort(-confidence, kind="stable")
+    rate = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    ends = np.append(np.diff(confidence[order]) < 0, True)  # ties are answered together or not at all
+    places = np.flatnonzero(ends & (rate >= accuracy))
+    places = places[places >= _ANSWERS_AT_LEAST - 1]
+    return float(confidence[order][places[-1]]) if len(places) else NOTHING
+
+
+def answered(shares: Matrix, labels: Labels, fold: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which examples would be answered, each by a threshold that comes from the other folds."""
+    given = np.zeros(len(labels), np.bool_)
+    for name in np.unique(fold):
+        others = fold != name
+        given[~others] = shares[~others].max(axis=1) >= threshold(shares[others], labels[others])
+    return given
 
 
 def _answered(shares: Matrix, truth: Labels, fold: NDArray[np.int64]) -> dict[str, float | None]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -71,14 +72,7 @@ class Administration:
         """Walk the hash chain from its beginning; reads the whole history."""
         with self._plane.database.read(at_most_s=math.inf) as connection:
             found: Verification = verify(connection)
-        return {
-            "ok": found.ok,
-            "batches": found.batches,
-            "rows": found.rows,
-            "erased": found.erased,
-            "removed": found.removed,
-            "problems": found.problems,
-        }
+        return {"ok": found.ok, **asdict(found)}
 
     def audit(self, rollout: str | None, *, limit: int) -> list[dict[str, Any]]:
         with self._plane.database.read() as connection:

@@ -2,14 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
-from app.domain.advisory import Advisory, Outcome
-from app.domain.counters import draw_counts
+from app.domain.advisory import Advisory
+from app.domain.counters import Count, draw_counts
 from app.domain.decision import LegacyAnswer
 from app.domain.experiment import agreement_counts
 from app.domain.phase import Phase
@@ -19,7 +18,7 @@ from app.engines.model.wire import Priority
 from app.errors import PhasegateError
 from app.observability import Event
 from app.services.ports import Models
-from app.services.records import Placed, Strata, is_unsure, observation_entry
+from app.services.records import Placed, Strata, as_sure, observation_entry
 from app.store import tables as t
 from app.store.ledger import Entry, Ledger
 
@@ -53,9 +52,9 @@ class Sighting:
 class LateVerdicts(Protocol):
     """Takes what a candidate said of a decision that people may have judged already (services/review.py)."""
 
-    def is_reviewed(self, decision_id: str) -> Awaitable[bool]: ...
+    async def is_reviewed(self, decision_id: str) -> bool: ...
 
-    def candidate_for_reviewed(self, decision_id: str, entry: Entry) -> Awaitable[None]: ...
+    async def candidate_for_reviewed(self, decision_id: str, entry: Entry) -> None: ...
 
 
 class Candidates:
@@ -114,9 +113,9 @@ class Candidates:
             priority=Priority.SHADOW,
             deadline_s=placed.policy.deadline_ms / 1000,
             legacy=sighting.legacy.decision,
+            scope=placed.scope,
         )
-        if is_unsure(advisory, placed.policy):
-            advisory = replace(advisory, outcome=Outcome.UNSURE)
+        advisory = as_sure(advisory, placed.policy)
         reviewed = await self._verdicts.is_reviewed(decision_id)
         entry = self._entry(sighting, placed, advisory, reviewed=reviewed)
         if reviewed:
@@ -125,18 +124,14 @@ class Candidates:
             await self._ledger.append(entry)
 
     def _entry(self, sighting: Sighting, placed: Placed, advisory: Advisory, *, reviewed: bool) -> Entry:
-        legacy, own_draw = sighting.legacy, None
+        decision_id, legacy, own_draw = sighting.decision_id, sighting.legacy, None
         if sighting.active is None and not reviewed:
-            own_draw = self._strata.draw(placed, sighting.decision_id, legacy, advisory)
-        entry = observation_entry(
-            placed,
-            sighting.decision_id,
-            legacy,
-            advisory,
-            draw=own_draw,
-            table=t.candidate_advisories,
-        )
-        more: Any = agreement_counts(sighting.active, advisory, legacy, exposed=placed.plan.exposed)
+            own_draw = self._strata.draw(placed, decision_id, legacy, advisory)
+        table = t.candidate_advisories
+        entry = observation_entry(placed, decision_id, legacy, advisory, draw=own_draw, table=table)
+        more: tuple[Count, ...] = ()
+        if not advisory.cached:  # from memory: the pair was counted when it was computed
+            more = agreement_counts(sighting.active, advisory, legacy, exposed=placed.plan.exposed)
         if sighting.draw is not None and advisory.answer is not None:
             more += draw_counts(sighting.draw)
         return entry._replace(counts=(*entry.counts, *placed.counts(more)))

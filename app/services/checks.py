@@ -27,6 +27,16 @@ class Check(msgspec.Struct, frozen=True):
     mend: str | None = None
 
 
+def passed(name: str, value: str | float | None, limit: str | float | None, sentence: str) -> Check:
+    return Check(name, CheckOutcome.PASS, value, limit, sentence)
+
+
+def failed(
+    name: str, value: str | float | None, limit: str | float | None, sentence: str, mend: str | None
+) -> Check:
+    return Check(name, CheckOutcome.FAIL, value, limit, sentence, mend)
+
+
 def skipped(name: str, why: str) -> Check:
     return Check(name, CheckOutcome.SKIPPED, None, None, why)
 
@@ -42,7 +52,7 @@ def guarded(name: str, look: Callable[[], Check], mend: str | None) -> Check:
         said = " ".join(str(error).split())  # a driver's message may have many lines
         return Check(name, outcome, None, None, said, "phasegate db migrate" if behind else mend)
     except (PhasegateError, OSError) as error:
-        return Check(name, CheckOutcome.FAIL, None, None, str(error), mend)
+        return failed(name, None, None, str(error), mend)
 
 
 def nearest(place: Path) -> Path:

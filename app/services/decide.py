@@ -3,16 +3,16 @@
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import structlog
 
-from app.domain.advisory import Advisory, Outcome
+from app.domain.advisory import Advisory
 from app.domain.decision import AnsweredBy, LegacyAnswer
 from app.domain.phase import Phase
-from app.domain.routing import Answer, Engine, FallbackReason, PlaneState, Route, route, settle
+from app.domain.routing import Engine, FallbackReason, PlaneState, Route, route, settle
 from app.engines.model.wire import Priority
 from app.observability import DECISION_SECONDS, DECISIONS, FALLBACKS, Event
 from app.services.candidates import Sighting
@@ -20,7 +20,7 @@ from app.services.documents import decision_document, fresh_advisory
 from app.services.observe import Observation, Observer, count_advisory
 from app.services.plane import Plane
 from app.services.ports import Models
-from app.services.records import Placed, Question, Strata, decision_entry, draw_of, is_unsure
+from app.services.records import Placed, Question, Strata, Written, as_sure, decision_entry
 from app.store.ids import new_id
 from app.store.ledger import Entry, Ledger
 
@@ -29,15 +29,6 @@ _stdlib_log = logging.getLogger()
 
 # Finding a metric by its labels costs more than counting in it.
 _decisions, _seconds = cache(DECISIONS.labels), cache(DECISION_SECONDS.labels)
-
-
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """One way to record a decision: its entry, and the rows that the answer is made of."""
-
-    entry: Entry
-    row: dict[str, Any]
-    review: dict[str, Any] | None
 
 
 class Decider:
@@ -79,17 +70,15 @@ class Decider:
         observed = is_candidates or (
             placed.plan.observed_by is Engine.MODEL and self._observer.has_seat(placed, decision_id)
         )
-        written = _Written(
-            *decision_entry(
-                placed,
-                decision_id,
-                answer,
-                legacy,
-                advisory=None,
-                draw=None,
-                observed=observed,
-                latency_ms=_elapsed_ms(question),
-            )
+        written = decision_entry(
+            placed,
+            decision_id,
+            answer,
+            legacy,
+            advisory=None,
+            draw=None,
+            observed=observed,
+            latency_ms=_elapsed_ms(question),
         )
         await self._ledger.append(written.entry)
         advisory = None
@@ -107,7 +96,7 @@ class Decider:
         share = self._plane.view.share(f"candidate:{placed.question.situation.actor_id}")
         return self._observer.candidates.takes(placed, share)
 
-    async def _observed(self, placed: Placed, written: _Written, legacy: LegacyAnswer) -> Advisory | None:
+    async def _observed(self, placed: Placed, written: Written, legacy: LegacyAnswer) -> Advisory | None:
         """Hand the decision to the observer; wait for the advisory only as long as the rollout says."""
         seen: asyncio.Future[Advisory] = asyncio.get_running_loop().create_future()
         observation = Observation(written.row["id"], placed, legacy, written.review is not None, seen)
@@ -121,26 +110,34 @@ class Decider:
         legacy, advisory = await self._ask_both(placed)
         count_advisory(placed, legacy, advisory)
         plan = self._checked_again(placed)
-        answer = settle(placed.policy, plan, legacy, advisory)
-        placed = replace(placed, plan=plan)
-        latency_ms = _elapsed_ms(placed.question)
-        if answer.answered_by is not AnsweredBy.MODEL:
-            written = self._write(placed, answer, legacy, advisory, latency_ms)
-        else:
+        decision_id, latency_ms = new_id(), _elapsed_ms(placed.question)
+        draw = self._strata.draw(placed, decision_id, legacy, advisory)
+
+        def settled(plan: Route, otherwise: Entry | None = None) -> Written:
+            return decision_entry(
+                replace(placed, plan=plan),
+                decision_id,
+                settle(placed.policy, plan, legacy, advisory),
+                legacy,
+                advisory=advisory,
+                draw=draw,
+                observed=True,
+                latency_ms=latency_ms,
+                otherwise=otherwise,
+            )
+
+        spare = None
+        if settle(placed.policy, plan, legacy, advisory).answered_by is AnsweredBy.MODEL:
             # Committed only while the revision stands; if it moved, this is what is committed instead.
-            stale = replace(
-                placed,
-                plan=replace(plan, answered_by=Engine.LEGACY, fallback_reason=FallbackReason.STALE_STATE),
-            )
-            spare = self._write(
-                stale, settle(stale.policy, stale.plan, legacy, advisory), legacy, advisory, latency_ms
-            )
-            written = self._write(placed, answer, legacy, advisory, latency_ms, otherwise=spare.entry)
-            receipt = await self._ledger.append(written.entry)
-            written = spare if receipt.entry is spare.entry else written
-            return self._explained_later(placed, written, legacy, advisory)
-        await self._ledger.append(written.entry)
-        return self._explained_later(placed, written, legacy, advisory)
+            spare = settled(_by_rules(plan, FallbackReason.STALE_STATE))
+        written = settled(plan, otherwise=spare.entry if spare else None)
+        receipt = await self._ledger.append(written.entry)
+        if spare is not None and receipt.entry is spare.entry:
+            written = spare
+        placed = replace(placed, plan=plan)
+        self._observer.candidates.offer(Sighting(decision_id, placed, legacy, advisory, draw))
+        self._observer.explain_later(decision_id, placed, legacy, advisory)
+        return self._answered(placed, written, advisory)
 
     async def _ask_both(self, placed: Placed) -> tuple[LegacyAnswer, Advisory]:
         engine = self._plane.view.policy.legacy
@@ -150,9 +147,7 @@ class Decider:
             advisory = await self._ask_model(placed, legacy)
         else:
             legacy, advisory = await asyncio.gather(engine.decide(situation), self._ask_model(placed, None))
-        if is_unsure(advisory, placed.policy):
-            advisory = replace(advisory, outcome=Outcome.UNSURE)
-        return legacy, advisory
+        return legacy, as_sure(advisory, placed.policy)
 
     async def _ask_model(self, placed: Placed, legacy: LegacyAnswer | None) -> Advisory:
         budget_s = placed.policy.deadline_ms / 1000 - (time.monotonic() - placed.question.started)
@@ -178,43 +173,9 @@ class Decider:
             reason = FallbackReason.STALE_STATE
         else:
             return placed.plan
-        return replace(placed.plan, answered_by=Engine.LEGACY, fallback_reason=reason)
+        return _by_rules(placed.plan, reason)
 
-    def _write(
-        self,
-        placed: Placed,
-        answer: Answer,
-        legacy: LegacyAnswer,
-        advisory: Advisory,
-        latency_ms: float,
-        *,
-        otherwise: Entry | None = None,
-    ) -> _Written:
-        decision_id = new_id()
-        return _Written(
-            *decision_entry(
-                placed,
-                decision_id,
-                answer,
-                legacy,
-                advisory=advisory,
-                draw=self._strata.draw(placed, decision_id, legacy, advisory),
-                observed=True,
-                latency_ms=latency_ms,
-                otherwise=otherwise,
-            )
-        )
-
-    def _explained_later(
-        self, placed: Placed, written: _Written, legacy: LegacyAnswer, advisory: Advisory
-    ) -> dict[str, Any]:
-        draw = None if written.review is None else draw_of(written.review, written.row)
-        self._observer.candidates.offer(Sighting(written.row["id"], placed, legacy, advisory, draw))
-        seen: asyncio.Future[Advisory] = asyncio.get_running_loop().create_future()
-        self._observer.explain_later(Observation(written.row["id"], placed, legacy, False, seen), advisory)
-        return self._answered(placed, written, advisory)
-
-    def _answered(self, placed: Placed, written: _Written, advisory: Advisory | None) -> dict[str, Any]:
+    def _answered(self, placed: Placed, written: Written, advisory: Advisory | None) -> dict[str, Any]:
         row, review = written.row, written.review
         _decisions(row["rollout"], row["phase"], row["decision"], row["answered_by"]).inc()
         _seconds(row["phase"]).observe(time.monotonic() - placed.question.started)
@@ -229,6 +190,10 @@ class Decider:
             if review is None
             else {"id": review["id"], "status": review["status"], "kind": review["kind"]},
         )
+
+
+def _by_rules(plan: Route, reason: FallbackReason) -> Route:
+    return replace(plan, answered_by=Engine.LEGACY, fallback_reason=reason)
 
 
 def _elapsed_ms(question: Question) -> float:

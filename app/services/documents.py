@@ -9,6 +9,7 @@ from sqlalchemy import Connection, RowMapping
 from app.domain.advisory import Advisory, Reasoning
 from app.domain.clock import rfc3339, rfc3339_or_none
 from app.domain.decision import AnsweredBy, Decision
+from app.domain.phase import Phase
 from app.domain.role import Principal
 from app.store.decisions import advisory_wire, find, verdicts_of
 
@@ -135,7 +136,8 @@ def review_document(connection: Connection, row: RowMapping, principal: Principa
             "rule": row["legacy_rule"],
             "latency_ms": row["legacy_latency_ms"],
         },
-        "decision": row["first_decision"],
+        # Enforced, what the caller was told is the model's opinion or tells it.
+        "decision": None if blind and row["phase"] == Phase.ENFORCED else row["first_decision"],
         "advisory": None if blind else advisory_wire(wide),
         "verdicts": verdicts_of(connection, row["decision_id"]),
         "claimed_by": row["claimed_by"],

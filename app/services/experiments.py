@@ -13,7 +13,7 @@ from app.domain.gate import Gate, GateContext
 from app.domain.gate import to_wire as gate_document
 from app.domain.rollout import RolloutPolicy, RolloutState
 from app.errors import Conflict
-from app.services.gates import Gates, recounted
+from app.services.gates import Gates
 from app.services.plane import Plane
 from app.store import tables as t
 from app.store.rollouts import investigated, load_states, read_plane
@@ -27,25 +27,24 @@ class Experiments:
         self._gates = gates
         self._now = now
 
-    def assess(self, connection: Connection, policy: RolloutPolicy, state: RolloutState) -> Gate:
-        """The candidate's gate by the counters. Raises `Conflict("no-candidate")`."""
-        return self._judge(connection, policy, state, self._evidence(connection, state))
-
     def assess_for_activation(
         self, connection: Connection, policy: RolloutPolicy, state: RolloutState
     ) -> Gate:
-        """Judge it for real, inside the activation's own transaction: high risk recounts its ledger."""
-        versions = self._evidence(connection, state)
-        if policy.risk.is_high:
-            candidate = recounted(connection, state, versions.candidate, table=t.candidate_advisories)
-            versions = Versions(recounted(connection, state, versions.active), candidate)
+        """Judge it for real, inside the activation's own transaction. Raises `Conflict("no-candidate")`."""
+        candidate, table = _candidate(state), t.candidate_advisories
+        versions = Versions(
+            self._gates.proven(connection, policy, state),
+            self._gates.proven(connection, policy, state, version=candidate, table=table),
+        )
         return self._judge(connection, policy, state, versions)
 
     def gate(self, name: str) -> dict[str, Any]:
         """The gate of a rollout's candidate. Raises `NotFound` and `Conflict("no-candidate")`."""
         policy = self._plane.view.policy.book.get(name)
         with self._plane.database.read() as connection:
-            return gate_document(self.assess(connection, policy, load_states(connection)[name]))
+            state = load_states(connection)[name]
+            gate = self._judge(connection, policy, state, self._evidence(connection, state))
+        return gate_document(gate)
 
     def all(self) -> list[dict[str, Any]]:
         """Every rollout that has a candidate, with what the comparison says so far."""
@@ -74,12 +73,8 @@ class Experiments:
         }
 
     def _evidence(self, connection: Connection, state: RolloutState) -> Versions:
-        if state.candidate is None:
-            raise Conflict("no-candidate", f"{state.name} has no candidate")
-        return Versions(
-            self._gates.evidence(connection, state),
-            self._gates.evidence(connection, state, version=state.candidate),
-        )
+        candidate = self._gates.evidence(connection, state, version=_candidate(state))
+        return Versions(self._gates.evidence(connection, state), candidate)
 
     def _judge(
         self, connection: Connection, policy: RolloutPolicy, state: RolloutState, versions: Versions
@@ -101,3 +96,9 @@ class Experiments:
             investigated=candidate in investigated(connection),
             now=self._now(),
         )
+
+
+def _candidate(state: RolloutState) -> str:
+    if state.candidate is None:
+        raise Conflict("no-candidate", f"{state.name} has no candidate")
+    return state.candidate

@@ -48,7 +48,7 @@ class Gates:
         observed = by_day(connection, state.name, state.epoch, Metric.OBSERVATION, version=of)
         served = by_day(connection, state.name, state.epoch, Metric.SERVED_S, version=of)
         days = {
-            day.toordinal(): (
+            day: (
                 sum(n for outcome, n in observed.get(day, {}).items() if outcome != NOT_OBSERVED),
                 sum(served.get(day, {}).values()),
             )
@@ -61,25 +61,36 @@ class Gates:
             epoch_started_at=state.epoch_started_at,
             totals=counted,
             days=days,
-            independent=declared is None or not declared.show_legacy,
+            # What this instance has yet to learn of may be shown the legacy answer: no proof until then.
+            independent=declared is not None and not declared.show_legacy,
+        )
+
+    def proven(
+        self,
+        connection: Connection,
+        policy: RolloutPolicy,
+        state: RolloutState,
+        *,
+        version: str | None = None,
+        table: Table = t.advisories,
+    ) -> Evidence:
+        """`evidence` to act upon: on high risk the ledger itself, with its `table`, must say the same."""
+        evidence = self.evidence(connection, state, version=version)
+        if not policy.risk.is_high:
+            return evidence
+        counted = evidence.of(Metric.PAIR)
+        ledger = recount_pairs(connection, state.name, state.epoch, version=evidence.version, table=table)
+        if counted == ledger:
+            return evidence
+        return unreadable(
+            state.name,
+            evidence.version,
+            epoch=state.epoch,
+            epoch_started_at=state.epoch_started_at,
+            problem=f"the counters say {json.dumps(counted)}, the ledger {json.dumps(ledger)}",
         )
 
     def assess(
-        self, connection: Connection, policy: RolloutPolicy, state: RolloutState, *, to: Phase, now: datetime
-    ) -> Gate:
-        """Judge a promotion by the counters, at a cost that does not grow with history."""
-        return self._judge(connection, policy, state, self.evidence(connection, state), to=to, now=now)
-
-    def assess_for_promotion(
-        self, connection: Connection, policy: RolloutPolicy, state: RolloutState, *, to: Phase, now: datetime
-    ) -> Gate:
-        """Judge it for real, inside the promotion's own transaction: high risk recounts its ledger."""
-        evidence = self.evidence(connection, state)
-        if policy.risk.is_high:
-            evidence = recounted(connection, state, evidence)
-        return self._judge(connection, policy, state, evidence, to=to, now=now)
-
-    def _judge(
         self,
         connection: Connection,
         policy: RolloutPolicy,
@@ -89,6 +100,7 @@ class Gates:
         to: Phase,
         now: datetime,
     ) -> Gate:
+        """Judge a promotion by `evidence`, or by what is `proven` inside the promotion's own transaction."""
         plane = read_plane(connection)
         validation, problem = self.validation(connection, policy.gates.get(to), evidence.version)
         elapsed_days = max((now - state.epoch_started_at).total_seconds() / _DAY_S, 1 / _DAY_S)
@@ -134,23 +146,6 @@ def _observed_days(connection: Connection, state: RolloutState) -> float:
         return 0.0
     return (
         served_s_since(connection, state.name, version=state.version, since_us=to_us(case.closed_at)) / _DAY_S
-    )
-
-
-def recounted(
-    connection: Connection, state: RolloutState, evidence: Evidence, *, table: Table = t.advisories
-) -> Evidence:
-    """High risk does not rest on counters alone: the ledger itself, with its `table`, must say the same."""
-    counted = evidence.of(Metric.PAIR)
-    ledger = recount_pairs(connection, state.name, state.epoch, version=evidence.version, table=table)
-    if counted == ledger:
-        return evidence
-    return unreadable(
-        state.name,
-        evidence.version,
-        epoch=state.epoch,
-        epoch_started_at=state.epoch_started_at,
-        problem=f"the counters say {json.dumps(counted)}, the ledger {json.dumps(ledger)}",
     )
 
 

@@ -11,11 +11,11 @@ from sqlalchemy import Connection
 
 from app.domain.clock import to_us
 from app.domain.counters import served_counts
-from app.domain.evidence import Evidence, from_totals, unreadable
+from app.domain.evidence import Evidence, from_totals
 from app.domain.guardrail import Action, Assessment, Facts, Guardrail, GuardrailOutcome, advance, to_wire
 from app.domain.rollout import RolloutPolicy, RolloutState
 from app.domain.stream import StreamState
-from app.observability import GUARDRAIL_E_VALUE, TRANSITIONS, Event
+from app.observability import GUARDRAIL_E_VALUE, Event
 from app.services.notices import Notices
 from app.services.oversight import lapse
 from app.services.plane import Plane
@@ -91,19 +91,9 @@ class Guard:
         await self._plane.refresh_soon()
         for alarm in raised:
             self._notices.publish("guardrail", alarm)
-        self._tell(made)
-        return made
-
-    def _tell(self, made: list[dict[str, Any]]) -> None:
         for transition in made:
-            TRANSITIONS.labels(transition["rollout"], transition["kind"], "true").inc()
-            log.warning(
-                Event.ROLLBACK if transition["kind"] == "rollback" else Event.TRANSITION,
-                rollout=transition["rollout"],
-                kind=transition["kind"],
-                reason=transition["reason"],
-            )
-            self._notices.publish("transition", transition)
+            self._notices.moved(transition)
+        return made
 
     def _clock_jumped(self, now: datetime, tick: float) -> bool:
         if self._last is None:
@@ -123,7 +113,7 @@ class Guard:
         for policy in self._plane.view.policy.book.policies:
             state = states[policy.name]
             self._count_service(this, state)
-            evidence = _evidence(state, counted.get(policy.name))
+            evidence = _evidence(state, counted[policy.name])
             facts = _facts(connection, policy, state, evidence, bases, streams, now=this.now)
             transition = self._judge(this, state, facts, streams, judged)
             if transition is not None:
@@ -217,7 +207,8 @@ class Guard:
         made = await self._ledger.run(work)
         if made:
             await self._plane.refresh_soon()
-        self._tell(made)
+        for transition in made:
+            self._notices.moved(transition)
         return made
 
     def assessments(self, name: str) -> list[dict[str, Any]]:
@@ -251,16 +242,7 @@ def _facts(
     return Facts(policy, state.phase, evidence, now, labels, bases.get(state.name))
 
 
-def _evidence(state: RolloutState, counted: Totals | None) -> Evidence:
-    """None is not nothing: a rollout whose counters are not there is not one that does well."""
-    if counted is None:
-        return unreadable(
-            state.name,
-            state.version,
-            epoch=state.epoch,
-            epoch_started_at=state.epoch_started_at,
-            problem="its counters are missing",
-        )
+def _evidence(state: RolloutState, counted: Totals) -> Evidence:
     return from_totals(
         state.name,
         state.version,

@@ -67,7 +67,7 @@ class Replays:
         return task
 
     async def _answer(self, token: Token, ask: Ask) -> dict[str, Any]:
-        slot = token.key_id, token.value
+        slot = token.key_id, token.token
         found = self._remembered.get(slot)
         if found is not None and found[0].expires_us > to_us(self._now()):
             _check_same(found[0].body_sha256, token.body_sha256)
@@ -107,7 +107,7 @@ def _latest(connection: Connection, token: Token, now_us: int) -> tuple[str, str
     i = t.idempotency
     query = (
         select(i.c.decision_id, i.c.body_sha256)
-        .where(i.c.key_id == token.key_id, i.c.token == token.value, i.c.expires_us > now_us)
+        .where(i.c.key_id == token.key_id, i.c.token == token.token, i.c.expires_us > now_us)
         .order_by(i.c.decision_id.desc())
         .limit(1)
     )

@@ -5,22 +5,19 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-import structlog
-
 from app.domain.clock import to_us
 from app.domain.condition import GateOutcome
-from app.domain.gate import Gate
 from app.domain.gate import to_wire as gate_document
 from app.domain.phase import Phase
 from app.domain.role import Principal, Role
 from app.domain.rollout import RolloutPolicy, RolloutState, exposed, promoted
 from app.errors import Conflict, Forbidden, GateNotMet, InvalidInput, RevisionConflict
-from app.observability import TRANSITIONS, Event
 from app.services.gates import Gates
 from app.services.notices import Notices
 from app.services.plane import Plane
 from app.services.transitions import hold, move, resume, roll_back
 from app.store.ledger import Ledger
+from app.store.policies import applied
 from app.store.rollouts import (
     close_investigation,
     lock_state,
@@ -29,8 +26,6 @@ from app.store.rollouts import (
     touch_plane,
 )
 from app.store.transaction import Transaction
-
-log = structlog.get_logger()
 
 CAUSES = ("model", "prompt", "integration", "policy", "other")
 
@@ -58,7 +53,8 @@ class Levers:
         def work(tx: Transaction) -> dict[str, Any]:
             state, policy = self.locked(tx, name, expected_revision)
             after = promoted(state, policy, to=to, now=now)
-            gate: Gate = self._gates.assess_for_promotion(tx.connection, policy, state, to=to, now=now)
+            evidence = self._gates.proven(tx.connection, policy, state)
+            gate = self._gates.assess(tx.connection, policy, state, evidence, to=to, now=now)
             if gate.outcome is not GateOutcome.PASS:
                 raise GateNotMet(gate_document(gate))
             return move(
@@ -214,10 +210,16 @@ class Levers:
     def locked(
         self, tx: Transaction, name: str, expected_revision: int | None
     ) -> tuple[RolloutState, RolloutPolicy]:
-        """The state under its row's lock, and the policy. Raises `NotFound` and `RevisionConflict`."""
+        """The state under its row's lock, and the policy in force.
+
+        Raises `NotFound`, `RevisionConflict`, and `Conflict("policy-changed")` where this instance has yet
+        to read a policy that was applied a moment ago: its ceiling may be a lower one.
+        """
         state = lock_state(tx, name)
         if expected_revision is not None and state.revision != expected_revision:
             raise RevisionConflict(expected_revision, state.revision)
+        if applied(tx.connection, unless=self._plane.view.policy.sha256)[1] is not None:
+            raise Conflict("policy-changed", f"another policy came into force just now: look at {name} again")
         return state, self._policy(name)
 
     def _policy(self, name: str) -> RolloutPolicy:
@@ -226,15 +228,5 @@ class Levers:
     async def done(self, transition: dict[str, Any]) -> dict[str, Any]:
         """Let this instance route by the change before the person who made it is told."""
         await self._plane.refresh_soon()
-        TRANSITIONS.labels(
-            transition["rollout"], transition["kind"], str(transition["automatic"]).lower()
-        ).inc()
-        log.info(
-            Event.TRANSITION,
-            rollout=transition["rollout"],
-            kind=transition["kind"],
-            actor=transition["actor"],
-            reason=transition["reason"],
-        )
-        self._notices.publish("transition", transition)
+        self._notices.moved(transition)
         return transition

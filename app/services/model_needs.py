@@ -14,7 +14,7 @@ from app.engines.model.remote import RemoteModel
 from app.engines.model.version import ModelVersion, choose_version, load_versions
 from app.engines.model.weights import Weights, find_weights, verify
 from app.errors import PhasegateError, SettingsError
-from app.services.checks import Check, CheckOutcome, guarded, nearest, skipped
+from app.services.checks import Check, CheckOutcome, failed, guarded, nearest, passed, skipped
 from app.settings import Settings
 from app.store.database import Database
 from app.store.rollouts import load_states
@@ -89,13 +89,13 @@ def _tried(program: str) -> tuple[bool, str]:
 def _library() -> Check:
     if importlib.util.find_spec("llama_cpp") is None:
         said = f"{_PACKAGE} is not installed"
-        return Check("llama_cpp", CheckOutcome.FAIL, None, None, said, f"pip install {_PACKAGE}")
+        return failed("llama_cpp", None, None, said, f"pip install {_PACKAGE}")
     found = installed_version(_PACKAGE)
     works, said = _tried(sys.executable)
     if not works:
         sentence = f"{_PACKAGE} {found} cannot be imported: {said}"
-        return Check("llama_cpp", CheckOutcome.FAIL, found, None, sentence, f"{_REBUILD}=={found}")
-    return Check("llama_cpp", CheckOutcome.PASS, found, None, f"{_PACKAGE} {found} imports")
+        return failed("llama_cpp", found, None, sentence, f"{_REBUILD}=={found}")
+    return passed("llama_cpp", found, None, f"{_PACKAGE} {found} imports")
 
 
 def _model_file(settings: Settings) -> Check:
@@ -105,9 +105,8 @@ def _model_file(settings: Settings) -> Check:
         if file.read(len(_GGUF)) != _GGUF:
             raise SettingsError("PHASEGATE_MODEL_PATH", f"{weights.source} is no GGUF file")
     size = weights.source.stat().st_size / _MIB
-    return Check(
+    return passed(
         "model_file",
-        CheckOutcome.PASS,
         weights.sha256,
         version.model.sha256,
         f"{version.id}: {weights.source.name}, {size:.0f} MiB, SHA-256 {weights.sha256[:12]}…",
@@ -118,14 +117,14 @@ def _server(settings: Settings, version: ModelVersion) -> Check:
     model = RemoteModel(version, policies_dir=settings.policies_dir)
     where = version.model.remote.url if version.model.remote else None
     said = f"{version.id}: {model.status.model} is asked at {where}, with its key"
-    return Check("model_server", CheckOutcome.PASS, where, None, said)
+    return passed("model_server", where, None, said)
 
 
 def _decoding(version: ModelVersion) -> Check:
     how = version.decoding
     said = f"n_ctx {how.n_ctx}, n_gpu_layers {how.n_gpu_layers}, max_tokens {how.max_tokens}, temperature 0"
     usual = "n_ctx 8192, n_gpu_layers -1 or 0, max_tokens 512, temperature 0"
-    return Check("decoding", CheckOutcome.PASS, said, usual, said)
+    return passed("decoding", said, usual, said)
 
 
 def _cache(settings: Settings, version: ModelVersion) -> Check:
@@ -141,16 +140,14 @@ def _cache(settings: Settings, version: ModelVersion) -> Check:
     if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
         sentence = f"{settings.cache_dir} cannot be written"
     elif free >= needed:
-        return Check("cache", CheckOutcome.PASS, value, limit, sentence)
-    return Check(
-        "cache", CheckOutcome.FAIL, value, limit, sentence, "free some space, or mend PHASEGATE_CACHE_DIR"
-    )
+        return passed("cache", value, limit, sentence)
+    return failed("cache", value, limit, sentence, "free some space, or mend PHASEGATE_CACHE_DIR")
 
 
 def _gpu_driver(version: ModelVersion) -> Check:
     for path in map(Path, _GPU_DRIVERS):
         if path.exists():
-            return Check("gpu_driver", CheckOutcome.PASS, str(path), None, f"a GPU driver is loaded: {path}")
+            return passed("gpu_driver", str(path), None, f"a GPU driver is loaded: {path}")
     said = f"{version.id} asks for a GPU and no driver is loaded: the CPU answers"
     return Check("gpu_driver", _without_gpu(version), None, None, said, f"install the driver, {_NO_GPU}")
 
@@ -160,7 +157,7 @@ def _gpu_offload(version: ModelVersion, library: Check) -> Check:
     if not works or library.outcome is CheckOutcome.FAIL:
         return skipped("gpu_offload", "the library cannot be asked")
     if said == "True":
-        return Check("gpu_offload", CheckOutcome.PASS, said, None, "llama.cpp was built for a GPU")
+        return passed("gpu_offload", said, None, "llama.cpp was built for a GPU")
     sentence = f"{version.id} asks for a GPU and llama.cpp was built without: the CPU answers"
     mend = f'CMAKE_ARGS="-DGGML_CUDA=on" {_REBUILD}=={library.value}, {_NO_GPU}'
     return Check("gpu_offload", _without_gpu(version), said, "True", sentence, mend)
@@ -186,7 +183,7 @@ def _in_use(settings: Settings, chosen: ModelVersion | None) -> Check:
         said = f"{'; '.join(missing)}; the legacy engine answers for it"
         return Check("versions", CheckOutcome.WARNING, len(missing), 0, said, "restore the file")
     said = f"{', '.join(sorted(used)) or 'none'} in use beside the chosen one"
-    return Check("versions", CheckOutcome.PASS, len(used), None, said)
+    return passed("versions", len(used), None, said)
 
 
 def _used(settings: Settings) -> set[str]:

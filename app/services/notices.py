@@ -1,10 +1,17 @@
 """Who waits for something to happen, and how do they hear of it?"""
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import structlog
+
+from app.observability import TRANSITIONS, Event
+
+log = structlog.get_logger()
 
 _BACKLOG = 256
 _QUIET_S = 15.0
@@ -50,6 +57,15 @@ class Notices:
             if queue.full():
                 queue.get_nowait()
             queue.put_nowait((kind, body))
+
+    def moved(self, transition: dict[str, Any]) -> None:
+        """Count, log and publish a transition."""
+        kind, automatic = transition["kind"], transition["automatic"]
+        TRANSITIONS.labels(transition["rollout"], kind, str(automatic).lower()).inc()
+        event = Event.ROLLBACK if kind == "rollback" else Event.TRANSITION
+        facts = {name: transition[name] for name in ("rollout", "kind", "actor", "reason")}
+        log.log(logging.WARNING if automatic else logging.INFO, event, **facts)
+        self.publish("transition", transition)
 
     async def follow(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Every event until the server ends, as kind and body; an empty kind each 15 quiet seconds."""

@@ -2,23 +2,23 @@
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
 import structlog
 
-from app.domain.advisory import Advisory, Outcome, Reasoning
+from app.domain.advisory import Advisory, Reasoning
 from app.domain.decision import LegacyAnswer
 from app.domain.phase import Phase
 from app.domain.sampling import Draw, drawn
 from app.engines.model.wire import Priority
 from app.errors import PhasegateError
 from app.observability import ADVISORIES, ADVISORY_SECONDS, CACHED, COMPARISONS, NOT_OBSERVED, Event
-from app.services.candidates import Candidates, Sighting
+from app.services.candidates import Candidates, LateVerdicts, Sighting
 from app.services.documents import reasoning_body
 from app.services.ports import Models
-from app.services.records import Placed, Strata, is_unsure, observation_entry
+from app.services.records import Placed, Strata, as_sure, observation_entry
 from app.store import tables as t
 from app.store.ledger import Entry, Ledger
 from app.store.transaction import seal
@@ -44,16 +44,15 @@ class Observation:
     seen: asyncio.Future[Advisory]
 
 
-class LateLabels(Protocol):
-    """Takes an advisory for a decision that people may have judged already (services/review.py)."""
+_Unexplained = tuple[str, Placed, LegacyAnswer, Advisory]
 
-    async def is_reviewed(self, decision_id: str) -> bool: ...
+
+class LateLabels(LateVerdicts, Protocol):
+    """Takes an advisory for a decision that people may have judged already (services/review.py)."""
 
     async def advisory_for_reviewed(
         self, observation: Observation, advisory: Advisory, draw: Draw | None
     ) -> None: ...
-
-    async def candidate_for_reviewed(self, decision_id: str, entry: Entry) -> None: ...
 
 
 class Observer:
@@ -66,7 +65,7 @@ class Observer:
         self._strata = strata
         self.candidates = Candidates(models, ledger, labels)
         self._waiting: dict[Phase, deque[Observation]] = {Phase.ADVISORY: deque(), Phase.SHADOW: deque()}
-        self._unexplained: deque[tuple[Observation, Advisory]] = deque(maxlen=_EXPLANATIONS)
+        self._unexplained: deque[_Unexplained] = deque(maxlen=_EXPLANATIONS)
         self._work = asyncio.Semaphore(0)
         self._to_explain = asyncio.Event()
         self._rate = 1.0
@@ -116,9 +115,11 @@ class Observer:
         elif queued < _SEATS // 8:
             self._rate = min(1.0, self._rate * _FASTER)
 
-    def explain_later(self, observation: Observation, advisory: Advisory) -> None:
+    def explain_later(
+        self, decision_id: str, placed: Placed, legacy: LegacyAnswer, advisory: Advisory
+    ) -> None:
         """Reasons come after answers, at the lowest priority; the oldest wait is given up first."""
-        self._unexplained.append((observation, advisory))
+        self._unexplained.append((decision_id, placed, legacy, advisory))
         self._to_explain.set()
 
     async def _observe_for_ever(self) -> None:
@@ -139,57 +140,50 @@ class Observer:
                     observation.seen.cancel()
 
     async def _observe(self, observation: Observation) -> None:
-        placed = observation.placed
+        decision_id, placed, legacy = observation.decision_id, observation.placed, observation.legacy
         shadow = placed.plan.phase is Phase.SHADOW
         advisory = await self._models.of(placed.state.version).advise(
             placed.question.situation,
             priority=Priority.SHADOW if shadow else Priority.ADVISORY,
             deadline_s=placed.policy.deadline_ms / 1000,
-            legacy=observation.legacy.decision,
+            legacy=legacy.decision,
             scope=placed.scope,
         )
-        if is_unsure(advisory, placed.policy):
-            advisory = replace(advisory, outcome=Outcome.UNSURE)
+        advisory = as_sure(advisory, placed.policy)
         if not observation.seen.done():
             observation.seen.set_result(advisory)
-        count_advisory(placed, observation.legacy, advisory)
-        draw = self._strata.draw(placed, observation.decision_id, observation.legacy, advisory)
-        reviewed = observation.has_review or await self._labels.is_reviewed(observation.decision_id)
+        count_advisory(placed, legacy, advisory)
+        draw = self._strata.draw(placed, decision_id, legacy, advisory)
+        reviewed = observation.has_review or await self._labels.is_reviewed(decision_id)
         if reviewed:
             await self._labels.advisory_for_reviewed(observation, advisory, draw)
         else:
-            entry = observation_entry(
-                placed, observation.decision_id, observation.legacy, advisory, draw=draw
-            )
-            await self._ledger.append(entry)
-        self.candidates.offer(Sighting(observation.decision_id, placed, observation.legacy, advisory, draw))
+            await self._ledger.append(observation_entry(placed, decision_id, legacy, advisory, draw=draw))
+        self.candidates.offer(Sighting(decision_id, placed, legacy, advisory, draw))
         if reviewed or draw is not None:
-            self.explain_later(observation, advisory)
+            self.explain_later(decision_id, placed, legacy, advisory)
 
     async def _explain_for_ever(self) -> None:
         while True:
             await self._to_explain.wait()
             while self._unexplained:
-                observation, advisory = self._unexplained.popleft()
-                decision_id = observation.decision_id
+                unexplained = self._unexplained.popleft()
                 try:
-                    await self.explain(decision_id, observation.placed, observation.legacy, advisory)
+                    await self._explain(*unexplained)
                 except PhasegateError:
                     continue  # explained when somebody asks
                 except Exception:
-                    log.exception(Event.OBSERVATION_LOST, decision=decision_id)
+                    log.exception(Event.OBSERVATION_LOST, decision=unexplained[0])
             self._to_explain.clear()
 
-    async def explain(
+    async def _explain(
         self, decision_id: str, placed: Placed, legacy: LegacyAnswer, advisory: Advisory
-    ) -> Reasoning | None:
-        """Compute and keep the reasons for one advisory; None where it has no decision."""
+    ) -> None:
         if advisory.decision is None:
-            return None
+            return
         model = self._models.of(advisory.version)
         reasoning = await model.explain(placed.question.situation, advisory, legacy=legacy.decision)
         await self._ledger.append(reasoning_entry(decision_id, reasoning, now_us=placed.question.now_us))
-        return reasoning
 
 
 def reasoning_entry(decision_id: str, reasoning: Reasoning, *, now_us: int) -> Entry:

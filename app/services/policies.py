@@ -1,7 +1,7 @@
 """Which policy is in force, what would a changed file mean, and who lets it in?"""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -186,7 +186,7 @@ class Policies:
         return {
             "applied_sha256": sha256,
             "files_sha256": stored.fingerprint(files),
-            "changes": [change_document(change) for change in found],
+            "changes": [asdict(change) for change in found],
             "loosens": any(change.loosens for change in found),
             "to_shadow": sorted(touched(found)),
             "proposed_by": None if waiting is None else waiting["proposed_by"],
@@ -225,16 +225,6 @@ class Policies:
         return outcome
 
 
-def change_document(change: Change) -> dict[str, Any]:
-    return {
-        "rollout": change.rollout,
-        "key": change.key,
-        "before": change.before,
-        "after": change.after,
-        "loosens": change.loosens,
-    }
-
-
 def _checked_author(author: str, by: Principal) -> str:
     if author == by.key_id:
         raise Forbidden("own-request", "what loosens is applied by an approver other than its author")
@@ -246,7 +236,7 @@ def _checked_author(author: str, by: Principal) -> str:
 def _outcome(status: str, found: tuple[Change, ...]) -> dict[str, Any]:
     return {
         "status": status,
-        "changes": [change_document(change) for change in found],
+        "changes": [asdict(change) for change in found],
         "to_shadow": sorted(touched(found)),
     }
 

@@ -3,32 +3,17 @@
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Protocol
 
-from app.domain.advisory import Advisory, Reasoning
+from app.domain.advisory import Advisory
 from app.domain.decision import Decision
 from app.domain.situation import Situation
-from app.engines.model.absent import Absent
-from app.engines.model.supervisor import ModelStatus
+from app.engines.model.cache import Asked
+from app.engines.model.fleet import Absent
 from app.engines.model.version import ModelVersion
 from app.engines.model.wire import Priority
 
 
-class Model(Protocol):
+class Model(Asked, Protocol):
     """One version: `app.engines.model.cache.Remembering`, or `Absent` where it is not loaded."""
-
-    @property
-    def version_id(self) -> str: ...
-
-    @property
-    def shows_legacy(self) -> bool: ...
-
-    @property
-    def is_ready(self) -> bool: ...
-
-    @property
-    def circuit_open(self) -> bool: ...
-
-    @property
-    def status(self) -> ModelStatus: ...
 
     async def advise(
         self,
@@ -43,12 +28,6 @@ class Model(Protocol):
         memory; without one it never is.
         """
         ...
-
-    async def explain(
-        self, situation: Situation, advisory: Advisory, *, legacy: Decision | None = None
-    ) -> Reasoning: ...
-
-    async def inject(self, fault: str | None) -> None: ...
 
 
 class Models(Protocol):

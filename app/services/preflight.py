@@ -11,7 +11,7 @@ from app.engines.legacy.build import build_legacy_engine, legacy_source
 from app.engines.model.version import load_versions
 from app.errors import StoreUnavailable
 from app.policy.rollouts import load_rollouts
-from app.services.checks import Check, CheckOutcome, guarded, nearest, skipped
+from app.services.checks import Check, CheckOutcome, failed, guarded, nearest, passed, skipped
 from app.services.model_needs import checks_of_model, rollouts_file
 from app.settings import Settings
 from app.store.database import Database
@@ -46,17 +46,17 @@ def _python() -> Check:
     wanted = ".".join(map(str, _PYTHON))
     found = platform.python_version()
     if sys.version_info >= _PYTHON:
-        return Check("python", CheckOutcome.PASS, found, wanted, f"Python {found}")
-    return Check("python", CheckOutcome.FAIL, found, wanted, f"Python {found}", f"install Python {wanted}")
+        return passed("python", found, wanted, f"Python {found}")
+    return failed("python", found, wanted, f"Python {found}", f"install Python {wanted}")
 
 
 def _data_dir(settings: Settings) -> Check:
     place, wanted = nearest(settings.data_dir), str(settings.data_dir)
     if place.is_dir() and os.access(place, os.R_OK | os.W_OK | os.X_OK):
-        return Check("data_dir", CheckOutcome.PASS, wanted, None, wanted)
+        return passed("data_dir", wanted, None, wanted)
     why = f"{place} cannot be written" if place.is_dir() else f"{place} is no directory"
     mend = "give this user the directory, or choose another by PHASEGATE_DATA_DIR"
-    return Check("data_dir", CheckOutcome.FAIL, wanted, None, f"{wanted}: {why}", mend)
+    return failed("data_dir", wanted, None, f"{wanted}: {why}", mend)
 
 
 def _disk(settings: Settings) -> Check:
@@ -64,7 +64,7 @@ def _disk(settings: Settings) -> Check:
     value, limit = round(free / _GIB, 1), round(_DISK_RECOMMENDED / _GIB, 1)
     sentence = f"{value} GiB free for {settings.data_dir}; {limit} GiB are recommended, logs take 0.1 a day"
     if free >= _DISK_RECOMMENDED:
-        return Check("disk", CheckOutcome.PASS, value, limit, sentence)
+        return passed("disk", value, limit, sentence)
     outcome = CheckOutcome.WARNING if free >= _DISK_NEEDED else CheckOutcome.FAIL
     return Check(
         "disk", outcome, value, limit, sentence, "free some space, or shorten PHASEGATE_RETENTION_DAYS"
@@ -77,7 +77,7 @@ def _policies(settings: Settings) -> Check:
     build_legacy_engine(settings.legacy, source=source)
     versions = load_versions(settings.policies_dir)
     sentence = f"{len(book.names)} rollouts, legacy engine {settings.legacy.partition(':')[0]}, {len(versions)} model versions"
-    return Check("policies", CheckOutcome.PASS, len(book.names), None, sentence)
+    return passed("policies", len(book.names), None, sentence)
 
 
 def _database(settings: Settings) -> Check:
@@ -85,7 +85,7 @@ def _database(settings: Settings) -> Check:
     if kind == "sqlite" and not Path(path).exists():
         if not Path(path).parent.exists() and Path(path).parent != settings.data_dir:
             raise StoreUnavailable(f"{path}: there is no directory {Path(path).parent}")
-        return Check("database", CheckOutcome.PASS, kind, None, f"{path} will be created")
+        return passed("database", kind, None, f"{path} will be created")
     database = Database(settings.database_url)
     try:
         with database.read():
@@ -97,9 +97,8 @@ def _database(settings: Settings) -> Check:
         raise StoreUnavailable(f"{path}: {error}") from error
     finally:
         database.close()
-    return Check(
+    return passed(
         "database",
-        CheckOutcome.PASS,
         database.dialect,
         None,
         f"{database.dialect} answers, its schema is this program's",

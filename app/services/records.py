@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +15,15 @@ from app.domain.phase import Phase
 from app.domain.role import Principal
 from app.domain.rollout import RolloutPolicy, RolloutState
 from app.domain.routing import Answer, Engine, Route
-from app.domain.sampling import Draw, Stratum, recorded_draw, review_draw, review_mode, stratum_of
+from app.domain.sampling import (
+    Draw,
+    ReviewMode,
+    Stratum,
+    recorded_draw,
+    review_draw,
+    review_mode,
+    stratum_of,
+)
 from app.domain.situation import Situation, canonical
 from app.store import tables as t
 from app.store.counters import minute_of
@@ -32,7 +40,7 @@ class Token:
     """A caller's idempotency key, with the hash of the body that it came with."""
 
     key_id: str
-    value: str
+    token: str
     body_sha256: str
     expires_us: int
 
@@ -57,6 +65,15 @@ class Placed:
     policy: RolloutPolicy
     state: RolloutState
     plan: Route
+
+    @property
+    def stamp(self) -> dict[str, Any]:
+        """What every row that the question leaves has in common."""
+        return {
+            "created_us": self.question.now_us,
+            "rollout": self.state.name,
+            "epoch": self.state.epoch,
+        }
 
     @property
     def scope(self) -> Hashable:
@@ -110,6 +127,15 @@ class Strata:
         return draw
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One way to record a decision: its entry, and the rows that the answer is made of."""
+
+    entry: Entry
+    row: dict[str, Any]
+    review: dict[str, Any] | None
+
+
 def decision_entry(
     placed: Placed,
     decision_id: str,
@@ -121,8 +147,8 @@ def decision_entry(
     observed: bool,
     latency_ms: float,
     otherwise: Entry | None = None,
-) -> tuple[Entry, dict[str, Any], dict[str, Any] | None]:
-    """The entry for the ledger, its decision row and its review row.
+) -> Written:
+    """What a decision leaves in the ledger.
 
     `observed` says that a model will look at this decision later. With `otherwise` the entry stands
     only while the rollout's revision does (law 8).
@@ -132,10 +158,8 @@ def decision_entry(
     body = canonical(situation)
     salt, commitment = seal(body)
     row: dict[str, Any] = {
+        **placed.stamp,
         "id": decision_id,
-        "created_us": question.now_us,
-        "rollout": state.name,
-        "epoch": state.epoch,
         "revision": state.revision,
         "version": state.version,
         "phase": placed.plan.phase.value,
@@ -162,16 +186,19 @@ def decision_entry(
         rows.append((t.advisories, advisory_row(placed, decision_id, advisory, legacy)))
     if advisory is not None or (placed.plan.observed_by is Engine.MODEL and not observed):
         counts += advisory_counts(advisory, legacy, exposed=placed.plan.exposed)
-    review = _review(placed, decision_id, answer, legacy, advisory=advisory, draw=draw)
+    review = None
+    if placed.plan.phase is not Phase.SHADOW and answer.decision is Decision.REQUIRE_ATTESTATION:
+        review = _binding_review(placed, decision_id, advisory, draw)
+    elif draw is not None and advisory is not None:
+        review = _drawn_review(placed, decision_id, legacy, advisory, draw)
     if review is not None:
         rows.append((t.reviews, review))
     if draw is not None:
         counts += draw_counts(draw)
     if question.token is not None:
-        rows.append((t.idempotency, _token_row(question.token, decision_id)))
+        rows.append((t.idempotency, {**asdict(question.token), "decision_id": decision_id}))
     guard = Guard(state.name, state.revision) if otherwise is not None else None
-    entry = Entry(tuple(rows), placed.counts(counts), guard, otherwise)
-    return entry, row, review
+    return Written(Entry(tuple(rows), placed.counts(counts), guard, otherwise), row, review)
 
 
 def observation_entry(
@@ -187,7 +214,7 @@ def observation_entry(
     rows: list[tuple[Any, Mapping[str, Any]]] = [(table, advisory_row(placed, decision_id, advisory, legacy))]
     counts = advisory_counts(advisory, legacy, exposed=placed.plan.exposed)
     if draw is not None:
-        rows.append((t.reviews, drawn_review(placed, decision_id, legacy, advisory, draw)))
+        rows.append((t.reviews, _drawn_review(placed, decision_id, legacy, advisory, draw)))
         counts += draw_counts(draw)
     return Entry(tuple(rows), placed.counts(counts), None, None)
 
@@ -197,10 +224,8 @@ def advisory_row(
 ) -> dict[str, Any]:
     p = advisory.probabilities
     return {
+        **placed.stamp,
         "decision_id": decision_id,
-        "created_us": placed.question.now_us,
-        "rollout": placed.state.name,
-        "epoch": placed.state.epoch,
         "version": advisory.version,
         "outcome": advisory.outcome.value,
         "decision": advisory.decision.value if advisory.decision else None,
@@ -217,89 +242,68 @@ def advisory_row(
     }
 
 
-def drawn_review(
-    placed: Placed, decision_id: str, legacy: LegacyAnswer, advisory: Advisory, draw: Draw
-) -> dict[str, Any]:
-    """The review of a drawn decision; where the model is milder than the rules it goes first."""
-    assert advisory.answer is not None
-    milder = advisory.answer.severity < legacy.decision.severity
-    return _review_row(
-        placed,
-        decision_id,
-        kind="drawn",
-        probability=draw.inclusion_probability,
-        priority=PRIORITY["too_permissive" if milder else "drawn"],
-        model_decision=advisory.answer,
-        due_us=placed.question.now_us + int(placed.policy.review_due_days * _DAY_US),
-    )
-
-
-def _review(
-    placed: Placed,
+def review_row(
+    stamp: Mapping[str, Any],
     decision_id: str,
-    answer: Answer,
-    legacy: LegacyAnswer,
     *,
-    advisory: Advisory | None,
-    draw: Draw | None,
-) -> dict[str, Any] | None:
-    """The review that a decision opens at once: a binding one, a drawn one, or one that is both."""
-    if placed.plan.phase is Phase.SHADOW or answer.decision is not Decision.REQUIRE_ATTESTATION:
-        return (
-            None
-            if draw is None or advisory is None
-            else drawn_review(placed, decision_id, legacy, advisory, draw)
-        )
-    return _review_row(
-        placed,
+    version: str,
+    kind: str,
+    mode: ReviewMode,
+    probability: float | None,
+    priority: str,
+    model: Decision | None,
+    due_us: int,
+) -> dict[str, Any]:
+    """An open review; `model` is the raw answer that it judges, `priority` a name in `PRIORITY`."""
+    return {
+        **stamp,
+        "id": new_id(),
+        "decision_id": decision_id,
+        "version": version,
+        "kind": kind,
+        "status": "open",
+        "mode": mode.value,
+        "inclusion_probability": probability,
+        "priority": PRIORITY[priority],
+        "model_decision": model.value if model else None,
+        "due_us": due_us,
+    }
+
+
+def _binding_review(
+    placed: Placed, decision_id: str, advisory: Advisory | None, draw: Draw | None
+) -> dict[str, Any]:
+    """A caller waits for it; it may be drawn, too."""
+    return review_row(
+        placed.stamp,
         decision_id,
+        version=placed.state.version,
         kind="binding",
+        mode=review_mode(decision_id),
         probability=None if draw is None else draw.inclusion_probability,
-        priority=PRIORITY["binding"],
-        model_decision=None if advisory is None else advisory.answer,
+        priority="binding",
+        model=None if advisory is None else advisory.answer,
         due_us=placed.question.now_us + int(placed.policy.attestation_ttl_s * 1e6),
     )
 
 
-def _review_row(
-    placed: Placed,
-    decision_id: str,
-    *,
-    kind: str,
-    probability: float | None,
-    priority: int,
-    model_decision: Decision | None,
-    due_us: int,
+def _drawn_review(
+    placed: Placed, decision_id: str, legacy: LegacyAnswer, advisory: Advisory, draw: Draw
 ) -> dict[str, Any]:
-    return {
-        "id": new_id(),
-        "decision_id": decision_id,
-        "created_us": placed.question.now_us,
-        "rollout": placed.state.name,
-        "epoch": placed.state.epoch,
-        "version": placed.state.version,
-        "kind": kind,
-        "status": "open",
-        "mode": review_mode(decision_id),
-        "inclusion_probability": probability,
-        "priority": priority,
-        "model_decision": model_decision.value if model_decision else None,
-        "claimed_by": None,
-        "claim_expires_us": None,
-        "due_us": due_us,
-        "judged_us": None,
-        "verdict": None,
-    }
-
-
-def _token_row(token: Token, decision_id: str) -> dict[str, Any]:
-    return {
-        "key_id": token.key_id,
-        "token": token.value,
-        "decision_id": decision_id,
-        "body_sha256": token.body_sha256,
-        "expires_us": token.expires_us,
-    }
+    """Where the model is milder than the rules it goes first."""
+    assert advisory.answer is not None
+    milder = advisory.answer.severity < legacy.decision.severity
+    return review_row(
+        placed.stamp,
+        decision_id,
+        version=placed.state.version,
+        kind="drawn",
+        mode=review_mode(decision_id),
+        probability=draw.inclusion_probability,
+        priority="too_permissive" if milder else "drawn",
+        model=advisory.answer,
+        due_us=placed.question.now_us + int(placed.policy.review_due_days * _DAY_US),
+    )
 
 
 def draw_of(review: Mapping[Any, Any], decision: Mapping[Any, Any]) -> Draw | None:
@@ -310,10 +314,8 @@ def draw_of(review: Mapping[Any, Any], decision: Mapping[Any, Any]) -> Draw | No
     return recorded_draw(review["inclusion_probability"], agrees=agrees)
 
 
-def is_unsure(advisory: Advisory, policy: RolloutPolicy) -> bool:
-    """The rollout asks for more confidence than the model has, or than its server tells."""
-    return (
-        advisory.outcome is Outcome.OK
-        and policy.confidence_at_least > 0
-        and (advisory.confidence is None or advisory.confidence < policy.confidence_at_least)
-    )
+def as_sure(advisory: Advisory, policy: RolloutPolicy) -> Advisory:
+    """Unsure, where the rollout asks for more confidence than the model has, or than its server tells."""
+    if advisory.outcome is not Outcome.OK or (advisory.confidence or 0.0) >= policy.confidence_at_least:
+        return advisory
+    return replace(advisory, outcome=Outcome.UNSURE)

@@ -12,7 +12,7 @@ from app.engines.model.version import ModelVersion
 from app.engines.model.wire import Priority
 from app.errors import PhasegateError
 from app.policy.rollouts import RolloutBook, load_rollouts
-from app.services.checks import Check, CheckOutcome, guarded, skipped
+from app.services.checks import Check, failed, guarded, passed, skipped
 from app.services.model_needs import MENDS_SERVER, chosen_version, rollouts_file
 from app.settings import Settings
 
@@ -56,8 +56,8 @@ def _not_loaded(version: ModelVersion, why: str) -> list[Check]:
     mend = "check the path, the permissions and the memory, or set PHASEGATE_MODEL=off"
     if version.model.remote is not None:
         mend = MENDS_SERVER
-    failed = Check("load", CheckOutcome.FAIL, None, None, f"the model does not load: {why}", mend)
-    return [failed, *(skipped(name, "the model does not load") for name in _LATER)]
+    load = failed("load", None, None, f"the model does not load: {why}", mend)
+    return [load, *(skipped(name, "the model does not load") for name in _LATER)]
 
 
 async def _loaded_checks(model: ModelSupervisor | RemoteModel, settings: Settings) -> list[Check]:
@@ -67,9 +67,8 @@ async def _loaded_checks(model: ModelSupervisor | RemoteModel, settings: Setting
     place = "GPU" if status.offloaded_layers else "CPU"
     if isinstance(model, RemoteModel):
         place = "server"
-    loaded = Check(
+    loaded = passed(
         "load",
-        CheckOutcome.PASS,
         status.load_s,
         _LOAD_LIMIT_S,
         f"{status.model} is ready after {status.load_s or 0:.1f} s on the {place}",
@@ -103,22 +102,16 @@ def _inference(outcomes: list[Outcome]) -> Check:
     wrong = [outcome for outcome in outcomes if outcome not in (Outcome.OK, Outcome.UNSURE)]
     if wrong:
         sentence = f"{len(wrong)} of {len(outcomes)} questions failed: {wrong[0]}"
-        return Check(
-            "inference", CheckOutcome.FAIL, len(wrong), 0, sentence, "check the model's prompt and file"
-        )
-    return Check(
-        "inference", CheckOutcome.PASS, len(outcomes), None, f"{len(outcomes)} questions, all answered"
-    )
+        return failed("inference", len(wrong), 0, sentence, "check the model's prompt and file")
+    return passed("inference", len(outcomes), None, f"{len(outcomes)} questions, all answered")
 
 
 def _latency(latencies_s: list[float], place: str) -> Check:
     slowest, limit = max(latencies_s), _LATENCY_LIMIT_S[place]
     sentence = f"the slowest answer took {slowest:.2f} s on the {place}; the limit is {limit:g} s"
     if slowest < limit:
-        return Check("latency", CheckOutcome.PASS, slowest, limit, sentence)
-    return Check(
-        "latency", CheckOutcome.FAIL, slowest, limit, sentence, "use a GPU, a smaller context or model"
-    )
+        return passed("latency", slowest, limit, sentence)
+    return failed("latency", slowest, limit, sentence, "use a GPU, a smaller context or model")
 
 
 def _deadlines(latencies_s: list[float], book: RolloutBook) -> Check:
@@ -130,8 +123,8 @@ def _deadlines(latencies_s: list[float], book: RolloutBook) -> Check:
     sentence = f"p95 of {len(latencies_s)} answers is {p95_s:.2f} s; "
     if not missed:
         sentence += f"the tightest deadline is {limit_s:g} s ({tightest.name})"
-        return Check("deadlines", CheckOutcome.PASS, p95_s, limit_s, sentence)
+        return passed("deadlines", p95_s, limit_s, sentence)
     sentence += "too late for " + ", ".join(f"{one.name} ({one.deadline_ms / 1_000:g} s)" for one in missed)
     names = ", ".join(policy.name for policy in missed)
     mend = f"raise deadline_ms of {names} above {1_000 * p95_s:.0f} in policies/rollouts.yaml, "
-    return Check("deadlines", CheckOutcome.FAIL, p95_s, limit_s, sentence, mend + "or use a faster model")
+    return failed("deadlines", p95_s, limit_s, sentence, mend + "or use a faster model")

@@ -5,27 +5,26 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-import structlog
 from sqlalchemy import RowMapping
 
 from app.domain.advisory import Advisory, Outcome
 from app.domain.clock import to_us
-from app.domain.comparison import is_wrong_allow
 from app.domain.counters import advisory_counts, draw_counts
-from app.domain.decision import Decision
+from app.domain.decision import Decision, is_wrong_allow
 from app.domain.role import Principal, Role
 from app.domain.rollout import RolloutPolicy
-from app.domain.sampling import Draw
+from app.domain.sampling import Draw, ReviewMode
 from app.errors import Conflict, Forbidden, NotFound, StoreUnavailable
-from app.observability import TRANSITIONS, VERDICTS, Event
+from app.observability import VERDICTS
 from app.services.documents import review_document
 from app.services.notices import Notices
 from app.services.observe import Observation
 from app.services.plane import Plane
-from app.services.records import advisory_row
+from app.services.records import advisory_row, review_row
 from app.services.transitions import AUTOMATION, roll_back
 from app.services.verdicts import (
     Verdict,
+    answers_to,
     binds,
     check_may_judge,
     check_not_own,
@@ -38,7 +37,6 @@ from app.services.verdicts import (
 )
 from app.store import tables as t
 from app.store.decisions import find
-from app.store.ids import new_id
 from app.store.ledger import Entry, Ledger
 from app.store.reviews import (
     PRIORITY,
@@ -51,8 +49,6 @@ from app.store.reviews import (
 )
 from app.store.rollouts import lock_state
 from app.store.transaction import Transaction
-
-log = structlog.get_logger()
 
 CLAIM_S = 600
 _DUE_DAYS = 7.0  # of a review whose rollout is no more
@@ -206,7 +202,7 @@ class Reviews:
         source: str,
     ) -> dict[str, Any]:
         now_us = to_us(now)
-        superseded = standing_before(tx, row)
+        superseded = standing_before(tx, row, source)
         if superseded is not None:
             discount_verdict(tx, row, superseded, now_us)
         written = write_verdict(
@@ -238,14 +234,19 @@ class Reviews:
     def _rolled_back(
         self, tx: Transaction, row: RowMapping, verdict: Decision, *, now: datetime
     ) -> dict[str, Any] | None:
-        """Law 6: a confirmed wrong allow of the active version on a high-risk rollout."""
-        if row["model_decision"] is None or not is_wrong_allow(Decision(row["model_decision"]), verdict):
-            return None
+        """Law 6: a confirmed wrong allow of the active version on a high-risk rollout.
+
+        The version may have said it while it was the candidate, and taken over since.
+        """
         policy = self._policy(row["rollout"])
         if policy is None or not policy.risk.is_high:
             return None
+        answers = answers_to(tx, row).items()
+        wrong = [version for version, answer in answers if is_wrong_allow(answer, verdict)]
+        if not wrong:
+            return None
         state = lock_state(tx, row["rollout"])
-        if state.version != row["version"]:
+        if state.version not in wrong:
             return None
         reason = f"confirmed wrong allow: {state.version} said allow, a person said {verdict}, on {policy.risk} risk"
         facts = {"guardrail": "wrong_allow", "decision_id": row["decision_id"], "verdict": verdict}
@@ -265,25 +266,17 @@ class Reviews:
         answered = decision["a_outcome"] == Outcome.OK
         policy = self._policy(decision["rollout"])
         due_days = _DUE_DAYS if policy is None else policy.review_due_days
-        row = {
-            "id": new_id(),
-            "decision_id": decision_id,
-            "created_us": decision["created_us"],
-            "rollout": decision["rollout"],
-            "epoch": decision["epoch"],
-            "version": decision["version"],
-            "kind": "report",
-            "status": "open",
-            "mode": "assisted",
-            "inclusion_probability": None,
-            "priority": PRIORITY["report"],
-            "model_decision": decision["a_decision"] if answered else None,
-            "claimed_by": None,
-            "claim_expires_us": None,
-            "due_us": to_us(now) + int(due_days * 86_400e6),
-            "judged_us": None,
-            "verdict": None,
-        }
+        row = review_row(
+            {name: decision[name] for name in ("created_us", "rollout", "epoch")},
+            decision_id,
+            version=decision["version"],
+            kind="report",
+            mode=ReviewMode.ASSISTED,
+            probability=None,
+            priority="report",
+            model=Decision(decision["a_decision"]) if answered else None,
+            due_us=to_us(now) + int(due_days * 86_400e6),
+        )
         tx.insert(t.reviews, row)
         return lock_review(tx, row["id"])
 
@@ -297,9 +290,7 @@ class Reviews:
         rollback = result.get("rollback")
         if rollback is not None:
             await self._plane.refresh_soon()
-            TRANSITIONS.labels(rollback["rollout"], "rollback", "true").inc()
-            log.warning(Event.ROLLBACK, rollout=rollback["rollout"], reason=rollback["reason"])
-            self._notices.publish("transition", rollback)
+            self._notices.moved(rollback)
         if "human_decision" in result:
             VERDICTS.labels(result["rollout"], str(result["match"]).lower()).inc()
             self._notices.decided(result["decision_id"])

@@ -7,12 +7,14 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.domain.clock import rfc3339, to_us
+from app.domain.counters import Metric
 from app.domain.evidence import to_wire as evidence_document
 from app.domain.gate import Gate
 from app.domain.gate import to_wire as gate_document
 from app.domain.phase import Phase
 from app.domain.rollout import RolloutPolicy, RolloutState
 from app.errors import InvalidInput
+from app.learning.corrections import EXAMPLES_AT_LEAST
 from app.services.gates import Gates, ceiling_gate, describe
 from app.services.guard import Guard
 from app.services.plane import Plane
@@ -31,7 +33,12 @@ class Rollouts:
         with self._plane.database.read() as connection:
             states = load_states(connection)
             return [
-                self._document(connection, policy, states[policy.name])
+                self._document(
+                    connection,
+                    policy,
+                    states[policy.name],
+                    self._next_gate(connection, policy, states[policy.name]),
+                )
                 for policy in self._plane.view.policy.book.policies
             ]
 
@@ -39,10 +46,15 @@ class Rollouts:
         """One rollout with its gate, guardrails and evidence. Raises `NotFound`."""
         with self._plane.database.read() as connection:
             policy, state = self._find(connection, name)
-            document = self._document(connection, policy, state)
             gate = self._next_gate(connection, policy, state)
-            document["gate"] = None if gate is None else gate_document(gate)
+            document = self._document(connection, policy, state, gate)
+            judged = self._gates.evidence(connection, state).n(Metric.REVIEWED)
+        document["gate"] = None if gate is None else gate_document(gate)
         document["guardrails"] = self._guard.assessments(name)
+        document["suggestion"] = None
+        if judged >= EXAMPLES_AT_LEAST:
+            said = f"{EXAMPLES_AT_LEAST} or more verdicts since this version began"
+            document["suggestion"] = f"{said}: `phasegate learn {name}` may make a better one"
         return document
 
     def gate(self, name: str, to: Phase | None) -> dict[str, Any]:
@@ -53,7 +65,7 @@ class Rollouts:
                 raise InvalidInput([("to", "nothing is promoted to shadow")])
             if wanted.rank > policy.ceiling.rank:
                 return gate_document(ceiling_gate(policy, wanted))
-            return gate_document(self._gates.assess(connection, policy, state, to=wanted, now=self._now()))
+            return gate_document(self._judged(connection, policy, state, to=wanted))
 
     def guardrails(self, name: str) -> dict[str, Any]:
         return {"rollout": name, "guardrails": self._guard.assessments(name)}
@@ -75,9 +87,17 @@ class Rollouts:
         to = state.phase.higher()
         if to is None or to.rank > policy.ceiling.rank:
             return None
-        return self._gates.assess(connection, policy, state, to=to, now=self._now())
+        return self._judged(connection, policy, state, to=to)
 
-    def _document(self, connection: Connection, policy: RolloutPolicy, state: RolloutState) -> dict[str, Any]:
+    def _judged(
+        self, connection: Connection, policy: RolloutPolicy, state: RolloutState, *, to: Phase
+    ) -> Gate:
+        evidence = self._gates.evidence(connection, state)
+        return self._gates.assess(connection, policy, state, evidence, to=to, now=self._now())
+
+    def _document(
+        self, connection: Connection, policy: RolloutPolicy, state: RolloutState, gate: Gate | None
+    ) -> dict[str, Any]:
         killed = read_plane(connection).kill_switch
         case = state.investigation
         return {
@@ -113,7 +133,7 @@ class Rollouts:
             "status": describe(
                 state,
                 policy,
-                self._next_gate(connection, policy, state),
+                gate,
                 kill_switch=killed,
                 why=None if case is None else rollback_reason(connection, case),
             ),

@@ -14,6 +14,7 @@ from app.domain.advisory import Advisory, Outcome, Probabilities
 from app.domain.clock import to_us
 from app.domain.decision import Decision
 from app.domain.role import Principal, Role
+from app.domain.sampling import ReviewMode
 from app.domain.situation import parse_situation
 from app.errors import NotFound, NotRecorded
 from app.services.documents import attributions, remembered_decision, situation_document
@@ -21,7 +22,7 @@ from app.services.notices import Notices
 from app.services.observe import reasoning_entry
 from app.services.ports import Models
 from app.store.database import Database
-from app.store.decisions import Filters, find, page, verdicts_of
+from app.store.decisions import Filters, advisory_wire, candidate_advisory, find, page, verdicts_of
 from app.store.ledger import Ledger
 
 MAX_WAIT_S = 60.0
@@ -70,7 +71,9 @@ class Stories:
             filters = replace(filters, key_id=principal.key_id)
         with self._database.read() as connection:
             rows = page(connection, filters, cursor=cursor, limit=limit)
-        decisions = [self._document(row, principal) for row in rows]
+        # To be found by its agreement would tell what is hidden.
+        told = [row for row in rows if filters.agreement is None or not _is_hidden(row, principal)]
+        decisions = [self._document(row, principal) for row in told]
         return {"decisions": decisions, "next_cursor": rows[-1]["id"] if len(rows) == limit else None}
 
     def _read(self, decision_id: str, principal: Principal) -> dict[str, Any]:
@@ -80,6 +83,8 @@ class Stories:
                 raise NotFound("decision", decision_id)
             story = self._document(row, principal)
             story["verdicts"] = verdicts_of(connection, decision_id)
+            seen = None if _is_hidden(row, principal) else candidate_advisory(connection, decision_id)
+            story["candidate"] = None if seen is None else advisory_wire(seen)
             return story
 
     def _document(self, row: RowMapping, principal: Principal) -> dict[str, Any]:
@@ -87,8 +92,7 @@ class Stories:
         document["situation"] = situation_document(row)
         document["agreement"] = row["agrees"]
         document["request_id"] = row["request_id"]
-        if row["review_mode"] == "blind" and row["review_status"] == "open" and _judges_only(principal):
-            # The verdict comes before the model's opinion, and before what tells it.
+        if _is_hidden(row, principal):
             document.update(advisory=None, agreement=None)
         return document
 
@@ -130,8 +134,10 @@ def _may_see_all(principal: Principal) -> bool:
     return principal.may(Role.REVIEWER, Role.OPERATOR, Role.APPROVER, Role.AUDITOR)
 
 
-def _judges_only(principal: Principal) -> bool:
-    return principal.may(Role.REVIEWER) and not principal.may(Role.OPERATOR, Role.AUDITOR)
+def _is_hidden(row: RowMapping, principal: Principal) -> bool:
+    """Who only judges gives a blind verdict before they see a model's opinion, or what tells it."""
+    judges_only = principal.may(Role.REVIEWER) and not principal.may(Role.OPERATOR, Role.AUDITOR)
+    return judges_only and row["review_mode"] == ReviewMode.BLIND and row["review_status"] == "open"
 
 
 async def _first(event: asyncio.Event, timeout_s: float) -> None:

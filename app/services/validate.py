@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +28,7 @@ from app.store import validations as stored
 from app.store.ledger import Ledger
 
 DEADLINE_S = 60.0  # a situation; nobody waits for it but the validation itself
+REASONS_EVERY = 10
 _PAGE = 50
 
 log = structlog.get_logger()
@@ -47,7 +47,7 @@ class Subject(Protocol):
     ) -> Reasoning: ...
 
 
-class Engine(Protocol):
+class _Ready(Protocol):
     """`app.services.ports.Model`, or `app.engines.model.remote.RemoteModel` itself."""
 
     @property
@@ -62,19 +62,17 @@ class Engine(Protocol):
     ) -> Reasoning: ...
 
 
-@dataclass(frozen=True, slots=True)
 class Served:
     """A version that is kept ready for others too, asked after everybody else."""
 
-    model: Engine
-
-    @property
-    def shows_legacy(self) -> bool:
-        return self.model.shows_legacy
+    def __init__(self, model: _Ready) -> None:
+        self._model = model
+        self.shows_legacy = model.shows_legacy
+        self.explain = model.explain
 
     async def advise(self, situation: Situation, *, legacy: Decision | None) -> Advisory:
         """Raises `Conflict` where the server had no time for it: that says nothing about the version."""
-        advisory = await self.model.advise(
+        advisory = await self._model.advise(
             situation, priority=Priority.SHADOW, deadline_s=DEADLINE_S, legacy=legacy
         )
         if not advisory.started and advisory.outcome is not Outcome.OVERSIZE:
@@ -83,16 +81,17 @@ class Served:
             )
         return advisory
 
-    async def explain(
-        self, situation: Situation, advisory: Advisory, *, legacy: Decision | None
-    ) -> Reasoning:
-        return await self.model.explain(situation, advisory, legacy=legacy)
-
 
 async def examine(suites: Suites, policy: Policy, subject: Subject, *, reasons: bool) -> dict[str, Any]:
-    """Ask the version and the legacy engine about every case, one at a time; `reasons` asks why, too."""
+    """Ask the version and the legacy engine about every case, one at a time.
+
+    Why is asked of every tenth case, and with `reasons` of all.
+    """
     since = time.monotonic()
-    results = [await _ask(case, policy, subject, reasons=reasons) for case in suites.cases]
+    results = [
+        await _ask(case, policy, subject, reasons=reasons or number % REASONS_EVERY == 0)
+        for number, case in enumerate(suites.cases)
+    ]
     return {
         "suites": list(suites.names),
         "suite_sha256": suites.sha256,

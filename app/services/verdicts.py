@@ -7,9 +7,8 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from app.domain.advisory import Outcome
-from app.domain.comparison import Category
 from app.domain.counters import Count, retracted, verdict_counts
-from app.domain.decision import Decision
+from app.domain.decision import Category, Decision
 from app.domain.experiment import verdict_counts as paired_counts
 from app.domain.role import Principal
 from app.domain.sampling import Draw, ReviewMode
@@ -57,11 +56,25 @@ def binds(row: RowMapping, source: str) -> bool:
     return bool(row["kind"] == "binding") and source == "review"
 
 
-def standing_before(tx: Transaction, row: RowMapping) -> RowMapping | None:
+def standing_before(tx: Transaction, row: RowMapping, source: str) -> RowMapping | None:
     """The verdict that a new one takes the place of. A report leaves a binding one alone, and the reverse."""
-    if row["kind"] == "binding":
-        return None
-    return next(reversed(standing_verdicts(tx.connection, row["id"])), None)
+    alike = [
+        verdict
+        for verdict in standing_verdicts(tx.connection, row["id"])
+        if binds(row, verdict["source"]) == binds(row, source)
+    ]
+    return alike[-1] if alike else None
+
+
+def answers_to(tx: Transaction, row: RowMapping) -> dict[str, Decision]:
+    """What the versions that looked at a reviewed decision said of it, the review's own first."""
+    answers = {}
+    if row["model_decision"] is not None:
+        answers[row["version"]] = Decision(row["model_decision"])
+    seen = candidate_advisory(tx.connection, row["decision_id"])
+    if seen is not None and seen["a_outcome"] == Outcome.OK:
+        answers.setdefault(seen["a_version"], Decision(seen["a_decision"]))
+    return answers
 
 
 def count_verdict(
@@ -78,12 +91,11 @@ def discount_verdict(tx: Transaction, row: RowMapping, verdict: RowMapping, now_
         count(tx, row, retracted(counts), now_us, version=version)
 
 
-def count_for_candidate(
-    tx: Transaction, row: RowMapping, verdict: RowMapping | dict[str, Any], now_us: int
-) -> None:
+def count_for_candidate(tx: Transaction, row: RowMapping, verdict: RowMapping, now_us: int) -> None:
     """What a verdict says of the rollout's candidate, which has only now looked at its decision."""
-    for version, counts in _counts_for_candidate(tx, row, verdict):
-        count(tx, row, counts, now_us, version=version)
+    for version, counts in _counts_of(tx, row, verdict):
+        if version != row["version"]:
+            count(tx, row, counts, now_us, version=version)
 
 
 def count(tx: Transaction, row: RowMapping, counts: Iterable[Count], now_us: int, *, version: str) -> None:
@@ -96,24 +108,16 @@ def count(tx: Transaction, row: RowMapping, counts: Iterable[Count], now_us: int
 def _counts_of(
     tx: Transaction, row: RowMapping, verdict: RowMapping | dict[str, Any]
 ) -> Iterator[tuple[str, tuple[Count, ...]]]:
-    if row["model_decision"] is not None:
-        model, draw = Decision(row["model_decision"]), _draw_for(row, verdict)
-        yield row["version"], verdict_counts(model, Decision(verdict["decision"]), draw)
-    yield from _counts_for_candidate(tx, row, verdict)
-
-
-def _counts_for_candidate(
-    tx: Transaction, row: RowMapping, verdict: RowMapping | dict[str, Any]
-) -> Iterator[tuple[str, tuple[Count, ...]]]:
-    seen = candidate_advisory(tx.connection, row["decision_id"])
-    if seen is None or seen["outcome"] != Outcome.OK or seen["version"] == row["version"]:
-        return
-    candidate, said, draw = Decision(seen["decision"]), Decision(verdict["decision"]), _draw_for(row, verdict)
-    counts = verdict_counts(candidate, said, draw)
-    # An assisted reviewer has seen what the active version says, but not what the candidate does.
-    if draw is not None and row["model_decision"] is not None and row["mode"] == ReviewMode.BLIND:
-        counts += paired_counts(Decision(row["model_decision"]), candidate, said, draw)
-    yield seen["version"], counts
+    """What a verdict adds to the evidence of each version that looked."""
+    answers, said, draw = answers_to(tx, row), Decision(verdict["decision"]), _draw_for(row, verdict)
+    active = answers.get(row["version"])
+    for version, answer in answers.items():
+        counts = verdict_counts(answer, said, draw)
+        # An assisted reviewer has seen what the active version says, but not what the candidate does.
+        blind = row["mode"] == ReviewMode.BLIND
+        if version != row["version"] and active is not None and draw is not None and blind:
+            counts += paired_counts(active, answer, said, draw)
+        yield version, counts
 
 
 def _draw_for(row: RowMapping, verdict: RowMapping | dict[str, Any]) -> Draw | None:

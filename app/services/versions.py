@@ -28,6 +28,7 @@ from app.store.transaction import Transaction
 
 log = structlog.get_logger()
 
+_LONGEST_NAME = 255  # bytes, of a file or a directory
 # From what counts first to what counts last.
 _STATES = ("active", "candidate", "previous", "retired", "registered")
 
@@ -169,7 +170,7 @@ class Versions:
 
     def _parse(self, body: dict[str, Any]) -> ModelVersion:
         for field, name in named_files(body):
-            if "\x00" in name:
+            if "\x00" in name or len(name.encode()) > _LONGEST_NAME:
                 raise InvalidInput([(field, "must be a file name")])
             path = (self._policies_dir / name).resolve()
             if not path.is_relative_to(self._policies_dir.resolve()):

@@ -1,5 +1,6 @@
 """Has anybody changed, removed or slipped in what the ledger recorded?"""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,13 +14,13 @@ from sqlalchemy import Column, Connection, RowMapping, Select, Table, select
 from app.store.hashing import GENESIS, ChainEntry, batch_hash, commitment, decode_entries, sealed
 from app.store.retention import horizons, instances
 from app.store.tables import ERASABLE, RETAINED, chain, decisions, metadata, situations
-from app.store.tally import Tally, bucket_of
 
 CHAINED = tuple(table for table in metadata.tables.values() if "commitment" in table.columns)
 
 _PAGE = 16  # commit batches
 _KEYS = 500  # rows
 _PROBLEMS = 100
+_BUCKETS = 1_024
 
 T = TypeVar("T")
 
@@ -50,7 +51,7 @@ def verify(connection: Connection) -> Verification:
     their rows: for that somebody else must keep the chain's head.
     """
     found = Verification()
-    tallies = {table.name: Tally() for table in CHAINED}
+    tallies = {table.name: _Tally() for table in CHAINED}
     reached = horizons(connection)
     for instance in instances(connection):
         through = reached.get(instance, 0)
@@ -60,6 +61,31 @@ def verify(connection: Connection) -> Verification:
         _find_foreign(connection, table, tallies[table.name], found)
     _find_orphans(connection, found)
     return found
+
+
+class _Tally:
+    """Are two sets of keys the same? Told without holding either: sums of their hashes, by bucket."""
+
+    def __init__(self) -> None:
+        self.sums = [0] * _BUCKETS
+
+    def add(self, key: str) -> None:
+        bucket, weight = _weighed(key)
+        self.sums[bucket] += weight
+
+    def differing(self, other: "_Tally") -> set[int]:
+        """Buckets in which the two differ; none where the keys are the same, each as often."""
+        pairs = zip(self.sums, other.sums, strict=True)
+        return {bucket for bucket, (mine, theirs) in enumerate(pairs) if mine != theirs}
+
+
+def _bucket_of(key: str) -> int:
+    return _weighed(key)[0]
+
+
+def _weighed(key: str) -> tuple[int, int]:
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:2]) % _BUCKETS, int.from_bytes(digest[2:])
 
 
 class _Link(NamedTuple):
@@ -90,7 +116,7 @@ def _compare(
     connection: Connection,
     page: Sequence[_Link],
     through: int,
-    tallies: Mapping[str, Tally],
+    tallies: Mapping[str, _Tally],
     found: Verification,
 ) -> None:
     expected: dict[str, dict[str, tuple[ChainEntry, bool]]] = defaultdict(dict)
@@ -143,17 +169,17 @@ def _check_situations(connection: Connection, present: Mapping[str, RowMapping],
             _report(found, f"situations {key} was changed")
 
 
-def _find_foreign(connection: Connection, table: Table, chained: Tally, found: Verification) -> None:
+def _find_foreign(connection: Connection, table: Table, chained: _Tally, found: Verification) -> None:
     """Report rows that no batch names."""
     key = _key(table)
-    there = Tally()
+    there = _Tally()
     for row in _rows(connection, key, select(key)):
         there.add(row[key.name])
     buckets = there.differing(chained)
     if not buckets:
         return
     suspects = {
-        row[key.name] for row in _rows(connection, key, select(key)) if bucket_of(row[key.name]) in buckets
+        row[key.name] for row in _rows(connection, key, select(key)) if _bucket_of(row[key.name]) in buckets
     }
     foreign = suspects - set(_named(connection, table, buckets))
     for name in sorted(foreign):
@@ -166,7 +192,7 @@ def _named(connection: Connection, table: Table, buckets: set[int]) -> Iterator[
     for instance in instances(connection):
         for link in _batches(connection, instance, Verification()):
             for entry in link.entries:
-                if entry.table == table.name and bucket_of(entry.id) in buckets:
+                if entry.table == table.name and _bucket_of(entry.id) in buckets:
                     yield entry.id
 
 

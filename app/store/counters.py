@@ -1,7 +1,6 @@
 """How much evidence is there, without counting a single row of the ledger?"""
 
 from collections import defaultdict
-from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy import BigInteger, Connection, and_, cast, delete, func, select
 
@@ -12,7 +11,6 @@ Totals = dict[tuple[str, str], int]  # (metric, label) -> n
 
 _HOUR, _DAY = 60, 24 * 60  # minutes
 _US_PER_MINUTE = 60 * 1_000_000
-_EPOCH_DAY = datetime(1970, 1, 1, tzinfo=UTC).date()
 
 c = evidence_counters.c
 _sum = cast(func.sum(c.n), BigInteger)
@@ -48,15 +46,15 @@ def totals_of_all(connection: Connection) -> dict[str, Totals]:
 
 def by_day(
     connection: Connection, rollout: str, epoch: int, metric: str, *, version: str
-) -> dict[date, dict[str, int]]:
-    """One metric of a version by UTC day and label; days without a count are absent."""
+) -> dict[int, dict[str, int]]:
+    """One metric of a version by label and UTC day, counted from 1970; days without a count are absent."""
     day = (c.minute // _DAY).label("day")
     query = select(day, c.label, _sum).where(
         c.rollout == rollout, c.epoch == epoch, c.metric == metric, c.version == version
     )
-    found: dict[date, dict[str, int]] = defaultdict(dict)
+    found: dict[int, dict[str, int]] = defaultdict(dict)
     for number, label, n in connection.execute(query.group_by(day, c.label).order_by(day)):
-        found[_EPOCH_DAY + timedelta(days=number)][label] = n
+        found[number][label] = n
     return dict(found)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, Table, func, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, func, null, select
 
 from app.domain.clock import rfc3339
 from app.store import tables as t
@@ -33,9 +33,10 @@ def find(connection: Connection, decision_id: str) -> RowMapping | None:
 
 
 def candidate_advisory(connection: Connection, decision_id: str) -> RowMapping | None:
-    """What the rollout's candidate said of a decision, if it looked at it."""
-    c = t.candidate_advisories
-    return connection.execute(select(c).where(c.c.decision_id == decision_id)).mappings().one_or_none()
+    """What the rollout's candidate said of a decision, if it looked at it; gives no reasons."""
+    c = t.candidate_advisories.c
+    query = select(*_advisory_of(t.candidate_advisories), null().label("reasoning"))
+    return connection.execute(query.where(c.decision_id == decision_id)).mappings().one_or_none()
 
 
 def page(connection: Connection, filters: Filters, *, cursor: str | None, limit: int) -> list[RowMapping]:
@@ -67,18 +68,8 @@ def verdicts_of(connection: Connection, decision_id: str) -> list[dict[str, Any]
 
 
 def verdict_wire(row: RowMapping) -> dict[str, Any]:
-    return {
-        "id": row["id"],
-        "at": rfc3339(row["created_us"]),
-        "judge": row["judge"],
-        "source": row["source"],
-        "decision": row["decision"],
-        "category": row["category"],
-        "notes": row["notes"],
-        "llm_decision": row["llm_decision"],
-        "match": row["matches"],
-        "supersedes": row["supersedes"],
-    }
+    plain = ("id", "judge", "source", "decision", "category", "notes", "llm_decision", "supersedes")
+    return {"at": rfc3339(row["created_us"]), "match": row["matches"], **{name: row[name] for name in plain}}
 
 
 def recount_pairs(
@@ -98,6 +89,7 @@ def recount_pairs(
             t.decisions.c.exposed,
             a.version == version,
             a.outcome == "ok",
+            ~a.cached,  # what came from memory was counted when it was computed
             t.decisions.c.legacy_error.is_(None),
         )
         .group_by(t.decisions.c.legacy_decision, a.decision)
@@ -106,22 +98,16 @@ def recount_pairs(
 
 
 def advisory_wire(row: Mapping[Any, Any]) -> dict[str, Any] | None:
-    """The advisory of a wide row."""
+    """The advisory of a wide row, or of a candidate's."""
     if row["a_outcome"] is None:
         return None
     reasoning = json.loads(row["reasoning"]) if row["reasoning"] else {}
-    has_probabilities = row["p_allow"] is not None
+    shares = {label: row[f"p_{label}"] for label in ("allow", "require_attestation", "deny")}
     return {
         "version": row["a_version"],
         "outcome": row["a_outcome"],
         "decision": row["a_decision"],
-        "probabilities": {
-            "allow": row["p_allow"],
-            "require_attestation": row["p_require_attestation"],
-            "deny": row["p_deny"],
-        }
-        if has_probabilities
-        else None,
+        "probabilities": None if row["p_allow"] is None else shares,
         "confidence": row["confidence"],
         "coverage": row["coverage"],
         "reasoning": reasoning.get("text"),
@@ -131,6 +117,14 @@ def advisory_wire(row: Mapping[Any, Any]) -> dict[str, Any] | None:
         "prompt_tokens": row["prompt_tokens"],
         "cached": row["cached"],
     }
+
+
+def _advisory_of(table: Table) -> list[ColumnElement[Any]]:
+    """The columns that `advisory_wire` reads."""
+    own = [table.c[name].label(f"a_{name}") for name in ("version", "outcome", "decision", "latency_ms")]
+    probabilities = ("p_allow", "p_require_attestation", "p_deny")
+    shared = (*probabilities, "confidence", "coverage", "prompt_tokens", "cached")
+    return [*own, *(table.c[name] for name in shared)]
 
 
 def _wide() -> Select[Any]:
@@ -145,27 +139,8 @@ def _wide() -> Select[Any]:
         d,
         s.c.body.label("situation"),
         s.c.actor_id,
-        a.c.version.label("a_version"),
-        a.c.outcome.label("a_outcome"),
-        a.c.decision.label("a_decision"),
-        a.c.p_allow,
-        a.c.p_require_attestation,
-        a.c.p_deny,
-        a.c.confidence,
-        a.c.coverage,
-        a.c.latency_ms.label("a_latency_ms"),
-        a.c.prompt_tokens,
-        a.c.cached,
+        *_advisory_of(a),
         a.c.agrees,
         t.reasonings.c.body.label("reasoning"),
-        r.c.id.label("review_id"),
-        r.c.status.label("review_status"),
-        r.c.kind.label("review_kind"),
-        r.c.mode.label("review_mode"),
-        r.c.verdict.label("review_verdict"),
-        r.c.due_us.label("review_due_us"),
-        r.c.judged_us.label("review_judged_us"),
-        r.c.claimed_by.label("review_claimed_by"),
-        r.c.claim_expires_us.label("review_claim_expires_us"),
-        r.c.inclusion_probability.label("review_inclusion_probability"),
+        *(column.label(f"review_{column.name}") for column in r.c),
     ).select_from(joined)

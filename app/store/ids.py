@@ -1,8 +1,11 @@
-"""Where do unguessable bytes come from, and how is a new row named, so that names sort by time?"""
+"""How are a new row and a server named, and where do unguessable bytes come from?"""
 
 import os
+import secrets
+import socket
 import threading
 import time
+from pathlib import Path
 
 _POOL_BYTES = 8_192
 _LOW_62 = (1 << 62) - 1
@@ -31,3 +34,22 @@ def new_id() -> str:
     value = (ms << 80) | (7 << 76) | ((chance >> 68) << 64) | (2 << 62) | (chance & _LOW_62)
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def instance_name(data_dir: Path) -> str:
+    """The name kept in the data directory, made at the first start.
+
+    It names this server's hash chain and counters, so it outlives a change of port or host name. A data
+    directory that is copied for a second server must be copied without the file `instance`.
+    """
+    path = data_dir / "instance"
+    if path.exists():
+        return path.read_text(encoding="utf-8").strip()
+    name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+    fresh = path.with_suffix(".new")
+    with fresh.open("w", encoding="utf-8") as file:
+        file.write(name + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    return name

@@ -13,9 +13,8 @@ import structlog
 
 from app.errors import NotRecorded, StoreUnavailable
 from app.observability import COMMIT_ROWS, COMMIT_SECONDS, Event
-from app.store import batch
 from app.store.database import Database, is_deadlock
-from app.store.entry import Entry, Guard, Receipt, decode, encode
+from app.store.entry import Entry, Guard, Receipt, decode, encode, write, write_missing
 from app.store.hashing import Head
 from app.store.journal import Journal
 from app.store.transaction import Transaction
@@ -151,7 +150,7 @@ class Ledger:
         if self._state is LedgerState.JOURNALING:
             return self._to_journal(entries)
         try:
-            recorded = self._transact(lambda tx: batch.write(tx, entries))
+            recorded = self._transact(lambda tx: write(tx, entries))
         except StoreUnavailable as error:
             self._suspend(error)
             return self._to_journal(entries)
@@ -242,7 +241,7 @@ class Ledger:
             self._head = None
             with self._database.probe() as connection:
                 tx = Transaction(connection, self._instance)
-                batch.write_missing(tx, [decode(payload) for payload in payloads])
+                write_missing(tx, [decode(payload) for payload in payloads])
                 tx.finish(self._clock())
         except (StoreUnavailable, OSError):
             raise

@@ -61,11 +61,8 @@ def lock_review(tx: Transaction, review_id: str) -> RowMapping:
 
 
 def review_of(connection: Connection, decision_id: str) -> RowMapping | None:
-    return (
-        connection.execute(_with_decision().where(t.reviews.c.decision_id == decision_id))
-        .mappings()
-        .one_or_none()
-    )
+    of = _with_decision().where(t.reviews.c.decision_id == decision_id)
+    return connection.execute(of).mappings().one_or_none()
 
 
 def change_review(tx: Transaction, review_id: str, **columns: Any) -> None:
@@ -87,14 +84,7 @@ def drawn_labels(
     """Drawn reviews of a version in one epoch in decision order, after the watermark."""
     r = t.reviews
     query = (
-        select(
-            r.c.decision_id,
-            r.c.created_us,
-            r.c.status,
-            r.c.verdict,
-            r.c.model_decision,
-            r.c.inclusion_probability,
-        )
+        select(r)
         .where(
             r.c.rollout == rollout,
             r.c.epoch == epoch,
@@ -157,15 +147,7 @@ def _with_decision() -> Select[Any]:
     d, r, s = t.decisions, t.reviews, t.situations
     return select(
         r,
-        d.c.key_id,
-        d.c.decision.label("first_decision"),
-        d.c.phase,
-        d.c.exposed,
-        d.c.legacy_engine,
-        d.c.legacy_decision,
-        d.c.legacy_rule,
-        d.c.legacy_error,
-        d.c.legacy_latency_ms,
-        s.c.actor_id,
+        *(d.c.key_id, d.c.decision.label("first_decision"), d.c.phase, d.c.exposed, s.c.actor_id),
+        *(d.c.legacy_engine, d.c.legacy_decision, d.c.legacy_rule, d.c.legacy_error, d.c.legacy_latency_ms),
         s.c.body.label("situation"),
     ).select_from(r.join(d, d.c.id == r.c.decision_id).join(s, s.c.decision_id == d.c.id, isouter=True))

@@ -57,7 +57,7 @@ def lock_state(tx: Transaction, name: str) -> RolloutState:
 
 
 def insert_state(tx: Transaction, state: RolloutState, *, settings_hash: str) -> None:
-    tx.insert(t.rollouts, {"name": state.name, **_columns(state), "settings_hash": settings_hash})
+    tx.insert(t.rollouts, {**_columns(state), "settings_hash": settings_hash})
 
 
 def settings_hashes(connection: Connection) -> dict[str, str]:
@@ -186,21 +186,20 @@ def served_s_since(connection: Connection, rollout: str, *, version: str, since_
 
 def brief(state: RolloutState) -> dict[str, Any]:
     """What a transition keeps of the state on either side."""
-    return {
-        "phase": state.phase,
-        "exposure": state.exposure,
-        "version": state.version,
-        "candidate": state.candidate,
-        "held": state.held,
-        "epoch": state.epoch,
-        "revision": state.revision,
-    }
+    kept = ("phase", "exposure", "version", "candidate", "held", "epoch", "revision")
+    return {name: getattr(state, name) for name in kept}
 
 
 _INVESTIGATION = [
     t.investigations.c[name].label(f"i_{name}")
     for name in ("id", "version", "opened_us", "cause", "fix", "closed_us", "closed_by")
 ]
+
+
+_SAME = (  # in a row and in a state
+    *("name", "exposure", "revision", "epoch", "version", "candidate", "candidate_share", "previous"),
+    *("held", "hold_reason", "rolled_back"),
+)
 
 
 def _state(row: RowMapping) -> RolloutState:
@@ -216,56 +215,32 @@ def _state(row: RowMapping) -> RolloutState:
             closed_by=row["i_closed_by"],
         )
     return RolloutState(
-        name=row["name"],
+        **{name: row[name] for name in _SAME},
         phase=Phase(row["phase"]),
-        exposure=row["exposure"],
-        revision=row["revision"],
-        epoch=row["epoch"],
         epoch_started_at=from_us(row["epoch_started_us"]),
-        version=row["version"],
-        candidate=row["candidate"],
-        previous=row["previous"],
-        held=row["held"],
-        hold_reason=row["hold_reason"],
-        rolled_back=row["rolled_back"],
         investigation=investigation,
         candidate_mode=None if row["candidate_mode"] is None else Comparison(row["candidate_mode"]),
-        candidate_share=row["candidate_share"],
         candidate_since=None if row["candidate_since_us"] is None else from_us(row["candidate_since_us"]),
     )
 
 
 def _columns(state: RolloutState) -> dict[str, Any]:
     return {
+        **{name: getattr(state, name) for name in _SAME},
         "phase": state.phase.value,
-        "exposure": state.exposure,
-        "revision": state.revision,
-        "epoch": state.epoch,
         "epoch_started_us": to_us(state.epoch_started_at),
-        "version": state.version,
-        "candidate": state.candidate,
         "candidate_mode": state.candidate_mode.value if state.candidate_mode else None,
-        "candidate_share": state.candidate_share,
         "candidate_since_us": to_us(state.candidate_since) if state.candidate_since else None,
-        "previous": state.previous,
-        "held": state.held,
-        "hold_reason": state.hold_reason,
-        "rolled_back": state.rolled_back,
         "investigation_id": state.investigation.id if state.investigation else None,
     }
 
 
 def _transition(row: RowMapping | dict[str, Any]) -> dict[str, Any]:
+    plain = ("id", "rollout", "kind", "actor", "automatic", "reason", "revision")
     return {
-        "id": row["id"],
-        "rollout": row["rollout"],
+        **{name: row[name] for name in plain},
         "at": rfc3339(row["created_us"]),
-        "kind": row["kind"],
         "from": json.loads(row["from_state"]),
         "to": json.loads(row["to_state"]),
-        "actor": row["actor"],
-        "automatic": row["automatic"],
-        "reason": row["reason"],
         "evidence": None if row["evidence"] is None else json.loads(row["evidence"]),
-        "revision": row["revision"],
     }

@@ -7,13 +7,19 @@ of advisories may be deleted, and only while retention has opened its gate (`app
 `situations` and `reasonings` refuse UPDATE too but may be erased: the chain holds their salted commitments.
 """
 
+from typing import Any
+
 from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text
 
 metadata = MetaData()
 
-decisions = Table(
+
+def _table(name: str, *parts: Column[Any] | Index) -> Table:
+    return Table(name, metadata, *parts)
+
+
+decisions = _table(
     "decisions",
-    metadata,
     Column("id", Text, primary_key=True),  # time-ordered: sorting by id is decision order
     Column("created_us", BigInteger, nullable=False),
     Column("rollout", Text, nullable=False),
@@ -41,9 +47,8 @@ decisions = Table(
 )
 
 # Erasable: what a person said or is, beside the salt of its commitment.
-situations = Table(
+situations = _table(
     "situations",
-    metadata,
     Column("decision_id", Text, primary_key=True),
     Column("actor_id", Text, nullable=False),
     Column("salt", LargeBinary, nullable=False),
@@ -51,9 +56,8 @@ situations = Table(
     Index("situations_by_actor", "actor_id", "decision_id"),
 )
 
-advisories = Table(
+advisories = _table(
     "advisories",
-    metadata,
     Column("decision_id", Text, primary_key=True),
     Column("created_us", BigInteger, nullable=False),
     Column("rollout", Text, nullable=False),
@@ -78,9 +82,8 @@ advisories = Table(
 candidate_advisories = advisories.to_metadata(metadata, name="candidate_advisories")
 
 # Erasable like the situation, whose words it quotes.
-reasonings = Table(
+reasonings = _table(
     "reasonings",
-    metadata,
     Column("decision_id", Text, primary_key=True),
     Column("created_us", BigInteger, nullable=False),
     Column("salt", LargeBinary, nullable=False),
@@ -88,9 +91,8 @@ reasonings = Table(
     Column("commitment", Text, nullable=False),  # hash of salt and body
 )
 
-reviews = Table(
+reviews = _table(
     "reviews",
-    metadata,
     Column("id", Text, primary_key=True),
     Column("decision_id", Text, nullable=False, unique=True),
     Column("created_us", BigInteger, nullable=False),
@@ -112,9 +114,8 @@ reviews = Table(
     Index("reviews_of_epoch", "rollout", "epoch", "decision_id"),
 )
 
-verdicts = Table(
+verdicts = _table(
     "verdicts",
-    metadata,
     Column("id", Text, primary_key=True),
     Column("review_id", Text, nullable=False, index=True),
     Column("decision_id", Text, nullable=False, index=True),
@@ -133,9 +134,8 @@ verdicts = Table(
     Column("commitment", Text, nullable=False),
 )
 
-rollouts = Table(
+rollouts = _table(
     "rollouts",
-    metadata,
     Column("name", Text, primary_key=True),
     Column("phase", Text, nullable=False),
     Column("exposure", Float, nullable=False),
@@ -156,9 +156,8 @@ rollouts = Table(
     Column("settings_hash", Text, nullable=False),  # of what starts a new epoch when it changes
 )
 
-investigations = Table(
+investigations = _table(
     "investigations",
-    metadata,
     Column("id", Text, primary_key=True),
     Column("rollout", Text, nullable=False, index=True),
     Column("version", Text, nullable=False),
@@ -171,9 +170,8 @@ investigations = Table(
 )
 
 # What a version consists of, for ever: of the rows of one version the newest counts.
-versions = Table(
+versions = _table(
     "versions",
-    metadata,
     Column("id", Text, primary_key=True),
     Column("version", Text, nullable=False, index=True),
     Column("created_us", BigInteger, nullable=False),
@@ -183,9 +181,8 @@ versions = Table(
     Column("commitment", Text, nullable=False),
 )
 
-transitions = Table(
+transitions = _table(
     "transitions",
-    metadata,
     Column("id", Text, primary_key=True),
     Column("created_us", BigInteger, nullable=False),
     Column("rollout", Text, nullable=False),  # "*" for the kill switch
@@ -202,9 +199,8 @@ transitions = Table(
 )
 
 # One row, id 1: what holds for every rollout.
-plane = Table(
+plane = _table(
     "plane",
-    metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("kill_switch", Boolean, nullable=False),
     Column("kill_reason", Text),
@@ -216,9 +212,8 @@ plane = Table(
     Column("actor_secret", LargeBinary, nullable=False),  # HMAC key of the sticky actor share
 )
 
-evidence_counters = Table(
+evidence_counters = _table(
     "evidence_counters",
-    metadata,
     Column("instance", Text, primary_key=True),
     Column("rollout", Text, primary_key=True),
     Column("version", Text, primary_key=True),
@@ -230,9 +225,8 @@ evidence_counters = Table(
     Index("evidence_by_epoch", "rollout", "epoch", "metric"),
 )
 
-guardrail_streams = Table(
+guardrail_streams = _table(
     "guardrail_streams",
-    metadata,
     Column("rollout", Text, primary_key=True),
     Column("guardrail", Text, primary_key=True),
     Column("epoch", Integer, nullable=False),
@@ -241,9 +235,8 @@ guardrail_streams = Table(
     Column("assessment", Text, nullable=False),  # JSON: the last one, as shown
 )
 
-api_keys = Table(
+api_keys = _table(
     "api_keys",
-    metadata,
     Column("id", Text, primary_key=True),
     Column("name", Text, nullable=False),
     Column("secret_sha256", Text, nullable=False, unique=True),
@@ -255,9 +248,8 @@ api_keys = Table(
     Column("revoked_us", BigInteger),
 )
 
-policy_documents = Table(
+policy_documents = _table(
     "policy_documents",
-    metadata,
     Column("id", Text, primary_key=True),
     Column("sha256", Text, nullable=False),
     Column("body", Text, nullable=False),  # JSON {rollouts, legacy}: file texts
@@ -268,9 +260,8 @@ policy_documents = Table(
     Column("applied_us", BigInteger),
 )
 
-idempotency = Table(
+idempotency = _table(
     "idempotency",
-    metadata,
     Column("key_id", Text, primary_key=True),
     Column("token", Text, primary_key=True),
     Column("decision_id", Text, primary_key=True),  # the latest counts
@@ -278,27 +269,24 @@ idempotency = Table(
     Column("expires_us", BigInteger, nullable=False),
 )
 
-leases = Table(
+leases = _table(
     "leases",
-    metadata,
     Column("name", Text, primary_key=True),
     Column("owner", Text, nullable=False),
     Column("expires_us", BigInteger, nullable=False),
     Column("fencing_token", BigInteger, nullable=False),
 )
 
-job_runs = Table(
+job_runs = _table(
     "job_runs",
-    metadata,
     Column("job", Text, primary_key=True),
     Column("scheduled_us", BigInteger, primary_key=True),
     Column("owner", Text, nullable=False),
 )
 
 # One row per commit batch of an instance.
-chain = Table(
+chain = _table(
     "chain",
-    metadata,
     Column("instance", Text, primary_key=True),
     Column("seq", BigInteger, primary_key=True),
     Column("created_us", BigInteger, nullable=False),
@@ -307,9 +295,8 @@ chain = Table(
     Column("hash", Text, nullable=False),
 )
 
-validations = Table(
+validations = _table(
     "validations",
-    metadata,
     Column("id", Text, primary_key=True),
     Column("created_us", BigInteger, nullable=False),
     Column("version", Text, nullable=False),
@@ -325,9 +312,8 @@ validations = Table(
 )
 
 # Up to where retention has emptied an instance's chain: what is missing there was removed by rule.
-retentions = Table(
+retentions = _table(
     "retentions",
-    metadata,
     Column("id", Text, primary_key=True),
     Column("created_us", BigInteger, nullable=False),
     Column("instance", Text, nullable=False),
@@ -337,9 +323,8 @@ retentions = Table(
 )
 
 # One row, id 1: open only inside a transaction in which retention deletes.
-retention_gate = Table(
+retention_gate = _table(
     "retention_gate",
-    metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("is_open", Boolean, nullable=False),
 )

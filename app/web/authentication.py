@@ -4,6 +4,7 @@ import time
 from functools import cache
 from typing import Any, ClassVar
 
+from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.exceptions import ClientException, NotAuthorizedException, PermissionDeniedException
 from litestar.handlers import BaseRouteHandler
@@ -13,6 +14,8 @@ from app.domain.role import Principal, Role
 from app.observability import REQUEST_SECONDS, REQUESTS, begin_request
 from app.services.container import Services
 from app.services.plane import Plane
+
+Asked = Request[Any, Any, Any]
 
 _BEARER = b"bearer "
 

@@ -1,13 +1,17 @@
-"""What may a request body hold, and how large may it be?"""
+"""What may a request hold, how large may it be, and how are the texts in it read?"""
 
 import hashlib
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
 from litestar import Request
 from litestar.exceptions import ClientException, HTTPException
 
+from app.domain.clock import to_us
+from app.domain.phase import Phase
 from app.domain.situation import MAX_SITUATION_BYTES
+from app.errors import InvalidInput
 
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 MAX_BATCH = 1_000
@@ -56,6 +60,30 @@ def decode(body: bytes) -> Any:
 
 def sha256(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
+
+
+def instant_us(field: str, text: str | None) -> int | None:
+    """An RFC 3339 instant in microseconds; without an offset it is UTC. Raises `InvalidInput`."""
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidInput([(field, "must be a time such as 2026-01-31T12:00:00Z")]) from error
+    return to_us(at if at.tzinfo else at.replace(tzinfo=UTC))
+
+
+def phase_of(field: str, text: str) -> Phase:
+    if text not in list(Phase):
+        raise InvalidInput([(field, f"must be one of {', '.join(Phase)}")])
+    return Phase(text)
+
+
+def words_of(field: str, text: str) -> str:
+    """What a person writes: nobody turns a lever without saying why."""
+    if not text.strip() or "\x00" in text:  # PostgreSQL keeps no NUL
+        raise InvalidInput([(field, "must be a non-empty text without NUL characters")])
+    return text
 
 
 class Promote(msgspec.Struct, forbid_unknown_fields=True):
@@ -113,3 +141,14 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True):
     """hang, crash, garbage, slow:<ms>, or null to end it."""
 
     fault: str | None
+
+
+class Validate(msgspec.Struct, forbid_unknown_fields=True):
+    """`suites` are names of files in policies/suites, all of them if empty; `against` is a version.
+
+    `reasons` asks why of all situations, not of every tenth: about eight times as long.
+    """
+
+    suites: list[str] = []
+    against: str | None = None
+    reasons: bool = False

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
 
-from app.domain.comparison import Category
-from app.domain.decision import Decision
+from app.domain.decision import Category, Decision
 from app.web.bodies import MAX_BATCH
 
 _TEXT = Schema(type=OpenAPIType.STRING)
@@ -64,29 +63,17 @@ _VERSION = Schema(
 )
 
 
-def _body(schema: Schema) -> RequestBody:
-    return RequestBody(content={"application/json": OpenAPIMediaType(schema=schema)}, required=True)
+def _taking(schema: Schema) -> type[Operation]:
+    """An operation whose body has this schema."""
+
+    @dataclass
+    class Taking(Operation):
+        def __post_init__(self) -> None:
+            media = {"application/json": OpenAPIMediaType(schema=schema)}
+            self.request_body = RequestBody(content=media, required=True)
+
+    return Taking
 
 
-@dataclass
-class TakesSituation(Operation):
-    def __post_init__(self) -> None:
-        self.request_body = _body(_SITUATION)
-
-
-@dataclass
-class TakesBatch(Operation):
-    def __post_init__(self) -> None:
-        self.request_body = _body(_BATCH)
-
-
-@dataclass
-class TakesVerdict(Operation):
-    def __post_init__(self) -> None:
-        self.request_body = _body(_VERDICT)
-
-
-@dataclass
-class TakesVersion(Operation):
-    def __post_init__(self) -> None:
-        self.request_body = _body(_VERSION)
+TakesSituation, TakesBatch = _taking(_SITUATION), _taking(_BATCH)
+TakesVerdict, TakesVersion = _taking(_VERDICT), _taking(_VERSION)

@@ -1,4 +1,4 @@
-"""Registered versions, the candidate of a rollout, and what it says.
+"""Versions: which are registered, how they were validated, and what a rollout's candidate says.
 
 Revision ID: 0003
 """
@@ -7,11 +7,12 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0003"
-down_revision = "0002"
+down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-_REFUSED = {"candidate_advisories": "phasegate_refuse_unless_retained", "versions": "phasegate_refuse"}
+RETAINED = ("candidate_advisories",)
+APPEND_ONLY = ("versions", "validations", *RETAINED)
 
 
 def upgrade() -> None:
@@ -26,6 +27,21 @@ def upgrade() -> None:
         sa.Column("commitment", sa.Text, nullable=False),
     )
     op.create_index("ix_versions_version", "versions", ["version"])
+    op.create_table(
+        "validations",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("created_us", sa.BigInteger, nullable=False),
+        sa.Column("version", sa.Text, nullable=False),
+        sa.Column("model_sha256", sa.Text),
+        sa.Column("suite_sha256", sa.Text, nullable=False),
+        sa.Column("n", sa.Integer, nullable=False),
+        sa.Column("pass_rate", sa.Float, nullable=False),
+        sa.Column("wrong_allows", sa.Integer, nullable=False),
+        sa.Column("report", sa.Text, nullable=False),
+        sa.Column("by_key", sa.Text, nullable=False),
+        sa.Column("commitment", sa.Text, nullable=False),
+    )
+    op.create_index("validations_by_version", "validations", ["version", "id"])
     op.create_table(
         "candidate_advisories",
         sa.Column("decision_id", sa.Text, primary_key=True),
@@ -51,39 +67,36 @@ def upgrade() -> None:
     op.add_column("rollouts", sa.Column("candidate_share", sa.Float))
     op.add_column("rollouts", sa.Column("candidate_since_us", sa.BigInteger))
     op.add_column("plane", sa.Column("chosen_version", sa.Text))
-    for table, delete in _REFUSED.items():
+    for table in APPEND_ONLY:
         if op.get_bind().dialect.name == "sqlite":
             _refuse_on_sqlite(table)
         else:
-            _refuse_on_postgresql(table, delete)
+            _refuse_on_postgresql(table)
 
 
 def downgrade() -> None:
     op.drop_column("plane", "chosen_version")
-    op.drop_column("rollouts", "candidate_since_us")
-    op.drop_column("rollouts", "candidate_share")
-    op.drop_column("rollouts", "candidate_mode")
-    op.drop_table("candidate_advisories")
-    op.drop_table("versions")
+    for column in ("candidate_since_us", "candidate_share", "candidate_mode"):
+        op.drop_column("rollouts", column)
+    for table in APPEND_ONLY:
+        op.drop_table(table)
 
 
 def _refuse_on_sqlite(table: str) -> None:
-    op.execute(
-        f"CREATE TRIGGER {table}_no_update BEFORE UPDATE ON {table} "
-        f"BEGIN SELECT RAISE(ABORT, '{table} is append-only: UPDATE refused'); END"
-    )
-    unless = "WHEN NOT COALESCE((SELECT is_open FROM retention_gate), FALSE) "
-    op.execute(
-        f"CREATE TRIGGER {table}_no_delete BEFORE DELETE ON {table} "
-        f"{unless if table == 'candidate_advisories' else ''}"
-        f"BEGIN SELECT RAISE(ABORT, '{table} is append-only: DELETE refused'); END"
-    )
+    retained = "WHEN NOT COALESCE((SELECT is_open FROM retention_gate), FALSE) "
+    for act, unless in (("UPDATE", ""), ("DELETE", retained if table in RETAINED else "")):
+        op.execute(
+            f"CREATE TRIGGER {table}_no_{act.lower()} BEFORE {act} ON {table} {unless}"
+            f"BEGIN SELECT RAISE(ABORT, '{table} is append-only: {act} refused'); END"
+        )
 
 
-def _refuse_on_postgresql(table: str, delete: str) -> None:
+def _refuse_on_postgresql(table: str) -> None:
+    refuse = "phasegate_refuse"
+    delete = "phasegate_refuse_unless_retained" if table in RETAINED else refuse
     for act, each, function in (
-        ("UPDATE", "ROW", "phasegate_refuse"),
-        ("TRUNCATE", "STATEMENT", "phasegate_refuse"),
+        ("UPDATE", "ROW", refuse),
+        ("TRUNCATE", "STATEMENT", refuse),
         ("DELETE", "ROW", delete),
     ):
         op.execute(

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.cli.demo.people import careful_verdict, stream
 from app.cli.demo.server import prepare_policies
-from app.cli.demo.situations import careful_verdict, stream
 from app.cli.demo.story import Story, checklist, guardrail_line, missing_line
 from app.domain.situation import parse_situation
 from app.policy.rollouts import load_rollouts

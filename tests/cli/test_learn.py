@@ -107,6 +107,26 @@ def test_generated_examples_teach_where_there_is_no_verdict(run: Run, policies: 
     assert list(policies.rglob("*-head-1.report.json"))
 
 
+@pytest.mark.parametrize("words", [["learn", "write"], ["learn", "export", "all"], ["audit", "verify"]])
+def test_a_database_that_is_not_there_or_older_names_the_command_that_mends_it(
+    run: Run, tmp_path: Path, words: list[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    assert "run `phasegate db migrate`" in run(*words).stderr
+    opened = Database(f"sqlite:///{tmp_path / 'data' / 'phasegate.db'}")
+    run("db", "migrate")
+    opened.downgrade("0001")
+    result = run(*words)
+    assert result.exit_code == 1
+    assert "run `phasegate db migrate`" in result.stderr
+
+
+def test_nothing_is_learned_from_a_fresh_database(run: Run) -> None:
+    run("db", "migrate")
+    assert run("learn", "write").stderr == "phasegate: no rollout 'write'\n"
+    assert "0 examples may teach, and 50 are needed" in run("learn", "all").stderr
+
+
 def test_force_does_not_exist(run: Run) -> None:
     assert run("learn", "none", "--force").exit_code == 2
 
@@ -144,6 +164,13 @@ def test_an_export_has_a_line_a_verdict_and_no_text_without_consent(run: Run, da
     assert all(
         "details:" in line for line in run("learn", "export", "write", "--consent-text").stdout.splitlines()
     )
+
+
+def test_verdicts_are_read_beside_a_server_that_writes(run: Run, database: Database) -> None:
+    add_verdicts(database, *shared(examples(9)))
+    with database.write() as connection:
+        connection.execute(t.rollouts.update().values(hold_reason="not committed yet"))
+        assert len(run("learn", "export", "write").stdout.splitlines()) == 9
 
 
 def test_alike_overrides_are_proposed_as_examples(run: Run, database: Database) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from app.cli import EXIT_CONFLICT, EXIT_ERROR
 from app.cli import model as command
-from app.engines.model.bench import Bench, Question
-from app.engines.model.trials import Findings, Trial
-from app.engines.model.tuning import Tuning
+from app.engines.model.bench import Bench, Findings
+from app.engines.model.local import LocalModel
+from app.engines.model.tuning import Trial
 from app.engines.model.version import load_versions
 from tests.cli.conftest import Run
 
@@ -31,14 +31,7 @@ DECLARED = Trial(
     moved=0.02,
 )
 FASTER = msgspec.structs.replace(DECLARED, merged=True, speedup=1.3, decisions_per_s=13.0)
-TUNING = Tuning(
-    threads=1,
-    ubatch=256,
-    flash_attention=True,
-    decisions_per_s=11.0,
-    speedup=1.1,
-    measured_at="2026-01-01T00:00:00+00:00",
-)
+TUNING = msgspec.structs.replace(DECLARED, ubatch=256, speedup=1.1, decisions_per_s=11.0)
 
 
 @pytest.fixture(autouse=True)
@@ -55,15 +48,13 @@ def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> list[Question]:
-    """What was asked of a bench that finds a merged copy faster without measuring."""
-    asked: list[Question] = []
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[Bench]:
+    """The benches that ran: each finds a merged copy faster without measuring."""
+    ran: list[Bench] = []
 
     class Known(Bench):
-        def __init__(self, question: Question) -> None:
-            asked.append(question)
-
         def run(self) -> Findings:
+            ran.append(self)
             return Findings(
                 version=EMBEDDED,
                 cores=1,
@@ -74,7 +65,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Question]:
             )
 
     monkeypatch.setattr(command, "Bench", Known)
-    return asked
+    return ran
 
 
 def test_show_names_every_file_with_its_hash(run: Run, cache: Path) -> None:
@@ -88,13 +79,14 @@ def test_show_names_every_file_with_its_hash(run: Run, cache: Path) -> None:
     assert "not tuned" in run("model", "show").stderr
 
 
-def test_prepare_makes_the_copy_that_show_then_finds_as_made(run: Run, cache: Path) -> None:
-    made = json.loads(run("model", "prepare", EMBEDDED, "--json").stdout)
+def test_a_copy_that_was_made_is_found_as_made_until_it_is_damaged(run: Run, cache: Path) -> None:
+    with LocalModel.open(load_versions(POLICIES)[EMBEDDED], policies_dir=POLICIES, cache_dir=cache):
+        pass
     copy = next(
         each for each in json.loads(run("model", "show", "--json").stdout)["files"] if each["file"] == "copy"
     )
-    assert (copy["state"], copy["sha256"], copy["path"]) == ("as made", made["sha256"], made["path"])
-    with Path(made["path"]).open("r+b") as file:
+    assert copy["state"] == "as made"
+    with Path(copy["path"]).open("r+b") as file:
         file.seek(5000)
         file.write(b"\xff")
     assert "changed: will be made anew" in run("model", "show").stdout
@@ -131,7 +123,7 @@ def test_a_written_layout_is_a_version_that_names_its_parent(run: Run, policies:
     assert run("model", "tune", EMBEDDED, "--write").exit_code == EXIT_CONFLICT
 
 
-def test_it_is_asked_what_the_suites_ask(run: Run, policies: Path, measured: list[Question]) -> None:
+def test_it_is_asked_what_the_suites_ask(run: Run, policies: Path, measured: list[Bench]) -> None:
     suite = policies / "suites" / "core.jsonl"
     first = suite.read_text(encoding="utf-8").splitlines()[0]
     for path in suite.parent.glob("*.jsonl"):
@@ -139,7 +131,7 @@ def test_it_is_asked_what_the_suites_ask(run: Run, policies: Path, measured: lis
     assert "a built-in handful" in run("model", "tune").stderr
     suite.write_text(first + "\n", encoding="utf-8")
     run("model", "tune")
-    assert [len(question.situations) for question in measured] == [8, 1]
+    assert [len(bench.situations) for bench in measured] == [8, 1]
 
 
 def test_an_unknown_version_is_named(run: Run) -> None:

@@ -138,6 +138,20 @@ def test_no_key_anywhere_exits_4_and_says_where_it_looked(run: Run, tmp_path: Pa
     assert str(tmp_path / "data" / "admin.key") in result.stderr
 
 
+@pytest.mark.parametrize("key", ["pg_ü", "pg_a\nb"])
+def test_a_key_that_is_none_is_named(
+    peer: Peer, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("PHASEGATE_KEY", key)
+    result = run("rollouts")
+    assert (result.exit_code, result.stderr[:26]) == (2, "phasegate: PHASEGATE_KEY: ")
+    monkeypatch.delenv("PHASEGATE_KEY")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "admin.key").write_bytes(b"\xff\xfe")
+    assert "admin.key: is no key" in run("rollouts").stderr
+    assert not peer.seen
+
+
 def test_the_key_is_read_from_the_data_directory(
     peer: Peer, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

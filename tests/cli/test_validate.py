@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.validate import places
 from app.engines.model.version import choose_version, load_versions
+from app.settings import load_settings
 from tests.cli.conftest import Run
 from tests.peer import Peer, Reply
 
@@ -53,7 +55,7 @@ def test_the_shipped_version_is_validated_without_a_server(run: Run, half: str) 
     assert (found["version"], found["n"], found["passed"], found["suites"]) == (EMBEDDED, 2, 1, ["half"])
     assert [each["id"] for each in found["failures"]] == ["endless"]
     assert found["outcomes"]["oversize"] == 1
-    assert found["reasoning"] == {"coverage": 1.0}
+    assert found["reasoning"] == {"coverage": 1.0, "n": 1}
     assert found["against"] == {"version": EMBEDDED, "n": 2, "better": [], "worse": [], "other": []}
     assert f"{EMBEDDED}: 1 of 2 passed" in result.stderr
 
@@ -67,8 +69,26 @@ def test_a_pass_rate_that_is_not_above_the_wanted_one_exits_with_3(
     assert "legacy alone" in result.stdout
 
 
+def test_a_model_file_of_ones_own_replaces_that_of_the_default_alone(tmp_path: Path, cache_dir: Path) -> None:
+    file = tmp_path / "own.gguf"
+    file.write_bytes(b"GGUF")
+    settings = load_settings(
+        {
+            "PHASEGATE_MODEL_PATH": str(file),
+            "PHASEGATE_POLICIES_DIR": str(POLICIES),
+            "PHASEGATE_CACHE_DIR": str(cache_dir),
+        }
+    )
+    versions = load_versions(POLICIES)
+    default = choose_version(versions, model_path=file)
+    assert places(default, settings)["model_path"] == file
+    assert places(versions[EMBEDDED], settings)["model_path"] is None
+
+
 def test_an_unknown_version_or_suite_is_named(run: Run) -> None:
-    assert "no version 'none'" in run("validate", "none").stderr
+    said = run("validate", "none").stderr
+    assert "no version 'none'; there are " in said
+    assert EMBEDDED in said
     result = run("validate", EMBEDDED, "--suite", "none")
     assert result.exit_code == 1
     assert "no suite 'none'" in result.stderr
@@ -81,7 +101,7 @@ def test_recording_is_the_servers(run: Run, peer: Peer) -> None:
         "answered": {"rate": 1.0, "n": 2, "passed": 1, "pass_rate": 0.5},
         "legacy": score, "stricter": score,
         "by_tag": {}, "by_action": {}, "confusion": {"deny>allow": 1}, "calibration": {"ece": 0.1, "brier": 0.2},
-        "reasoning": {"coverage": None}, "latency_ms": {"p50": 1.0, "p95": 1.0, "p99": 1.0}, "failures": [],
+        "reasoning": {"coverage": None, "n": 0}, "latency_ms": {"p50": 1.0, "p95": 1.0, "p99": 1.0}, "failures": [],
     }  # fmt: skip
     peer.replies(Reply(200, report))
     result = run("validate", "v1", "--record", "--suite", "core", "--above", "0.5")

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.cli.conftest import Run
 from tests.cli.test_remote import GATE, READ, REASON, rollout_then
 from tests.peer import Peer, Reply, problem
@@ -84,6 +86,18 @@ def test_register_sends_an_id_or_the_declaration_in_a_file(peer: Peer, run: Run,
     path.write_text("id: v1\nmodel: {path: m.gguf}\n")
     assert run("versions", "register", str(path)).stderr == "v1 is registered\n"
     assert [seen.body for seen in peer.seen] == [{"id": "v1"}, {"id": "v1", "model": {"path": "m.gguf"}}]
+
+
+@pytest.mark.parametrize("text", ["- id: v1", "v1", ""])
+def test_a_file_that_is_no_declaration_is_named_and_sent_nowhere(
+    peer: Peer, run: Run, tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "v1.yaml"
+    path.write_text(text)
+    result = run("versions", "register", str(path))
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"phasegate: {path}")
+    assert not peer.seen
 
 
 def test_compared_lists_candidates_with_the_outcome_of_their_gate(peer: Peer, run: Run) -> None:

@@ -42,8 +42,8 @@ def test_half_of_the_reviews_are_blind_whether_or_not_they_were_drawn() -> None:
 
 def test_half_of_the_budget_goes_to_the_few_disagreements() -> None:
     chosen = review_rates(0.05, agreed=9_000, disagreed=1_000)
-    of_disagreements = 0.1 * chosen.disagreement.inclusion_probability
-    of_agreements = 0.9 * chosen.agreement.inclusion_probability
+    of_disagreements = 0.1 * chosen[Stratum.DISAGREEMENT].inclusion_probability
+    of_agreements = 0.9 * chosen[Stratum.AGREEMENT].inclusion_probability
     assert of_disagreements == pytest.approx(0.025, rel=0.2)
     assert of_agreements == pytest.approx(0.025, rel=0.2)
 
@@ -53,8 +53,8 @@ def test_the_budget_is_kept_but_for_rounding(rate: float, agreed: int, disagreed
     chosen = review_rates(rate, agreed=agreed, disagreed=disagreed)
     share = (disagreed + 1) / (agreed + disagreed + 2)
     spent = (
-        share * chosen.disagreement.inclusion_probability
-        + (1 - share) * chosen.agreement.inclusion_probability
+        share * chosen[Stratum.DISAGREEMENT].inclusion_probability
+        + (1 - share) * chosen[Stratum.AGREEMENT].inclusion_probability
     )
     assert rate / 1.2 <= spent <= rate * 1.2
 
@@ -64,7 +64,7 @@ def test_no_stratum_is_drawn_less_often_than_the_smallest_inclusion(
     rate: float, agreed: int, disagreed: int
 ) -> None:
     chosen = review_rates(rate, agreed=agreed, disagreed=disagreed)
-    for draw in (chosen.agreement, chosen.disagreement):
+    for draw in chosen.values():
         assert smallest_inclusion(rate) <= draw.inclusion_probability <= 1
 
 
@@ -90,7 +90,7 @@ def test_a_recorded_draw_is_the_draw_itself(
     rate: float, agreed: int, disagreed: int, *, agrees: bool
 ) -> None:
     chosen = review_rates(rate, agreed=agreed, disagreed=disagreed)
-    draw = chosen.of(Stratum.AGREEMENT if agrees else Stratum.DISAGREEMENT)
+    draw = chosen[Stratum.AGREEMENT if agrees else Stratum.DISAGREEMENT]
     assert recorded_draw(draw.inclusion_probability, agrees=agrees) == draw
 
 

@@ -159,10 +159,11 @@ def test_the_brier_score_by_hand() -> None:
     assert brier([result(case(), said(None))]) is None
 
 
-def test_reasoning_coverage_is_the_share_of_decisions_with_words() -> None:
+def test_reasoning_coverage_is_the_share_with_words_of_those_that_were_asked() -> None:
     with_words, empty = (result(case(), said(ALLOW), why=why) for why in ("mainly because of trust", "  "))
-    assert report([with_words, empty, result(case(), said(None))])["reasoning"] == {"coverage": 0.5}
-    assert report([result(case(), said(ALLOW))])["reasoning"] == {"coverage": None}
+    unasked = result(case(), said(ALLOW))
+    assert report([with_words, empty, unasked])["reasoning"] == {"coverage": 0.5, "n": 2}
+    assert report([unasked])["reasoning"] == {"coverage": None, "n": 0}
 
 
 @given(st.lists(st.floats(0, 1e5), min_size=1, max_size=60))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from app.domain.decision import Decision
+from app.errors import Refused
 from app.learning.corrections import Corrections, collect, read_examples, require_enough
-from app.learning.refusal import Refused
 from app.store.database import Database
 from tests.learning.world import add_judge, add_verdicts, by, example, examples, undo, write_file
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.situation import Situation
+from app.errors import Refused
 from app.learning.folds import FOLDS, folds, groups, templates
-from app.learning.refusal import Refused
 from tests.learning.world import situation
 
 

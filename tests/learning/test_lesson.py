@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from app.domain.advisory import Advisory, Outcome
 from app.domain.decision import Decision
+from app.domain.situation import Situation
 from app.engines.model.head import Basis, Head
 from app.engines.model.prompt import write
 from app.engines.model.version import ModelVersion, load_versions
+from app.errors import Refused
 from app.learning.adapters import learn_adapter
 from app.learning.corrections import Corrections, Example
 from app.learning.lesson import Lesson, learn_head
-from app.learning.refusal import Refused
-from tests.learning.world import ALLOWING, Pupil, example, examples, opening
+from tests.learning.world import ALLOWING, Pupil, example, examples, is_alarming, opening
 
 Learn = Callable[..., Lesson]
 
@@ -62,6 +64,19 @@ def test_a_refused_lesson_writes_nothing(learn: Learn, policies: Path) -> None:
 def test_below_fifty_examples_the_model_is_not_even_asked(learn: Learn) -> None:
     with pytest.raises(Refused, match="49 examples may teach"):
         learn(examples(49))
+
+
+def test_what_the_model_cannot_read_does_not_count(
+    parent: ModelVersion, rests_on: Basis, policies: Path
+) -> None:
+    class Short(Pupil):
+        def advise(self, asked: Situation, *, legacy: Decision | None = None) -> Advisory:
+            if is_alarming(asked):
+                return Advisory("pupil", Outcome.OVERSIZE, 1.0)
+            return super().advise(asked, legacy=legacy)
+
+    with pytest.raises(Refused, match=f"{parent.id} can read 40 of 60 examples"):
+        learn_head(Corrections(examples(60)), parent, opening(Short()), basis=rests_on, policies_dir=policies)
 
 
 def test_the_same_examples_give_the_same_weights(learn: Learn, policies: Path) -> None:
@@ -153,6 +168,21 @@ def test_an_adapter_is_judged_on_groups_that_it_was_not_taught(
     assert 10 < lesson.report["held_out"] < 30
     with pytest.raises(Refused, match="no better than its parent"):
         lesson.publish()
+
+
+def test_an_adapter_finds_another_place_where_its_own_was_taken_meanwhile(
+    parent: ModelVersion, policies: Path, tmp_path: Path
+) -> None:
+    lesson = learn_adapter(
+        Corrections(examples(100)),
+        parent,
+        opening(Pupil()),
+        train=_write,
+        cache_dir=tmp_path / "cache",
+        policies_dir=policies,
+    )
+    assert lesson.write().stem == f"{parent.id}-lora-1"
+    assert lesson.write().stem == f"{parent.id}-lora-2"
 
 
 def test_an_adapter_that_is_better_becomes_a_version(

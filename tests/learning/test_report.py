@@ -9,16 +9,19 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from app.learning.report import (
+    NOTHING,
+    SIGNIFICANCE,
     Answers,
-    Comparison,
+    answered,
     calibration_error,
-    compare,
     measures,
+    p_value,
+    paired,
     report_of,
     summary,
+    threshold,
     verdict,
 )
-from app.learning.threshold import NOTHING, answered, threshold
 
 DENY, ATTEST, ALLOW = 0, 1, 2
 
@@ -32,26 +35,27 @@ def sure(labels: list[int], confidence: float = 0.9) -> Answers:
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_the_sign_test_is_exact(won: int, lost: int) -> None:
     expected = binomtest(won, won + lost, alternative="greater").pvalue if won + lost else 1.0
-    assert Comparison(won, lost).p_value == pytest.approx(expected)
+    assert p_value(won, lost) == pytest.approx(expected)
 
 
 @given(st.integers(0, 40), st.integers(0, 40))
 def test_one_more_win_is_never_worse_evidence(won: int, lost: int) -> None:
-    assert Comparison(won + 1, lost).p_value <= Comparison(won, lost).p_value
-    assert Comparison(won, lost + 1).p_value >= Comparison(won, lost).p_value
+    assert p_value(won + 1, lost) <= p_value(won, lost)
+    assert p_value(won, lost + 1) >= p_value(won, lost)
 
 
 @pytest.mark.parametrize(
     ("won", "lost", "better"), [(0, 0, False), (3, 0, False), (4, 0, True), (7, 3, False)]
 )
 def test_few_wins_are_no_proof(won: int, lost: int, better: bool) -> None:  # noqa: FBT001
-    assert Comparison(won, lost).is_better is better
+    assert (p_value(won, lost) <= SIGNIFICANCE) is better
 
 
 def test_only_examples_on_which_exactly_one_is_right_count() -> None:
     truth = np.array([DENY, DENY, ALLOW, ATTEST])
     child, other = sure([DENY, DENY, DENY, DENY]), sure([DENY, ALLOW, ALLOW, DENY])
-    assert compare(child, other, truth) == Comparison(only_child_right=1, only_other_right=1)
+    found = paired(child, other, truth)
+    assert (found["only_child_right"], found["only_other_right"]) == (1, 1)
 
 
 def test_measures_say_what_was_wrongly_allowed() -> None:

@@ -136,3 +136,11 @@ async def test_a_version_that_is_shown_the_legacy_answer_gets_it(
         await stage.enter("read", Phase.ENFORCED)
         await stage.decide(legacy="require_attestation")
         assert [legacy for *_, legacy in stage.model.asked] == ["require_attestation"]
+
+
+async def test_an_enforced_decision_counts_once_for_what_is_drawn_after_it(stage: Stage) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    for _ in range(3):
+        await stage.decide()
+    [seen] = stage.services.decider._strata._seen.values()
+    assert seen.total() == 3

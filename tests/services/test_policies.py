@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from app.domain.phase import Phase
-from app.errors import Conflict, Forbidden, PolicyError
+from app.errors import CeilingReached, Conflict, Forbidden, PolicyError
+from app.store import policies as stored
 from app.store.database import Database
 from tests.services.plane import LEGACY, ROLLOUTS, FakeModel, Stage, opened, written
 
@@ -187,3 +188,22 @@ async def test_a_raised_ceiling_is_a_change_that_two_people_make(running: Stage)
     written(running.files.policies_dir.parent, rollouts=higher)
     assert (await apply(running, "admin"))["status"] == "proposed"
     assert running.services.plane.view.policy.book.get("admin").ceiling is Phase.ADVISORY
+
+
+async def test_nothing_is_promoted_by_a_policy_that_is_no_longer_in_force(stage: Stage) -> None:
+    gates = "    gates: {advisory: {agreement_above: 0.5}, enforced: {override_below: 0.5, reviewed_at_least: 5}}\n"
+    lowered = ROLLOUTS.replace(gates, "").replace("ceiling: enforced", "ceiling: shadow", 1)
+    documents = {**stage.files.read(), "rollouts": lowered}
+    await stage.ledger.run(lambda tx: stored.apply(tx, documents, author="a", approver="b", now_us=1))
+
+    async def promote() -> None:
+        await stage.services.levers.promote(
+            "read", to=Phase.ADVISORY, reason="on", expected_revision=1, by=stage.principal("approver")
+        )
+
+    with pytest.raises(Conflict) as refusal:
+        await promote()
+    assert refusal.value.code == "policy-changed"
+    stage.services.plane.refresh()
+    with pytest.raises(CeilingReached):
+        await promote()

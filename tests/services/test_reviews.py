@@ -13,6 +13,7 @@ from app.errors import Conflict, Forbidden, NotFound
 from app.services.verdicts import Verdict
 from app.store import tables as t
 from app.store.database import Database
+from app.store.decisions import Filters
 from tests.services.plane import ROLLOUTS, Stage, opened, written
 from tests.services.test_phases import answer
 
@@ -263,6 +264,15 @@ async def test_a_report_and_a_verdict_on_an_attestation_stand_beside_each_other(
     assert stage.evidence("read").problem is None
 
 
+async def test_a_second_report_on_an_attestation_takes_the_place_of_the_first(stage: Stage) -> None:
+    await stage.enter("write", Phase.ADVISORY)
+    document = await stage.decide("write", legacy="require_attestation", model="allow")
+    await stage.observed(n=1, rollout="write")
+    for who in ("operator", "another_reviewer"):
+        await stage.services.reviews.report(document["id"], Verdict(Decision.DENY), stage.principal(who))
+    assert stage.evidence("write").wrong_allows == 1
+
+
 async def test_a_report_on_an_attestation_can_be_taken_back(stage: Stage) -> None:
     await stage.enter("read", Phase.ENFORCED)
     document = await stage.decide(legacy="deny", model="allow")
@@ -314,12 +324,17 @@ async def test_a_drawn_review_records_the_probability_that_it_had(
 
 async def test_a_blind_review_hides_the_model_until_it_is_judged(stage: Stage) -> None:
     await stage.enter("read", Phase.ENFORCED)
-    for number in range(12):
+    for number in range(24):
         await stage.decide(legacy="allow", model="deny", actor=f"actor-{number}")
     modes = {row["mode"]: row for row in stage.queue()}
-    assert modes["blind"]["advisory"] is None
-    assert modes["assisted"]["advisory"]["decision"] == "deny"
+    assert (modes["blind"]["advisory"], modes["blind"]["decision"]) == (None, None)
+    assert modes["assisted"]["advisory"]["decision"] == modes["assisted"]["decision"] == "deny"
     blind = modes["blind"]["decision_id"]
+    differing, who = Filters(agreement=False), stage.principal("reviewer")
+    listed = stage.services.stories.page(differing, who, cursor=None, limit=50)["decisions"]
+    assert {row["review"]["id"] for row in listed} == {
+        row["id"] for row in stage.queue() if row["mode"] == "assisted"
+    }
     seen = await stage.story(blind, who="reviewer")
     assert (seen["advisory"], seen["agreement"]) == (None, None)
     await stage.judge(blind, "allow")

@@ -52,8 +52,9 @@ async def gated(sqlite_database: Database, tmp_path: Path) -> AsyncIterator[Stag
 def gate(stage: Stage) -> Gate:
     state, policy = stage.state("read"), stage.services.plane.view.policy.book.get("read")
     with stage.database.read() as connection:
+        evidence = stage.services.gates.evidence(connection, state)
         return stage.services.gates.assess(
-            connection, policy, state, to=Phase.ADVISORY, now=stage.clock.now()
+            connection, policy, state, evidence, to=Phase.ADVISORY, now=stage.clock.now()
         )
 
 
@@ -83,12 +84,11 @@ async def test_suites_are_chosen_by_name(stage: Stage) -> None:
         await run(stage, suites=["c"])
 
 
-async def test_reasons_are_asked_for_only_where_wanted(stage: Stage) -> None:
-    suite(stage, "allow", "timeout")
-    assert (await run(stage))["reasoning"] == {"coverage": None}
-    assert stage.model.explained == 0
-    assert (await run(stage, reasons=True))["reasoning"] == {"coverage": 1.0}
-    assert stage.model.explained == 1
+async def test_every_tenth_case_is_asked_why_or_all_where_wanted(stage: Stage) -> None:
+    suite(stage, *["allow"] * 11, "timeout")
+    assert (await run(stage))["reasoning"] == {"coverage": 1.0, "n": 2}
+    assert (await run(stage, reasons=True))["reasoning"] == {"coverage": 1.0, "n": 11}
+    assert stage.model.explained == 13
 
 
 async def test_the_risk_of_a_case_is_its_rollouts(stage: Stage) -> None:

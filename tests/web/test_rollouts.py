@@ -7,6 +7,7 @@ import pytest
 from app.domain.guardrail import Guardrail
 from app.domain.phase import Phase
 from app.store import tables as t
+from app.store.transaction import CounterKey, Transaction
 from tests.services.plane import Stage
 from tests.services.test_levers import with_evidence
 
@@ -57,6 +58,22 @@ async def test_a_rollout_has_every_member(stage: Stage) -> None:
     assert one["revision"] == 1
     assert one["gate"].keys() == GATE
     assert len(one["guardrails"]) == len(Guardrail)
+
+
+@pytest.mark.parametrize(("judged", "suggests"), [(49, False), (50, True)])
+async def test_verdicts_enough_to_learn_from_are_pointed_out(
+    stage: Stage, judged: int, *, suggests: bool
+) -> None:
+    state, minute = stage.state("read"), stage.services.now_us() // 60_000_000
+
+    def work(tx: Transaction) -> None:
+        for metric in ("drawn", "reviewed"):
+            key = CounterKey("read", state.version, state.epoch, minute, metric, "agreement:0")
+            tx.count(key, judged)
+
+    await stage.ledger.run(work)
+    suggestion = (await get(stage, "/v1/rollouts/read"))["suggestion"]
+    assert (suggestion is not None and "`phasegate learn read`" in suggestion) is suggests
 
 
 async def test_an_investigation_has_every_member(stage: Stage) -> None:

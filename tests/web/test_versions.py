@@ -143,6 +143,16 @@ async def test_a_file_may_change_what_was_never_used_and_nothing_else(two: Stage
         (declared(model={"path": "versions/none.gguf"}), "model.path"),
         (declared(limits={"margin_at_least": 2}), "limits.margin_at_least"),
         (declared(colour="blue"), "colour"),
+        (declared(prompt="p" * 300), "prompt"),
+        (declared(prompt="versions"), "prompt"),
+        (declared(prompt="versions/adapter.gguf"), ""),
+        (declared(prompt=7), "prompt"),
+        (declared(adapter="versions/adapter.gguf"), "adapter"),
+        (declared(model=None), "model"),
+        (declared(limits=[]), "limits"),
+        (declared(decoding={"n_ctx": "many"}), "decoding.n_ctx"),
+        (declared(decoding={"n_ctx": 10**30}), "decoding.n_ctx"),
+        (declared(parent="\x7f"), ""),
     ],
 )
 async def test_what_is_wrong_with_a_declaration_is_named(two: Stage, body: Any, field: str) -> None:
@@ -150,6 +160,14 @@ async def test_what_is_wrong_with_a_declaration_is_named(two: Stage, body: Any, 
     assert response.status_code == 422, response.text
     assert [error["field"] for error in response.json()["errors"]] == [field]
     assert set(await versions(two)) == {"fake-1", "fake-2"}
+
+
+@pytest.mark.parametrize(
+    "name", [b'"\\ud800"', b'"\xed\xa0\x80"', b'"fresh-1", "prompt": ' + b"1" * 5_000, b"[" * 50_000]
+)
+async def test_a_body_that_is_no_json_is_refused_whatever_it_is(two: Stage, name: bytes) -> None:
+    response = await two.call("POST", "/v1/versions", content=b'{"id": ' + name + b"}")
+    assert response.status_code in (400, 422), response.text
 
 
 async def test_what_would_leave_the_next_start_without_a_choice_names_its_parent(two: Stage) -> None:

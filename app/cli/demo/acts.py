@@ -5,9 +5,8 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from app.cli.demo.people import Tally, at_work
+from app.cli.demo.people import Tally, at_work, stream
 from app.cli.demo.server import DemoServer
-from app.cli.demo.situations import stream
 from app.cli.demo.story import Story, Trouble, checklist, guardrail_line, missing, missing_line
 from app.client import AsyncClient, ClientError
 from app.client.wire import Document

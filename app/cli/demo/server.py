@@ -93,11 +93,8 @@ async def _ready(server: DemoServer, output: Path, story: Story) -> None:
             except ClientError:
                 await asyncio.sleep(0.1)
                 continue
-            story.tell(
-                "ready",
-                f"A server of its own is ready on {server.url}: the model has loaded.",
-                url=server.url,
-            )
+            sentence = f"A server of its own is ready on {server.url}: the model has loaded."
+            story.tell("ready", sentence, url=server.url)
             return
     raise Trouble(f"the model did not load within {_READY_WITHIN_S:.0f} s")
 

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from app.engines.legacy.authzen import AuthzenEngine
 from app.engines.legacy.cedar import CedarEngine
 from app.engines.legacy.http import SETTING
-from app.engines.legacy.opa import OpaEngine
 from app.engines.legacy.port import LegacyEngine
 from app.engines.legacy.rules import RulesEngine
+from app.engines.legacy.servers import authzen_engine, opa_engine
 from app.errors import SettingsError
 from app.policy.files import read_text
 
@@ -34,7 +33,7 @@ def build_legacy_engine(spec: str, *, source: str, deadline_s: float = 2.0) -> L
         return CedarEngine(source, path=_FILES[spec])
     kind, _, address = spec.partition(":")
     if kind == "opa":
-        return OpaEngine(address, deadline_s=deadline_s)
+        return opa_engine(address, deadline_s=deadline_s)
     if kind == "authzen":
-        return AuthzenEngine(address, deadline_s=deadline_s)
+        return authzen_engine(address, deadline_s=deadline_s)
     raise SettingsError(SETTING, f"{spec!r} is not rules, cedar, opa:<address> or authzen:<address>")

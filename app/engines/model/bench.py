@@ -10,32 +10,21 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
-from msgspec import structs
+from msgspec import Struct, structs
 
 from app.engines.model.cores import leave_the_first_core, thread_count
-from app.engines.model.layouts import copy_name, note_of, prepare
+from app.engines.model.layouts import prepare
 from app.engines.model.memory import estimate, memory_limit
 from app.engines.model.merge import Shares, loaded, shares
 from app.engines.model.prompt import Line, Prompt
 from app.engines.model.runtime import ModelError
 from app.engines.model.scoring import Oversize, Scorer
-from app.engines.model.trials import (
-    FASTER,
-    Findings,
-    Trial,
-    best_layout,
-    changes,
-    described,
-    in_layout,
-    is_better,
-    others,
-)
-from app.engines.model.tuning import Tuning
+from app.engines.model.tuning import FASTER, Trial, best_layout, changes, in_layout, is_better, others
 from app.engines.model.version import Decoding, Layout, ModelVersion
 from app.engines.model.weights import Weights
 
@@ -44,17 +33,15 @@ _LEAST = 8  # fewer say nothing
 _REFERENCE, _SETTINGS, _LAYOUTS = 0.2, 0.4, 0.9  # shares of the budget at which each part ends
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is tuned, with what is asked of it; `tolerance` is a share of decisions, 0..1."""
+class Findings(Struct, frozen=True, kw_only=True):
+    """`tuning` is worth keeping; `layout` is a faster layout within the tolerance, or None."""
 
-    version: ModelVersion
-    weights: Weights
-    prompt: Prompt
-    situations: Sequence[tuple[Line, ...]]
-    cache_dir: Path
-    tolerance: float
-    budget_s: float
+    version: str
+    cores: int
+    settings: list[Trial]
+    layouts: list[Trial]
+    tuning: Trial
+    layout: Trial | None
 
 
 @contextmanager
@@ -68,38 +55,41 @@ def as_in_the_worker() -> Iterator[None]:
         os.sched_setaffinity(0, cores)
 
 
+@dataclass(slots=True, kw_only=True)
 class Bench:
-    """Measures one question within its budget: each part of it ends in time, with less where it must.
+    """Measures one version within its budget: each part of it ends in time, with less where it must.
 
-    To be run once, on one thread.
+    `tolerance` is a share of decisions, 0..1. To be run once, on one thread.
     """
 
-    def __init__(self, question: Question) -> None:
-        self._q = question
-        self._made: set[Path] = set()
-        self._began = time.monotonic()
-        self._asked: list[tuple[Line, ...]] = []
-        self._original: Shares = np.empty((0, 3))
+    version: ModelVersion
+    weights: Weights
+    prompt: Prompt
+    situations: Sequence[tuple[Line, ...]]
+    cache_dir: Path
+    tolerance: float
+    budget_s: float
+    _began: float = field(default_factory=time.monotonic, init=False)
+    _copies: Path = field(default_factory=Path, init=False)
+    _asked: list[tuple[Line, ...]] = field(default_factory=list, init=False)
+    _original: Shares = field(default_factory=lambda: np.empty((0, 3)), init=False)
 
     def run(self) -> Findings:
         """Settings first, then layouts under the best of them. Raises `ModelError`, `OSError`."""
-        version, best = self._q.version, None
-        how = structs.replace(version.decoding, threads=thread_count(version.decoding.threads))
-        try:
+        how = self.version.decoding
+        with TemporaryDirectory(dir=self.cache_dir) as copies:
+            self._copies = Path(copies)
             self._original = self._reference()
-            with self._loaded(version, how) as declared:
-                settings, tuned = self._settings(declared, how)
-                layouts = list(self._layouts(declared, self._how(tuned)))
-            best = best_layout(layouts, tolerance=self._q.tolerance)
-        finally:
-            self._clear(best)
+            with self._loaded(self.version, how) as declared:
+                settings, tuning = self._settings(declared)
+                layouts = list(self._layouts(declared, tuning.settings(how)))
         return Findings(
-            version=version.id,
+            version=self.version.id,
             cores=thread_count(None),
             settings=settings,
             layouts=layouts,
-            tuning=_tuning(tuned),
-            layout=best,
+            tuning=tuning,
+            layout=best_layout(layouts, tolerance=self.tolerance),
         )
 
     def _reference(self) -> Shares:
@@ -108,10 +98,10 @@ class Bench:
         What it was asked is what every other way is asked.
         """
         layout: Layout | None = "f16" if self._fits("f16") else None
-        original = in_layout(self._q.version, layout, merge=False)
+        original = in_layout(self.version, layout, merge=False)
         found: list[list[float]] = []
         with self._loaded(original, original.decoding) as scorer:
-            for lines in self._q.situations:
+            for lines in self.situations:
                 with suppress(Oversize):  # no layout answers that
                     found.append(shares(scorer.score(lines)))
                     self._asked.append(lines)
@@ -121,17 +111,18 @@ class Bench:
             raise ModelError(f"{original.id} finds every situation too long: see limits.max_situation_tokens")
         return np.array(found)
 
-    def _settings(self, declared: Scorer, how: Decoding) -> tuple[list[Trial], Trial]:
+    def _settings(self, declared: Scorer) -> tuple[list[Trial], Trial]:
         """One change at a time, each tried on the best so far; what was tried, and the best of it."""
-        version = self._q.version
-        tried = [self._race(declared, declared, version, how, until=_SETTINGS, most=_FEW)]
-        best, allowed = tried[0], max(self._q.tolerance, tried[0].differ)
-        for change in changes(version.decoding):
-            other = structs.replace(self._how(best), **change)
-            if other == self._how(best) or self._share() >= _SETTINGS:
+        version, how = self.version, self.version.decoding
+        tried = [self._race(declared, declared, _described(version, how), until=_SETTINGS, most=_FEW)]
+        best, allowed = tried[0], max(self.tolerance, tried[0].differ)
+        for change in changes(how):
+            other = structs.replace(best.settings(how), **change)
+            if other == best.settings(how) or self._share() >= _SETTINGS:
                 continue
             with self._loaded(version, other) as scorer:
-                tried.append(self._race(declared, scorer, version, other, until=_SETTINGS, most=_FEW))
+                trial = _described(version, other)
+                tried.append(self._race(declared, scorer, trial, until=_SETTINGS, most=_FEW))
             if is_better(tried[-1], best, factor=FASTER, allowed=allowed):
                 best = tried[-1]
         return tried, best
@@ -141,31 +132,23 @@ class Bench:
 
         A head was learned on the hidden states of one layout, so a version with a head stays in it.
         """
-        version = self._q.version
-        ways = [version] if version.head else [version, *others(version)]
+        ways = [self.version] if self.version.head else [self.version, *others(self.version)]
         for number, way in enumerate(ways, 1):
-            if self._share() >= _LAYOUTS and way is not version:
+            trial = _described(way, how)
+            if self._share() >= _LAYOUTS and way is not self.version:
                 return
-            if way is not version and not self._fits(way.model.requantise):
-                yield described(way, how, error="needs more than half of this machine's memory")
+            if way is not self.version and not self._fits(way.model.requantise):
+                yield structs.replace(trial, error="needs more than half of this machine's memory")
                 continue
             until = _SETTINGS + (_LAYOUTS - _SETTINGS) * number / len(ways)
             try:
                 with self._loaded(way, how) as scorer:
-                    yield self._race(declared, scorer, way, how, until=until, most=len(self._asked))
+                    yield self._race(declared, scorer, trial, until=until, most=len(self._asked))
             except ModelError as error:
-                yield described(way, how, error=str(error))
+                yield structs.replace(trial, error=str(error))
 
-    def _race(
-        self,
-        declared: Scorer,
-        scorer: Scorer,
-        version: ModelVersion,
-        how: Decoding,
-        *,
-        until: float,
-        most: int,
-    ) -> Trial:
+    def _race(self, declared: Scorer, scorer: Scorer, trial: Trial, *, until: float, most: int) -> Trial:
+        """The trial with what was measured of it."""
         ratios: list[float] = []
         seconds: list[float] = []
         found: list[list[float]] = []
@@ -180,7 +163,7 @@ class Bench:
                 break
         mine, original = np.array(found), self._original[: len(found)]
         return structs.replace(
-            described(version, how),
+            trial,
             situations=len(found),
             speedup=statistics.median(ratios),
             decisions_per_s=1 / statistics.median(seconds),
@@ -190,59 +173,41 @@ class Bench:
 
     @contextmanager
     def _loaded(self, version: ModelVersion, how: Decoding) -> Iterator[Scorer]:
-        copy = self._q.cache_dir / copy_name(version, self._q.weights)
-        if version.model.requantise is not None and not copy.exists():
-            self._made.add(copy)
-        threads = thread_count(how.threads)
-        files = prepare(
-            version, self._q.weights, prompt=self._q.prompt, cache_dir=self._q.cache_dir, threads=threads
+        """A version as it would be asked. The copies of other layouts last as long as the measurement."""
+        place, threads = (
+            self.cache_dir if version is self.version else self._copies,
+            thread_count(how.threads),
         )
+        files = prepare(version, self.weights, prompt=self.prompt, cache_dir=place, threads=threads)
         with loaded(
-            files.model, version, self._q.prompt, adapter=files.adapter, decoding=how, threads=threads
+            files.model, version, self.prompt, adapter=files.adapter, decoding=how, threads=threads
         ) as scorer:
             yield scorer
 
-    def _clear(self, best: Trial | None) -> None:
-        """Delete the copies that were made for the measurement alone."""
-        version = self._q.version
-        kept = [version] if best is None else [version, in_layout(version, best.layout, merge=best.merged)]
-        for copy in self._made - {self._q.cache_dir / copy_name(each, self._q.weights) for each in kept}:
-            copy.unlink(missing_ok=True)
-            note_of(copy).unlink(missing_ok=True)
-
-    def _how(self, trial: Trial) -> Decoding:
-        return structs.replace(
-            self._q.version.decoding,
-            threads=trial.threads,
-            ubatch=trial.ubatch,
-            flash_attention=trial.flash_attention,
-        )
-
     def _fits(self, layout: Layout | None) -> bool:
         """Whether it can be loaded beside the declared one."""
-        version, source = self._q.version, self._q.weights.source
-        both = (version, in_layout(version, layout, merge=False))
-        return sum(estimate(each, source) for each in both) <= memory_limit()
+        both = (self.version, in_layout(self.version, layout, merge=False))
+        return sum(estimate(each, self.weights.source) for each in both) <= memory_limit()
 
     def _share(self) -> float:
-        return (time.monotonic() - self._began) / self._q.budget_s
+        return (time.monotonic() - self._began) / self.budget_s
 
     def _is_over(self, until: float, asked: int) -> bool:
         return self._share() >= until and asked >= _LEAST
+
+
+def _described(version: ModelVersion, how: Decoding) -> Trial:
+    """A way to run that is not measured yet."""
+    return Trial(
+        layout=version.model.requantise,
+        merged=version.adapter is not None and version.adapter.merge,
+        threads=thread_count(how.threads),
+        ubatch=how.ubatch,
+        flash_attention=how.flash_attention,
+    )
 
 
 def _timed(scorer: Scorer, lines: Sequence[Line]) -> tuple[list[float], float]:
     began = time.perf_counter()
     scores = scorer.score(lines)
     return shares(scores), time.perf_counter() - began
-
-
-def _tuning(best: Trial) -> Tuning:
-    return Tuning(
-        threads=best.threads,
-        ubatch=best.ubatch,
-        flash_attention=best.flash_attention,
-        decisions_per_s=best.decisions_per_s,
-        speedup=best.speedup,
-        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )

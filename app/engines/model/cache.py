@@ -18,8 +18,8 @@ _KEPT = (Outcome.OK, Outcome.UNSURE)
 _TROUBLE = (Outcome.UNAVAILABLE, Outcome.TIMEOUT, Outcome.MALFORMED)
 
 
-class Engine(Protocol):
-    """What computes: `ModelSupervisor` or `RemoteModel`."""
+class Asked(Protocol):
+    """One version, whichever way it runs and whether or not its answers are remembered."""
 
     @property
     def version_id(self) -> str: ...
@@ -36,6 +36,16 @@ class Engine(Protocol):
     @property
     def status(self) -> ModelStatus: ...
 
+    async def explain(
+        self, situation: Situation, advisory: Advisory, *, legacy: Decision | None = None
+    ) -> Reasoning: ...
+
+    async def inject(self, fault: str | None) -> None: ...
+
+
+class Engine(Asked, Protocol):
+    """What computes: `ModelSupervisor` or `RemoteModel`."""
+
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
@@ -45,37 +55,6 @@ class Engine(Protocol):
     async def advise(
         self, situation: Situation, *, priority: Priority, deadline_s: float, legacy: Decision | None = None
     ) -> Advisory: ...
-
-    async def explain(
-        self, situation: Situation, advisory: Advisory, *, legacy: Decision | None = None
-    ) -> Reasoning: ...
-
-    async def inject(self, fault: str | None) -> None: ...
-
-
-class DecisionCache:
-    """Answers by question; the one that was used longest ago goes first."""
-
-    def __init__(self, limit: int = ENTRIES) -> None:
-        self._limit = limit
-        self._answers: OrderedDict[Hashable, Advisory] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._answers)
-
-    def get(self, question: Hashable) -> Advisory | None:
-        answer = self._answers.get(question)
-        if answer is not None:
-            self._answers.move_to_end(question)
-        return answer
-
-    def put(self, question: Hashable, answer: Advisory) -> None:
-        self._answers[question] = answer
-        if len(self._answers) > self._limit:
-            self._answers.popitem(last=False)
-
-    def clear(self) -> None:
-        self._answers.clear()
 
 
 def question_of(situation: Situation, legacy: Decision | None) -> bytes:
@@ -89,7 +68,7 @@ def question_of(situation: Situation, legacy: Decision | None) -> bytes:
 
 
 class Remembering:
-    """An engine with a memory of its answers: the surface that the use cases ask.
+    """An engine with a memory of its last answers: the surface that the use cases ask.
 
     Memory does not stand in for an engine in trouble: after a failure it is the engine's answer that tells
     whether it is well again. And it lasts as long as the worker that filled it: a restarted one may have
@@ -98,7 +77,8 @@ class Remembering:
 
     def __init__(self, engine: Engine, *, limit: int = ENTRIES) -> None:
         self.engine = engine
-        self._cache = DecisionCache(limit)
+        self._limit = limit
+        self._answers: OrderedDict[Hashable, Advisory] = OrderedDict()  # the longest unused first
         self._life: tuple[str | None, int] | None = None
         self._in_trouble = False
 
@@ -137,16 +117,19 @@ class Remembering:
             return await self._compute(situation, priority, deadline_s, legacy)
         self._forget_earlier_lives()
         question = (scope, question_of(situation, legacy if self.engine.shows_legacy else None))
-        known = None if self._in_trouble else self._cache.get(question)
+        known = None if self._in_trouble else self._answers.get(question)
         if known is not None:
+            self._answers.move_to_end(question)
             return replace(known, cached=True, latency_ms=(time.monotonic() - began) * 1000)
         answer = await self._compute(situation, priority, deadline_s, legacy)
         if answer.outcome not in _KEPT:
             return answer
-        if self._cache.get(question) is not None:
+        if question in self._answers:
             # Asked twice at once, or again after trouble: computed, but no news.
             return replace(answer, cached=True)
-        self._cache.put(question, answer)
+        self._answers[question] = answer
+        if len(self._answers) > self._limit:
+            self._answers.popitem(last=False)
         return answer
 
     async def _compute(
@@ -172,4 +155,4 @@ class Remembering:
         life = (status.sha256, status.restarts)
         if life != self._life:
             self._life = life
-            self._cache.clear()
+            self._answers.clear()

@@ -35,7 +35,7 @@ def cpu_quota(own_cgroup: Path, cgroups: Path) -> float | None:
 
 def cgroup_folders(own_cgroup: Path, cgroups: Path, controller: str) -> Iterator[Path]:
     """Where a controller's limits lie, from this process's cgroup up to the root; version 1 and 2."""
-    for entry in _read(own_cgroup).splitlines():
+    for entry in content_of(own_cgroup).splitlines():
         _, controllers, path = entry.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
@@ -46,15 +46,16 @@ def cgroup_folders(own_cgroup: Path, cgroups: Path, controller: str) -> Iterator
 
 
 def _quota(folder: Path) -> float | None:
-    second = _read(folder / "cpu.max").split()  # cgroup v2: "quota period", quota may be "max"
-    first = [_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+    second = content_of(folder / "cpu.max").split()  # cgroup v2: "quota period", quota may be "max"
+    first = [content_of(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
     quota, period = second if len(second) == 2 else first
     if not quota.isdigit() or not period.isdigit() or int(period) == 0:
         return None
     return int(quota) / int(period)
 
 
-def _read(path: Path) -> str:
+def content_of(path: Path) -> str:
+    """What a file of the kernel says; nothing where it is not there."""
     try:
         return path.read_text(encoding="ascii")
     except OSError:

@@ -2,17 +2,41 @@
 
 import asyncio
 from collections.abc import Hashable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
-from app.engines.model.absent import Absent
+from app.domain.advisory import Advisory, Outcome, Reasoning
 from app.engines.model.cache import Engine, Remembering
-from app.engines.model.link import Patience
+from app.engines.model.link import ModelState, Patience
 from app.engines.model.memory import MIB, estimate
 from app.engines.model.remote import RemoteModel
-from app.engines.model.supervisor import ModelSupervisor
+from app.engines.model.supervisor import ModelStatus, ModelSupervisor
 from app.engines.model.version import ModelVersion
 from app.engines.model.weights import find_model
 from app.errors import PhasegateError
+
+
+class Absent:
+    """Stands for a version that is not loaded: every question is `unavailable`, and none was started."""
+
+    shows_legacy = False
+    is_ready = False
+    circuit_open = False
+
+    def __init__(self, version_id: str, why: str, *, loaded_once: bool = False) -> None:
+        self.version_id = version_id
+        self.status = ModelStatus(
+            ModelState.DOWN, version_id, model="none", loaded_once=loaded_once, error=why
+        )
+
+    async def advise(self, *_: object, **__: object) -> Advisory:
+        return Advisory(self.version_id, Outcome.UNAVAILABLE, latency_ms=0.0, started=False)
+
+    async def explain(self, *_: object, **__: object) -> Reasoning:
+        return Reasoning(f"there is no reasoning: {self.version_id} {self.status.error}")
+
+    async def inject(self, *_: object, **__: object) -> None:
+        return None
 
 
 class Fleet:
@@ -43,8 +67,15 @@ class Fleet:
         """
         self._declared = {version.id: version for version in versions}
         self._first, self._memory_bytes = default, memory_bytes
-        self._policies_dir, self._cache_dir, self._model_path = policies_dir, cache_dir, model_path
-        self._drills, self._queue_limit, self._patience = drills, queue_limit, patience
+        self._policies_dir, self._model_path = policies_dir, model_path
+        self._supervise = partial(
+            ModelSupervisor,
+            cache_dir=cache_dir,
+            policies_dir=policies_dir,
+            drills=drills,
+            queue_limit=queue_limit,
+            patience=patience,
+        )
         self._ready: dict[str, Remembering] = {}
         self._absent: dict[str, Absent] = {}
         self._wanted: tuple[str, ...] | None = None  # None: arrange anew, whatever is asked for
@@ -115,16 +146,7 @@ class Fleet:
             mate = model.engine
             if isinstance(mate, ModelSupervisor) and mate.version.runtime_key == version.runtime_key:
                 return mate.beside(version)
-        return ModelSupervisor(
-            version,
-            cache_dir=self._cache_dir,
-            policies_dir=self._policies_dir,
-            model_path=self._path_for(version),
-            drills=self._drills,
-            fault=fault,
-            queue_limit=self._queue_limit,
-            patience=self._patience,
-        )
+        return self._supervise(version, model_path=self._path_for(version), fault=fault)
 
     def _fitting(self, wanted: tuple[str, ...]) -> dict[str, ModelVersion]:
         """What of the wanted there is and has room, in that order; the rest becomes absent."""
@@ -145,7 +167,7 @@ class Fleet:
         return fitting
 
     def _needed(self, version: ModelVersion) -> int:
-        """Bytes of a worker for this version; 0 where it needs none, or where loading will say what is wrong."""
+        """Bytes of a worker for it; 0 where it needs none, or where loading will say what is wrong."""
         if version.model.remote is not None:
             return 0
         try:

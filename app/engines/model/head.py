@@ -104,8 +104,9 @@ class Head(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=T
     def read(self, lines: Sequence[Line], hidden: Hidden, own: Probabilities) -> Probabilities:
         """The probabilities of one situation, from its prompt's lines and what the model made of them.
 
-        `hidden` is (width,); `own` are the model's own probabilities, not calibrated. What it would allow though the legacy engine denies becomes require_attestation: a head alone
-        never lifts a denial. Without the legacy engine's line that answer is unknown, not a denial.
+        `hidden` is (width,); `own` are the model's own probabilities, not calibrated. What it would allow
+        though the legacy engine denies becomes require_attestation: a head alone never lifts a denial.
+        Without the legacy engine's line that answer is unknown, not a denial.
         """
         named = features(lines, own)
         given = np.array([value_of(named, field.name, absent=field.mean) for field in self.fields])

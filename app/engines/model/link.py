@@ -195,7 +195,12 @@ class WorkerLink:
 
     async def _one_life(self) -> None:
         process = self._process = WorkerProcess.spawn()
-        reader, self._writer = await asyncio.open_unix_connection(sock=process.connection)
+        try:
+            reader, self._writer = await asyncio.open_unix_connection(sock=process.connection)
+        except BaseException:  # stopped before it began
+            self._process = None
+            await process.end()
+            raise
         self._heard_at = time.monotonic()
         first = self._roster.first()
         self.send(NO_REQUEST, msgspec.structs.replace(self._load, versions=first))

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from app.domain.advisory import Advisory, Outcome, Reasoning
+from app.domain.advisory import Advisory, Reasoning
 from app.domain.decision import Decision
 from app.domain.situation import Situation
 from app.engines.model.explaining import Reasoner
@@ -14,7 +14,7 @@ from app.engines.model.prompt import Line, write
 from app.engines.model.reasons import unexplained, worded
 from app.engines.model.residents import Residents
 from app.engines.model.runtime import Hidden, never
-from app.engines.model.scoring import Oversize, Scorer, Scores, judge
+from app.engines.model.scoring import Oversize, Scorer, Scores
 from app.engines.model.version import ModelVersion
 
 
@@ -36,7 +36,7 @@ class LocalModel:
         cls, version: ModelVersion, *, policies_dir: Path, cache_dir: Path, model_path: Path | None = None
     ) -> Self:
         """Load it. Raises `PolicyError`, `SettingsError`, `ModelError`, `OSError`."""
-        residents = Residents.open(
+        residents = Residents(
             (version,), policies_dir=policies_dir, cache_dir=cache_dir, model_path=model_path
         )
         return cls(residents, residents[version.id])
@@ -59,7 +59,7 @@ class LocalModel:
             scores = self._scorer.score(self._lines(situation, legacy))
         except Oversize:
             scores = None
-        return self._advisory(scores, _since(began))
+        return self._advisory(scores, latency_ms=_since(began))
 
     def observe(self, asked: Sequence[tuple[Situation, Decision | None]]) -> list[Advisory]:
         """Answers to situations, each with its legacy answer, as the worker scores them in shadow.
@@ -69,7 +69,8 @@ class LocalModel:
         """
         began = time.monotonic()
         found = self._scorer.score_many([self._lines(situation, legacy) for situation, legacy in asked])
-        return [self._advisory(scores, _since(began) / len(found)) for scores in found]
+        share_ms = _since(began) / max(len(found), 1)
+        return [self._advisory(scores, latency_ms=share_ms) for scores in found]
 
     def hidden(self, situation: Situation, *, legacy: Decision | None = None) -> Hidden:
         """The model's hidden state (width,) where it decides. Raises `Oversize`, `ModelError`."""
@@ -87,21 +88,8 @@ class LocalModel:
             reasoner.advance(self._scorer, never)
         return worded(advisory, reasoner.effects, generated=reasoner.generated, lines=lines)
 
-    def _advisory(self, scores: Scores | None, latency_ms: float) -> Advisory:
-        if scores is None:
-            return Advisory(self.version.id, Outcome.OVERSIZE, latency_ms, started=False)
-        outcome = judge(scores, self.version.limits)
-        answered = outcome is not Outcome.MALFORMED
-        return Advisory(
-            version=self.version.id,
-            outcome=outcome,
-            latency_ms=latency_ms,
-            decision=scores.decision if answered else None,
-            probabilities=scores.probabilities if answered else None,
-            confidence=scores.confidence if answered else None,
-            coverage=scores.coverage,
-            prompt_tokens=scores.prompt_tokens,
-        )
+    def _advisory(self, scores: Scores | None, *, latency_ms: float) -> Advisory:
+        return self._scorer.answer(scores).advisory(self.version.id, latency_ms=latency_ms)
 
     def _lines(self, situation: Situation, legacy: Decision | None) -> tuple[Line, ...]:
         return write(situation, legacy=legacy if self.version.show_legacy else None)

@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from app.engines.model.cores import cgroup_folders
+from app.engines.model.cores import cgroup_folders, content_of
 from app.engines.model.version import ModelVersion
 
 MIB = 2**20
@@ -17,11 +17,9 @@ _FALLBACK_PER_TOKEN = 128 * 1024  # where the file does not say; that of a model
 _HALVES = 2 * 2  # keys and values, of two bytes each
 
 # What GGUF calls the types of its values (ggml, docs/gguf.md), by their number.
-_NUMBERS = dict(enumerate(("<B", "<b", "<H", "<h", "<I", "<i", "<f", "<?"))) | {
-    10: "<Q",
-    11: "<q",
-    12: "<d",
-}
+_NUMBERS = dict(enumerate(("<B", "<b", "<H", "<h", "<I", "<i", "<f", "<?"))) | dict(
+    enumerate(("<Q", "<q", "<d"), 10)
+)
 _STRING, _ARRAY = 8, 9
 
 
@@ -37,7 +35,7 @@ def container_limit(own_cgroup: Path, cgroups: Path) -> int | None:
         int(text)
         for folder in cgroup_folders(own_cgroup, cgroups, "memory")
         for name in ("memory.max", "memory.limit_in_bytes")
-        if (text := _text(folder / name)).isdigit()
+        if (text := content_of(folder / name).strip()).isdigit()
     ]
     return min(limits, default=None)
 
@@ -84,16 +82,10 @@ def _value(file: BinaryIO, kind: int) -> object:
     if kind == _STRING:
         _string(file)
         return None
-    if kind != _ARRAY:
-        return _number(file, kind)
-    inner, length = _read(file, "<IQ")
-    values = [_value(file, inner) for _ in range(length)]
-    return max((value for value in values if isinstance(value, int)), default=None)
-
-
-def _number(file: BinaryIO, kind: int) -> object:
-    if kind not in _NUMBERS:
-        raise ValueError(f"no type {kind}")
+    if kind == _ARRAY:
+        inner, length = _read(file, "<IQ")
+        values = [_value(file, inner) for _ in range(length)]
+        return max((value for value in values if isinstance(value, int)), default=None)
     return _read(file, _NUMBERS[kind])[0]
 
 
@@ -104,10 +96,3 @@ def _string(file: BinaryIO) -> str:
 
 def _read(file: BinaryIO, form: str) -> tuple[Any, ...]:
     return struct.unpack(form, file.read(struct.calcsize(form)))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except OSError:
-        return ""

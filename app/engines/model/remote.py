@@ -266,8 +266,7 @@ async def _within(deadline_s: float, answer: Awaitable[Reading], *, heard_at: Ca
 def _key(remote: Remote, environ: Mapping[str, str]) -> str | None:
     if remote.key_env is None:
         return None
-    if not environ.get(remote.key_env):
-        raise SettingsError(
-            remote.key_env, f"is not set: it is to hold the key of the server that serves {remote.model}"
-        )
-    return environ[remote.key_env]
+    key = environ.get(remote.key_env, "").strip()
+    if not (key and key.isascii() and key.isprintable()):
+        raise SettingsError(remote.key_env, f"must hold the key of the server that serves {remote.model}")
+    return key

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 from msgspec import structs
 
@@ -18,64 +17,40 @@ from app.engines.model.weights import Weights, find_weights
 
 
 class Residents:
-    """Versions by id, on one runtime. Belongs to one thread.
-
-    They share a `runtime_key`, and what this machine was tuned to for them: the layout in which a version
-    decides must not depend on its neighbours.
-    """
+    """Versions of one `runtime_key` by id, on one runtime, tuned to this machine. Belongs to one thread."""
 
     def __init__(
         self,
-        first: ModelVersion,
-        *,
-        n_ctx: int,
-        policies_dir: Path,
-        cache_dir: Path,
-        model_path: Path | None = None,
-    ) -> None:
-        """Find, verify, convert where the version says so, and load; no version is admitted yet.
-
-        Takes a second, the first time a few. Raises `PolicyError`, `SettingsError`, `ModelError`,
-        `OSError`.
-        """
-        self._first = first
-        self._policies_dir, self._cache_dir, self._model_path = policies_dir, cache_dir, model_path
-        self._scorers: dict[str, Scorer] = {}
-        self.weights = self._find(first)
-        prompt = prompt_of(first, policies_dir=policies_dir)
-        how = tuned(first, cache_dir=cache_dir)
-        threads = thread_count(how.threads)
-        files = prepare(first, self.weights, prompt=prompt, cache_dir=cache_dir, threads=threads)
-        self._runtime = Runtime(
-            files.model, adapter=files.adapter, decoding=structs.replace(how, n_ctx=n_ctx), threads=threads
-        )
-
-    @classmethod
-    def open(
-        cls,
         versions: Sequence[ModelVersion],
         *,
         policies_dir: Path,
         cache_dir: Path,
         model_path: Path | None = None,
-    ) -> Self:
-        """Load the model and prepare all of one or more versions. Raises what the two steps raise."""
-        residents = cls(
-            versions[0],
-            n_ctx=max(version.decoding.n_ctx for version in versions),
-            policies_dir=policies_dir,
-            cache_dir=cache_dir,
-            model_path=model_path,
+    ) -> None:
+        """Find, verify, convert where the first of one or more versions says so, load, and prepare all.
+
+        Takes a second, the first time a few. Raises `PolicyError`, `SettingsError`, `ModelError`,
+        `OSError`.
+        """
+        self._first = first = versions[0]
+        self._policies_dir, self._cache_dir, self._model_path = policies_dir, cache_dir, model_path
+        self._scorers: dict[str, Scorer] = {}
+        self.weights = self._find(first)
+        how = tuned(first, cache_dir=cache_dir)
+        threads, n_ctx = thread_count(how.threads), max(version.decoding.n_ctx for version in versions)
+        prompt = prompt_of(first, policies_dir=policies_dir)
+        files = prepare(first, self.weights, prompt=prompt, cache_dir=cache_dir, threads=threads)
+        self._runtime = Runtime(
+            files.model, adapter=files.adapter, decoding=structs.replace(how, n_ctx=n_ctx), threads=threads
         )
         try:
             for version in versions:
-                scorer = residents.admit(version)
+                scorer = self.admit(version)
                 while not scorer.prepare():
                     pass
         except BaseException:
-            residents.close()
+            self.close()
             raise
-        return residents
 
     @property
     def device(self) -> Device:
@@ -96,8 +71,7 @@ class Residents:
 
         Raises `ModelError` where it needs another runtime or a larger context, and what loading raises.
         """
-        mine, others = self._layout(version), self._layout(self._first)
-        if mine != others:
+        if version.runtime_key != self._first.runtime_key:
             raise ModelError(
                 f"{version.id} needs a worker of its own: it does not run as {self._first.id} does"
             )
@@ -112,16 +86,9 @@ class Residents:
         if scorer := self._scorers.pop(version_id, None):
             scorer.drop()
 
-    def _layout(self, version: ModelVersion) -> tuple[object, ...]:
-        how = tuned(version, cache_dir=self._cache_dir)
-        return (version.runtime_key, how.threads, how.ubatch, how.flash_attention)
-
     def _find(self, version: ModelVersion) -> Weights:
         return find_weights(
-            version,
-            policies_dir=self._policies_dir,
-            cache_dir=self._cache_dir,
-            model_path=self._model_path,
+            version, policies_dir=self._policies_dir, cache_dir=self._cache_dir, model_path=self._model_path
         )
 
     def _head(self, version: ModelVersion) -> Head | None:

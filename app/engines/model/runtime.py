@@ -17,7 +17,7 @@ import numpy as np
 from llama_cpp import llama_cpp
 from numpy.typing import NDArray
 
-from app.engines.model.batch import Batch, Rows
+from app.engines.model.batch import Batch, Rows, chunks, rows_of
 from app.engines.model.device import device_of
 from app.engines.model.version import Decoding
 from app.engines.model.vocabulary import Vocabulary
@@ -93,15 +93,21 @@ class Runtime(Vocabulary):
         self.device = device_of("".join(_log), threads=threads)
         super().__init__(self._model)
         self._width = int(llama_cpp.llama_model_n_embd(self._model))
-        self._context = self._open_context(decoding, threads)
+        self._context: Any = None
+        try:
+            self._context = self._open_context(decoding, threads)
+            if adapter is not None:
+                self._apply(*adapter)
+        except ModelError:
+            self.close()
+            raise
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
         self._batch = Batch(self._chunk)
-        if adapter is not None:
-            self._apply(*adapter)
 
     def close(self) -> None:
         """Free what llama.cpp holds. The runtime is unusable afterwards."""
-        llama_cpp.llama_free(self._context)
+        if self._context:
+            llama_cpp.llama_free(self._context)
         llama_cpp.llama_model_free(self._model)
 
     @property
@@ -120,15 +126,15 @@ class Runtime(Vocabulary):
         What was decoded is kept. Raises `Aborted`, `ModelError`.
         """
         done = self._stand_on(slot)
-        chunk = next(Rows.of(tokens[done:], sequence=_PREFIX, start=done).chunks(self._chunk), None)
-        if chunk is None:
+        if done == len(tokens):
             return True
+        chunk = rows_of(tokens[done : done + self._chunk], sequence=_PREFIX, start=done)
         try:
             self._decode(chunk, abort)
         except BaseException:
             llama_cpp.llama_memory_seq_rm(self._memory, _PREFIX, done, -1)
             raise
-        self._prefixes[slot] = _Prefix(done + len(chunk.tokens))
+        self._prefixes[slot] = _Prefix(done + chunk.shape[1])
         return self._prefixes[slot].length == len(tokens)
 
     def drop_prefix(self, slot: str) -> None:
@@ -146,7 +152,7 @@ class Runtime(Vocabulary):
 
         Raises `Aborted`, `ModelError`.
         """
-        for chunk in Rows.of(tokens, sequence=_WORK, start=self._end).chunks(self._chunk):
+        for chunk in chunks(rows_of(tokens, sequence=_WORK, start=self._end), self._chunk):
             self._decode(chunk, abort)
         self._end += len(tokens)
         return self.logits(-1)
@@ -161,15 +167,15 @@ class Runtime(Vocabulary):
     ) -> list[Read]:
         """Decode up to `MOST_TOGETHER` prompts in common ubatches; `read` makes something of each.
 
-        It is called with the prompt's index and the row of its last token. Each prompt is a sequence of its own, yet its logits depend a little on its neighbours.
-        Raises `Aborted`, `ModelError`.
+        It is called with the prompt's index and the row of its last token. Each prompt is a sequence of
+        its own, yet its logits depend a little on its neighbours. Raises `Aborted`, `ModelError`.
         """
         start = self._stand_on(slot)
-        rows = [Rows.of(tokens, sequence=self._fork(), start=start) for tokens in prompts]
+        rows = [rows_of(tokens, sequence=self._fork(), start=start) for tokens in prompts]
         found: list[Read] = []
-        for chunk in Rows.joined(rows).chunks(self._chunk):
+        for chunk in chunks(np.concatenate(rows, axis=1), self._chunk):
             self._decode(chunk, abort)
-            for row in np.flatnonzero(chunk.is_read):
+            for row in np.flatnonzero(chunk[3]):
                 found.append(read(len(found), int(row)))
         return found
 
@@ -208,22 +214,25 @@ class Runtime(Vocabulary):
         beside another: it is put aside, and brought back as it was.
         """
         self.forget()
+        prefix = self._prefixes.setdefault(slot, _Prefix(0))
         if self._resident != slot:
             if self._resident is not None:
                 self._put_aside(self._prefixes[self._resident])
+            self._resident = None  # as long as it is not known whose prefix lies there
             llama_cpp.llama_memory_clear(self._memory, False)
+            self._bring_back(prefix)
             self._resident = slot
-            self._bring_back(self._prefixes.setdefault(slot, _Prefix(0)))
-        return self._prefixes[slot].length
+        return prefix.length
 
-    def _put_aside(self, prefix: "_Prefix") -> None:
+    def _put_aside(self, prefix: _Prefix) -> None:
         if prefix.state is None and prefix.length:
             size = llama_cpp.llama_state_seq_get_size(self._context, _PREFIX)
-            prefix.state = (ctypes.c_uint8 * size)()
-            if llama_cpp.llama_state_seq_get_data(self._context, prefix.state, size, _PREFIX) != size:
+            state = (ctypes.c_uint8 * size)()
+            if llama_cpp.llama_state_seq_get_data(self._context, state, size, _PREFIX) != size:
                 raise ModelError(f"a prefix cannot be put aside: {last_words()}")
+            prefix.state = state
 
-    def _bring_back(self, prefix: "_Prefix") -> None:
+    def _bring_back(self, prefix: _Prefix) -> None:
         if prefix.state is not None:
             size = len(prefix.state)
             if llama_cpp.llama_state_seq_set_data(self._context, prefix.state, size, _PREFIX) != size:

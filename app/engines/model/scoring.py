@@ -15,6 +15,7 @@ from app.engines.model.head import Head
 from app.engines.model.prompt import DECISION_CUE, REASON_CUE, Line, Prompt, situation_text, visible
 from app.engines.model.runtime import Abort, Hidden, ModelError, Runtime, never
 from app.engines.model.version import Limits, ModelVersion
+from app.engines.model.wire import Answer
 
 # Severe first: where two labels tie, argmax takes the safe one.
 LABELS = (Decision.DENY, Decision.REQUIRE_ATTESTATION, Decision.ALLOW)
@@ -163,6 +164,15 @@ class Scorer:
             for (index, _, _), scores in zip(group, self._together(group, abort), strict=True):
                 found[index] = scores
         return found
+
+    def answer(self, scores: Scores | None) -> Answer:
+        """What was scored, judged; None stands for what is oversize."""
+        if scores is None:
+            return Answer(Outcome.OVERSIZE, started=False)
+        if not scores.is_finite:
+            return Answer(Outcome.MALFORMED, started=True)
+        outcome = judge(scores, self.version.limits)
+        return Answer(outcome, True, scores.probabilities, scores.coverage, scores.prompt_tokens)
 
     def generate(self, lines: Sequence[Line], decision: Decision, *, abort: Abort = never) -> str:
         """The model's own words for a decision: greedy, one line, bounded, possibly empty.

@@ -38,18 +38,18 @@ class ModelStatus:
     """
 
     state: ModelState
-    pid: int | None
     version: str
     model: str
-    sha256: str | None
-    restarts: int
-    queue_depth: int
-    circuit_open: bool
-    loaded_once: bool
-    load_s: float | None
-    offloaded_layers: int | None
-    fault: str | None
-    error: str | None
+    pid: int | None = None
+    sha256: str | None = None
+    restarts: int = 0
+    queue_depth: int = 0
+    circuit_open: bool = False
+    loaded_once: bool = False
+    load_s: float | None = None
+    offloaded_layers: int | None = None
+    fault: str | None = None
+    error: str | None = None
     device: str | None = None
 
 
@@ -166,19 +166,7 @@ class ModelSupervisor:
         """
         began = time.monotonic()
         answer = await self._decide(self._lines(situation, legacy), priority, deadline_s)
-        probabilities = answer.probabilities if answer.outcome in (Outcome.OK, Outcome.UNSURE) else None
-        decision = probabilities.most_probable if probabilities else None
-        return Advisory(
-            version=self.version.id,
-            outcome=answer.outcome,
-            latency_ms=(time.monotonic() - began) * 1000,
-            started=answer.started,
-            decision=decision,
-            probabilities=probabilities,
-            confidence=probabilities.of(decision) if probabilities and decision else None,
-            coverage=answer.coverage,
-            prompt_tokens=answer.prompt_tokens,
-        )
+        return answer.advisory(self.version.id, latency_ms=(time.monotonic() - began) * 1000)
 
     async def explain(
         self, situation: Situation, advisory: Advisory, *, legacy: Decision | None = None
@@ -220,10 +208,8 @@ class ModelSupervisor:
         refusal = self._refusal(priority)
         if refusal is not None:
             return Answer(refusal, started=False)
-        if (
-            sum(len(line.text) for line in lines)
-            > self.version.limits.max_situation_tokens * _CHARACTERS_A_TOKEN
-        ):
+        most = self.version.limits.max_situation_tokens * _CHARACTERS_A_TOKEN
+        if sum(len(line.text) for line in lines) > most:
             return Answer(Outcome.OVERSIZE, started=False)
         # Last, because whoever is admitted while the circuit is open is the one trial.
         if not self._breaker.admit(now):

@@ -190,6 +190,9 @@ def parse_version(text: str, *, path: str, policies_dir: Path) -> ModelVersion:
         raise root.entries()["adapter"].error("merge needs model.requantise: the layout of the merged copy")
     if declared.head is not None and not declared.show_legacy:
         raise root.entries()["show_legacy"].error("must be true: the head reads the legacy engine's answer")
+    if declared.decoding.shadow_batch > 1 and declared.limits.noise == 0:
+        batch = root.entries()["decoding"].entries()["shadow_batch"]
+        raise batch.error("above 1 needs limits.noise: how far its neighbours move a situation's margin")
     prompt = prompt_of(declared, policies_dir=policies_dir)
     return ModelVersion(
         **{name: getattr(declared, name) for name in declared.__struct_fields__},
@@ -218,12 +221,11 @@ def choose_version(
 ) -> ModelVersion:
     """The version to load where none is active yet.
 
-    A `wanted` id wins. Else, of those that were not made from another one here: without `model_path`, the embedded one: its model comes from a package.
-    With `model_path` (PHASEGATE_MODEL_PATH) the file decides: a version that pins its hash is meant
-    for it, adapter and layout included; any other file is served by the version whose model is a bare
-    `path` without a pin, because adapter, layout and prompt of another base would not fit it.
-    `sha256` hashes a file; `weights.verify` remembers what it has hashed.
-    Raises `SettingsError` where that names no version, or more than one.
+    A `wanted` id wins. Else one of those that were not made from another one here: without `model_path`
+    (PHASEGATE_MODEL_PATH) the embedded one, whose model comes from a package. With it the file decides: a
+    version that pins its hash is meant for it, adapter and layout included; any other file is served by
+    the version whose model is a bare `path` without a pin. `sha256` hashes a file; `weights.verify`
+    remembers what it has hashed. Raises `SettingsError` where that names no version, or more than one.
     """
     if wanted is not None:
         if wanted not in versions:

@@ -1,6 +1,5 @@
 """Where are the model's files, and are they the right ones?"""
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.engines.model.version import AdapterFile, HeadFile, ModelVersion
+from app.engines.model.version import AdapterFile, HeadFile, ModelVersion, file_sha256
 from app.errors import PolicyError, SettingsError
 
 _VERIFIED = "verified.json"
@@ -67,8 +66,7 @@ def verify(path: Path, *, cache_dir: Path) -> str:
     key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
     known = _remembered(cache_dir)
     if key not in known:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = file_sha256(path)
         # Of a file that changed, only the last state is worth remembering.
         others = {each: was for each, was in known.items() if not each.startswith(f"{path.resolve()} ")}
         cache_dir.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from enum import IntEnum
 import msgspec
 from msgspec import Struct
 
-from app.domain.advisory import Outcome, Probabilities
+from app.domain.advisory import Advisory, Outcome, Probabilities
 from app.domain.decision import Decision
 from app.engines.model.prompt import Line
 from app.engines.model.reasons import Effect
@@ -125,6 +125,21 @@ class Answer(Struct, frozen=True, tag="answer"):
     probabilities: Probabilities | None = None
     coverage: float | None = None
     prompt_tokens: int | None = None
+
+    def advisory(self, version: str, *, latency_ms: float) -> Advisory:
+        """It as a version's word: a decision stands in it only where the outcome is `ok` or `unsure`."""
+        shares = self.probabilities if self.outcome in (Outcome.OK, Outcome.UNSURE) else None
+        return Advisory(
+            version=version,
+            outcome=self.outcome,
+            latency_ms=latency_ms,
+            started=self.started,
+            decision=shares.most_probable if shares else None,
+            probabilities=shares,
+            confidence=shares.of(shares.most_probable) if shares else None,
+            coverage=self.coverage,
+            prompt_tokens=self.prompt_tokens,
+        )
 
 
 class Explained(Struct, frozen=True, tag="explained"):

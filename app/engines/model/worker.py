@@ -12,16 +12,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from app.domain.advisory import Outcome
 from app.engines.model.backlog import Backlog, Job
-from app.engines.model.channel import Channel
 from app.engines.model.cores import leave_the_first_core
 from app.engines.model.drill import Drill, parse_fault
 from app.engines.model.explaining import Reasoner
-from app.engines.model.prompt import Line
 from app.engines.model.residents import Residents
 from app.engines.model.runtime import Aborted, ModelError
-from app.engines.model.scoring import Oversize, Scorer, Scores, judge
+from app.engines.model.scoring import Oversize, Scorer
 from app.engines.model.version import ModelVersion
 from app.engines.model.wire import (
     HEADER,
@@ -38,15 +38,43 @@ from app.engines.model.wire import (
     Misbehave,
     Prepare,
     Prepared,
-    Priority,
     Progress,
     ToWorker,
+    frame,
 )
 from app.errors import PhasegateError
 
 _BACKLOG = 256
 _NICENESS = 5
 _PR_SET_PDEATHSIG = 1
+
+
+class Channel:
+    """The one socket. Two threads write to it, one reads."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._reader = connection.makefile("rb")
+        self._writing = threading.Lock()
+        self._decoder = msgspec.msgpack.Decoder(ToWorker)
+
+    def send(self, request: int, message: msgspec.Struct) -> None:
+        self.send_bytes(frame(request, message))
+
+    def send_bytes(self, data: bytes) -> None:
+        with self._writing:
+            self._connection.sendall(data)
+
+    def receive(self) -> tuple[int, ToWorker]:
+        """The next message. Raises `EOFError` when the other end is gone."""
+        length, request = HEADER.unpack(self._exactly(HEADER.size))
+        return request, self._decoder.decode(self._exactly(length))
+
+    def _exactly(self, size: int) -> bytes:
+        data = self._reader.read(size)
+        if len(data) < size:
+            raise EOFError
+        return data
 
 
 class Worker:
@@ -143,21 +171,10 @@ class Worker:
         ask = jobs[0].ask
         if isinstance(ask, Explain):
             return [self._explain(scorer, jobs[0], ask)]
+        # Only observations come in company; whatever is scored alone gives the bits of `Scorer.score`.
         asked = [job.ask.lines for job in jobs if isinstance(job.ask, Ask)]
-        return [_judged(scorer, scores) for scores in self._score(scorer, jobs, asked)]
-
-    def _score(
-        self, scorer: Scorer, jobs: list[Job], asked: Sequence[Sequence[Line]]
-    ) -> Sequence[Scores | None]:
-        def abort() -> bool:
-            return self._backlog.must_stop(jobs)
-
-        if jobs[0].priority is Priority.SHADOW:
-            return scorer.score_many(asked, abort=abort)
-        try:
-            return [scorer.score(asked[0], abort=abort)]
-        except Oversize:
-            return [None]
+        found = scorer.score_many(asked, abort=lambda: self._backlog.must_stop(jobs))
+        return [scorer.answer(scores) for scores in found]
 
     def _explain(self, scorer: Scorer, job: Job, ask: Explain) -> Explained | Answer | None:
         """All the reasons, or None when more urgent work is waiting: what was found is kept."""
@@ -213,7 +230,7 @@ def _serve(channel: Channel) -> int:
         return 2
     began = time.monotonic()
     try:
-        residents = Residents.open(
+        residents = Residents(
             load.versions,
             policies_dir=Path(load.policies_dir),
             cache_dir=Path(load.cache_dir),
@@ -229,15 +246,6 @@ def _serve(channel: Channel) -> int:
     threading.Thread(target=worker.listen, daemon=True).start()
     worker.work()
     return 0
-
-
-def _judged(scorer: Scorer, scores: Scores | None) -> Answer:
-    if scores is None:
-        return Answer(Outcome.OVERSIZE, started=False)
-    if not scores.is_finite:
-        return Answer(Outcome.MALFORMED, started=True)
-    outcome = judge(scores, scorer.version.limits)
-    return Answer(outcome, True, scores.probabilities, scores.coverage, scores.prompt_tokens)
 
 
 def _explained(reasoner: Reasoner, *, complete: bool) -> Explained:

@@ -51,7 +51,7 @@ def check(model: Path, adapter: Path, prompt: Prompt, examples: Sequence[Example
         labels = served.labels
     net = Net(model, read_adapter(adapter))
     with torch.inference_mode():
-        ours = np.concatenate([net.label_logits(pack([each]), labels).numpy() for each in rows])
+        ours = np.concatenate([net.read(pack([each]), labels)[0].numpy() for each in rows])
     parity = _parity(_log_probabilities(ours), _log_probabilities(theirs))
     if not parity.holds:
         raise AdapterError(
@@ -70,6 +70,5 @@ def _parity(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Parity:
 
 
 def _log_probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    whole: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return shifted - whole
+    exact: NDArray[np.float64] = logits.astype(np.float64)
+    return exact - np.logaddexp.reduce(exact, axis=1, keepdims=True)

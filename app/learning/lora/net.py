@@ -13,13 +13,12 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from app.errors import PhasegateError
 from app.learning.lora.adapter import Adapter, AdapterError
 from app.learning.lora.batch import Batch
-
-Tensor = torch.Tensor
 
 _ARCHITECTURE = "llama"
 _ATTENTION_IN = ("attn_q", "attn_k", "attn_v")
@@ -137,8 +136,8 @@ class Net:
         }
         return Adapter(self._rank, self._alpha, factors)
 
-    def label_logits(self, batch: Batch, labels: Sequence[int]) -> Tensor:
-        """One row of label logits for every view of the batch, in their order."""
+    def read(self, batch: Batch, labels: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The labels' logits (views, labels), and the logarithm of their share of the whole softmax (views,)."""
         rows, length = batch.tokens.shape
         mask = _mask(batch)
         turn = _rotation(batch.positions, self.shape)
@@ -152,7 +151,9 @@ class Net:
             gate, up = gate_up(self._normed(x, forward_norm))
             x = x + down(functional.silu(gate) * up)[0]
         decided = x[torch.from_numpy(batch.decided)]
-        return functional.linear(self._normed(decided, self._output_norm), self._output[list(labels)])
+        logits = functional.linear(self._normed(decided, self._output_norm), self._output)
+        chosen = logits[:, list(labels)]
+        return chosen, chosen.logsumexp(-1) - logits.logsumexp(-1)
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
         return functional.rms_norm(x, (self.shape.width,), weight, self.shape.epsilon)

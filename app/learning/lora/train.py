@@ -1,7 +1,8 @@
 """How does an adapter learn from examples?
 
-By cross-entropy over the label tokens' logits at the place where a decision is read, and over nothing
-else: a loss over the whole vocabulary collapses to one label.
+By cross-entropy over the label tokens' logits at the place where a decision is read: a loss over the whole
+vocabulary collapses to one label. All that is asked of the rest is that the labels keep a share of it, by
+which a broken model is told from one that answers.
 """
 
 import math
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from app.domain.decision import Decision
@@ -25,6 +27,7 @@ from app.learning.lora.served import Served
 
 _CHECKPOINT_S = 180.0
 _AVERAGED = 25  # batches
+_LOG_SHARE, _SHARE_WEIGHT = math.log(0.05), 0.1  # no loss where the labels' share is above it
 
 
 class NothingLearnt(PhasegateError):
@@ -142,11 +145,13 @@ class _Trainer:
         self._optimiser.step()
         self._recent = [*self._recent, (loss, right)][-_AVERAGED:]
 
-    def _gradients(self, batch: Batch, views: int) -> tuple[tuple[float, float], Sequence[torch.Tensor]]:
+    def _gradients(self, batch: Batch, views: int) -> tuple[tuple[float, float], Sequence[Tensor]]:
         """What the batch adds to the mean loss and accuracy over `views`, and to the gradients."""
-        logits = self._net.label_logits(batch, self._labels)
+        logits, log_share = self._net.read(batch, self._labels)
         wanted, weights = torch.from_numpy(batch.labels), torch.from_numpy(batch.weights)
-        loss = (functional.cross_entropy(logits, wanted, reduction="none") * weights).sum() / views
+        each = functional.cross_entropy(logits, wanted, reduction="none") * weights
+        lost = (_LOG_SHARE - log_share).clamp(min=0)
+        loss = (each + _SHARE_WEIGHT * lost).sum() / views
         right = (logits.argmax(1) == wanted).float().sum() / views
         return (loss.item(), right.item()), torch.autograd.grad(loss, self._factors)
 

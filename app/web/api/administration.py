@@ -4,27 +4,26 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, delete, get, post
+from litestar import delete, get, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from app.domain.role import Role
 from app.errors import Forbidden
-from app.web.authentication import principal_of, requires, services_of
-from app.web.bodies import Fault, NewKey
-from app.web.parse import instant_us
+from app.web.authentication import Asked, principal_of, requires, services_of
+from app.web.bodies import Fault, NewKey, instant_us
 
 _ADMIN = [requires(Role.ADMIN)]
 _AUDIT = [requires(Role.AUDITOR, Role.OPERATOR, Role.APPROVER)]
 
 
 @get("/v1/keys", guards=_ADMIN, sync_to_thread=True)
-def keys(request: Request[Any, Any, Any]) -> dict[str, Any]:
+def keys(request: Asked) -> dict[str, Any]:
     return {"keys": services_of(request).administration.keys()}
 
 
 @post("/v1/keys", status_code=200, guards=_ADMIN)
-async def create_key(request: Request[Any, Any, Any], data: JSONBody[NewKey]) -> dict[str, Any]:
+async def create_key(request: Asked, data: JSONBody[NewKey]) -> dict[str, Any]:
     """A new key; `key` is shown this once."""
     return await services_of(request).administration.create_key(
         name=data.name,
@@ -36,25 +35,25 @@ async def create_key(request: Request[Any, Any, Any], data: JSONBody[NewKey]) ->
 
 
 @delete("/v1/keys/{key_id:str}", status_code=200, guards=_ADMIN)
-async def revoke_key(request: Request[Any, Any, Any], key_id: FromPath[str]) -> dict[str, Any]:
+async def revoke_key(request: Asked, key_id: FromPath[str]) -> dict[str, Any]:
     return await services_of(request).administration.revoke_key(key_id, by=principal_of(request))
 
 
 @get("/v1/policies/diff", guards=_AUDIT, sync_to_thread=True)
-def policy_diff(request: Request[Any, Any, Any]) -> dict[str, Any]:
+def policy_diff(request: Asked) -> dict[str, Any]:
     """What the policy files would change of what is in force."""
     return services_of(request).policies.diff()
 
 
 @post("/v1/policies/apply", status_code=200, guards=[requires(Role.OPERATOR, Role.APPROVER)])
-async def policy_apply(request: Request[Any, Any, Any]) -> dict[str, Any]:
+async def policy_apply(request: Asked) -> dict[str, Any]:
     """Apply the policy files; what loosens is proposed by one person and applied by another."""
     return await services_of(request).policies.apply(principal_of(request))
 
 
 @get("/v1/audit", guards=_AUDIT, sync_to_thread=True)
 def audit(
-    request: Request[Any, Any, Any],
+    request: Asked,
     rollout: FromQuery[str | None] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=1_000)] = 100,
 ) -> dict[str, Any]:
@@ -63,13 +62,13 @@ def audit(
 
 
 @get("/v1/audit/verify", guards=_AUDIT, sync_to_thread=True)
-def audit_verify(request: Request[Any, Any, Any]) -> dict[str, Any]:
+def audit_verify(request: Asked) -> dict[str, Any]:
     """Whether the hash chain holds from its beginning to its head."""
     return services_of(request).administration.verify()
 
 
 @post("/v1/drills/fault", status_code=200, guards=_ADMIN)
-async def drill_fault(request: Request[Any, Any, Any], data: JSONBody[Fault]) -> dict[str, Any]:
+async def drill_fault(request: Asked, data: JSONBody[Fault]) -> dict[str, Any]:
     """Make the model worker misbehave, where PHASEGATE_DRILLS=1 allows it."""
     if not services_of(request).drills:
         raise Forbidden("drills", "drills are off: start the server with PHASEGATE_DRILLS=1")
@@ -78,7 +77,7 @@ async def drill_fault(request: Request[Any, Any, Any], data: JSONBody[Fault]) ->
 
 
 @get("/v1/events", guards=_AUDIT)
-async def events(request: Request[Any, Any, Any]) -> ServerSentEvent:
+async def events(request: Asked) -> ServerSentEvent:
     """Transitions as they happen, as server-sent events; a comment every 15 seconds keeps the line open."""
 
     async def stream() -> AsyncIterator[ServerSentEventMessage]:

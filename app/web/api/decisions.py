@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import msgspec
-from litestar import MediaType, Request, Response, get, post
+from litestar import MediaType, Response, get, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from app.domain.decision import Decision
@@ -18,17 +18,16 @@ from app.observability import REQUEST_ID
 from app.services.records import Question, Token
 from app.services.verdicts import parse_verdict
 from app.store.decisions import MAX_PAGE, Filters
-from app.web.authentication import principal_of, requires, services_of
-from app.web.bodies import MAX_BATCH, MAX_BATCH_BYTES, decode, header, read_body, sha256
+from app.web.authentication import Asked, principal_of, requires, services_of
+from app.web.bodies import MAX_BATCH, MAX_BATCH_BYTES, decode, header, instant_us, read_body, sha256
 from app.web.documented import TakesBatch, TakesSituation, TakesVerdict
-from app.web.parse import instant_us
 from app.web.problems import problem_of
 
 _encode = msgspec.json.Encoder().encode
 
 
 @post("/v1/decisions", status_code=200, guards=[requires(Role.CALLER)], operation_class=TakesSituation)
-async def decide(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def decide(request: Asked) -> Response[bytes]:
     """Answer one situation. The answer is recorded before it is sent."""
     started = time.monotonic()
     services = services_of(request)
@@ -47,7 +46,7 @@ async def decide(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @post("/v1/decisions:batch", status_code=200, guards=[requires(Role.CALLER)], operation_class=TakesBatch)
-async def decide_many(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def decide_many(request: Asked) -> Response[bytes]:
     """Answer up to 1,000 situations in order; a bad one is a problem in its place."""
     started = time.monotonic()
     body = decode(await read_body(request, at_most=MAX_BATCH_BYTES))
@@ -71,7 +70,7 @@ async def decide_many(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 @get("/v1/decisions/{decision_id:str}", guards=[requires(*Role)])
 async def story(
-    request: Request[Any, Any, Any],
+    request: Asked,
     decision_id: FromPath[str],
     wait_s: Annotated[float, QueryParameter(ge=0)] = 0.0,
 ) -> dict[str, Any]:
@@ -81,7 +80,7 @@ async def story(
 
 @get("/v1/decisions", guards=[requires(*Role)], sync_to_thread=True)
 def page(
-    request: Request[Any, Any, Any],
+    request: Asked,
     *,
     rollout: FromQuery[str | None] = None,
     phase: FromQuery[Phase | None] = None,
@@ -112,7 +111,7 @@ def page(
     guards=[requires(Role.CALLER, Role.REVIEWER, Role.OPERATOR)],
     operation_class=TakesVerdict,
 )
-async def report(request: Request[Any, Any, Any], decision_id: FromPath[str]) -> dict[str, Any]:
+async def report(request: Asked, decision_id: FromPath[str]) -> dict[str, Any]:
     """An incident: what the decision should have been."""
     verdict = parse_verdict(decode(await read_body(request)))
     return await services_of(request).reviews.report(decision_id, verdict, principal_of(request))
@@ -124,12 +123,12 @@ async def report(request: Request[Any, Any, Any], decision_id: FromPath[str]) ->
     guards=[requires(Role.CALLER, Role.REVIEWER, Role.OPERATOR)],
     operation_class=TakesSituation,
 )
-async def advisory(request: Request[Any, Any, Any]) -> dict[str, Any]:
+async def advisory(request: Asked) -> dict[str, Any]:
     """The model's opinion alone, with its reasoning; binds nobody and is not recorded."""
     return await services_of(request).opinions.of(parse_situation(decode(await read_body(request))))
 
 
-def _question(request: Request[Any, Any, Any], raw: object, started: float) -> Question:
+def _question(request: Asked, raw: object, started: float) -> Question:
     return Question(
         parse_situation(raw),
         principal_of(request),

@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from litestar import MediaType, Request, Response, get
+from litestar import MediaType, Response, get
 
 from app.engines.model.link import ModelState
 from app.engines.model.supervisor import ModelStatus
 from app.observability import exposition
 from app.store.ledger import LedgerState
-from app.web.authentication import services_of
+from app.web.authentication import Asked, services_of
 
 
 @get("/health", sync_to_thread=False)
-def health(request: Request[Any, Any, Any]) -> dict[str, Any]:
+def health(request: Asked) -> dict[str, Any]:
     """`healthy`, or `degraded` where the legacy engine stands in; says which part is not well."""
     models, plane = services_of(request).models, services_of(request).plane
     model = models.default.status
@@ -25,16 +25,10 @@ def health(request: Request[Any, Any, Any]) -> dict[str, Any]:
         "status": "healthy" if all(parts.values()) else "degraded",
         "degraded": sorted(part for part, well in parts.items() if not well),
         "model": {
-            "state": model.state,
-            "version": model.version,
-            "name": model.model,
+            **_version(model),
             "restarts": model.restarts,
-            "queue": model.queue_depth,
-            "circuit_open": model.circuit_open,
             "load_s": model.load_s,
             "offloaded_layers": model.offloaded_layers,
-            "device": model.device,
-            "error": model.error,
         },
         "versions": [_version(other.status) for other in models.loaded[1:]],
         "ledger": services_of(request).ledger.state,
@@ -47,7 +41,6 @@ def health(request: Request[Any, Any, Any]) -> dict[str, Any]:
 
 
 def _version(status: ModelStatus) -> dict[str, Any]:
-    """A version beside the default."""
     return {
         "version": status.version,
         "state": status.state,
@@ -65,7 +58,7 @@ def live() -> dict[str, str]:
 
 
 @get("/health/ready", sync_to_thread=False)
-def ready(request: Request[Any, Any, Any]) -> Response[dict[str, str]]:
+def ready(request: Asked) -> Response[dict[str, str]]:
     """200 once the model has loaded for the first time; later trouble is the legacy engine's to bear."""
     if services_of(request).models.default.status.loaded_once:
         return Response({"status": "ready"})

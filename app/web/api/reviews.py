@@ -2,13 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from litestar import Request, get, post
+from litestar import get, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from app.domain.role import Role
 from app.services.verdicts import parse_verdict
 from app.store.reviews import MAX_PAGE
-from app.web.authentication import principal_of, requires, services_of
+from app.web.authentication import Asked, principal_of, requires, services_of
 from app.web.bodies import decode, read_body
 from app.web.documented import TakesVerdict
 
@@ -17,7 +17,7 @@ _JUDGE = [requires(Role.REVIEWER)]
 
 @get("/v1/reviews", guards=[requires(Role.REVIEWER, Role.OPERATOR, Role.AUDITOR)], sync_to_thread=True)
 def reviews(
-    request: Request[Any, Any, Any],
+    request: Asked,
     *,
     status: FromQuery[Literal["open", "judged", "expired", "closed"]] = "open",
     rollout: FromQuery[str | None] = None,
@@ -33,17 +33,17 @@ def reviews(
 
 
 @post("/v1/reviews/{review_id:str}/claim", status_code=200, guards=_JUDGE)
-async def claim(request: Request[Any, Any, Any], review_id: FromPath[str]) -> dict[str, Any]:
+async def claim(request: Asked, review_id: FromPath[str]) -> dict[str, Any]:
     return await services_of(request).reviews.claim(review_id, principal_of(request))
 
 
 @post("/v1/reviews/{review_id:str}/verdict", status_code=200, guards=_JUDGE, operation_class=TakesVerdict)
-async def verdict(request: Request[Any, Any, Any], review_id: FromPath[str]) -> dict[str, Any]:
+async def verdict(request: Asked, review_id: FromPath[str]) -> dict[str, Any]:
     """`{decision, category, notes}`; a wrong allow on high risk rolls back in the same transaction."""
     said = parse_verdict(decode(await read_body(request)))
     return await services_of(request).reviews.judge(review_id, said, principal_of(request))
 
 
 @post("/v1/reviews/{review_id:str}/undo", status_code=200, guards=_JUDGE)
-async def undo(request: Request[Any, Any, Any], review_id: FromPath[str]) -> dict[str, Any]:
+async def undo(request: Asked, review_id: FromPath[str]) -> dict[str, Any]:
     return await services_of(request).reviews.undo(review_id, principal_of(request))

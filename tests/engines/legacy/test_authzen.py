@@ -4,7 +4,7 @@ import pytest
 
 from app.domain.decision import Decision
 from app.domain.situation import Situation, Trust
-from app.engines.legacy.authzen import AuthzenEngine
+from app.engines.legacy.servers import authzen_engine
 from tests.peer import Peer, Reply
 
 SITUATION = Situation(
@@ -37,7 +37,7 @@ async def test_true_is_allow_and_false_is_deny_unless_its_outcome_asks_for_attes
     peer: Peer, body: Any, decision: Decision, rule: str | None
 ) -> None:
     peer.replies(Reply(body=body))
-    engine = AuthzenEngine(f"{peer.url}/access/v1/evaluation", deadline_s=5)
+    engine = authzen_engine(f"{peer.url}/access/v1/evaluation", deadline_s=5)
     answer = await engine.decide(SITUATION)
     await engine.close()
     assert (answer.decision, answer.rule, answer.error) == (decision, rule, None)
@@ -45,7 +45,7 @@ async def test_true_is_allow_and_false_is_deny_unless_its_outcome_asks_for_attes
 
 async def test_a_situation_is_asked_in_the_standards_words(peer: Peer) -> None:
     peer.replies(Reply(body={"decision": True}))
-    engine = AuthzenEngine(f"{peer.url}/access/v1/evaluation", deadline_s=5)
+    engine = authzen_engine(f"{peer.url}/access/v1/evaluation", deadline_s=5)
     await engine.decide(SITUATION)
     await engine.close()
     assert peer.seen[0].body == {
@@ -78,7 +78,7 @@ async def test_a_situation_is_asked_in_the_standards_words(peer: Peer) -> None:
 )
 async def test_an_answer_of_another_shape_is_a_failure(peer: Peer, body: Any) -> None:
     peer.replies(Reply(body=body))
-    engine = AuthzenEngine(peer.url, deadline_s=5)
+    engine = authzen_engine(peer.url, deadline_s=5)
     answer = await engine.decide(SITUATION)
     await engine.close()
     assert answer.failed

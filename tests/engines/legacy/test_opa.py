@@ -4,7 +4,7 @@ import pytest
 
 from app.domain.decision import Decision
 from app.domain.situation import Situation, Trust
-from app.engines.legacy.opa import OpaEngine
+from app.engines.legacy.servers import opa_engine
 from tests.peer import Peer, Reply
 
 SITUATION = Situation("read", "member", "ada", Trust(0.8, 0.8, 0.8), resource="x", extra={"region": "eu"})
@@ -25,7 +25,7 @@ async def test_a_result_may_be_a_name_a_boolean_or_a_decision_with_its_rule(
     peer: Peer, result: Any, decision: Decision, rule: str | None
 ) -> None:
     peer.replies(Reply(body={"result": result}))
-    engine = OpaEngine(f"{peer.url}/v1/data/phasegate/decision", deadline_s=5)
+    engine = opa_engine(f"{peer.url}/v1/data/phasegate/decision", deadline_s=5)
     answer = await engine.decide(SITUATION)
     await engine.close()
     assert (answer.decision, answer.rule, answer.error) == (decision, rule, None)
@@ -50,7 +50,7 @@ async def test_a_result_may_be_a_name_a_boolean_or_a_decision_with_its_rule(
 )
 async def test_an_undefined_or_odd_result_is_a_failure(peer: Peer, body: Any) -> None:
     peer.replies(Reply(body=body))
-    engine = OpaEngine(peer.url, deadline_s=5)
+    engine = opa_engine(peer.url, deadline_s=5)
     answer = await engine.decide(SITUATION)
     await engine.close()
     assert answer.failed

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from app.domain.advisory import Advisory, Outcome, Reasoning
 from app.domain.decision import Decision
 from app.domain.situation import Situation, parse_situation
-from app.engines.model.absent import Absent
 from app.engines.model.cache import Remembering, question_of
+from app.engines.model.fleet import Absent
 from app.engines.model.prompt import write
 from app.engines.model.supervisor import ModelStatus, ModelSupervisor
 from app.engines.model.wire import Priority
@@ -69,30 +69,17 @@ class Counting:
 
     async def stop(self) -> None: ...
 
-    async def wait_ready(self, timeout_s: float) -> bool:  # noqa: ARG002  # the port's signature
+    async def wait_ready(self, *_: object) -> bool:
         return self.is_ready
 
     async def inject(self, fault: str | None) -> None: ...
 
-    async def advise(
-        self,
-        situation: Situation,  # noqa: ARG002
-        *,
-        priority: Priority,  # noqa: ARG002
-        deadline_s: float,  # noqa: ARG002
-        legacy: Decision | None = None,  # noqa: ARG002
-    ) -> Advisory:
+    async def advise(self, *_: object, **__: object) -> Advisory:
         self.asked += 1
         await self.may_answer.wait()
         return Advisory(self.version_id, self.outcome, latency_ms=12.0, decision=Decision.ALLOW)
 
-    async def explain(
-        self,
-        situation: Situation,  # noqa: ARG002
-        advisory: Advisory,  # noqa: ARG002
-        *,
-        legacy: Decision | None = None,  # noqa: ARG002
-    ) -> Reasoning:
+    async def explain(self, *_: object, **__: object) -> Reasoning:
         return Reasoning("because")
 
 

@@ -421,14 +421,23 @@ def test_a_file_that_is_no_model_is_refused_with_a_reason(tmp_path: Path) -> Non
         Runtime(path, adapter=None, decoding=Decoding(), threads=1)
 
 
-def test_a_file_that_is_no_adapter_is_refused_with_a_reason(
-    version: ModelVersion, cache_dir: Path, tmp_path: Path
+def test_a_file_that_is_no_adapter_is_refused_with_a_reason_and_leaves_no_model_in_memory(
+    version: ModelVersion, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    freed: list[object] = []
+    free = llama_cpp.llama_model_free
+
+    def watch(model: object) -> None:
+        freed.append(model)
+        free(model)
+
+    monkeypatch.setattr(llama_cpp, "llama_model_free", watch)
     path = tmp_path / "broken.gguf"
     path.write_bytes(b"GGUF" + bytes(64))
     wrong = msgspec.structs.replace(version, adapter=AdapterFile(file=str(path)))
     with pytest.raises(ModelError, match="adapter"):
         LocalModel.open(wrong, policies_dir=POLICIES, cache_dir=cache_dir)
+    assert len(freed) == 1
 
 
 def _after(questions: int) -> Abort:

@@ -364,9 +364,12 @@ async def test_the_key_is_sent_and_shown_nowhere(
     assert KEY not in f"{model.status} {caplog.text} {capsys.readouterr()}"
 
 
-def test_a_missing_key_is_refused_at_start_by_its_name(declared: ModelVersion) -> None:
+@pytest.mark.parametrize("environ", [{}, {"SERVER_KEY": " "}, {"SERVER_KEY": "ü"}, {"SERVER_KEY": "a\nb"}])
+def test_a_missing_or_odd_key_is_refused_at_start_by_its_name(
+    declared: ModelVersion, environ: dict[str, str]
+) -> None:
     with pytest.raises(SettingsError, match="SERVER_KEY"):
-        RemoteModel(declared, policies_dir=POLICIES, environ={})
+        RemoteModel(declared, policies_dir=POLICIES, environ=environ)
 
 
 def test_what_a_server_cannot_give_is_refused_by_its_key(declared: ModelVersion) -> None:

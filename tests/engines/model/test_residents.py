@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from llama_cpp import llama_cpp
 
 from app.engines.model.prompt import write
 from app.engines.model.residents import Residents
@@ -21,7 +22,7 @@ OTHERS = write(situation(action_type="deploy", details="ships the release to pro
 
 @pytest.fixture(scope="module")
 def residents(version: ModelVersion, cache_dir: Path) -> Iterator[Residents]:
-    opened = Residents.open((version,), policies_dir=POLICIES, cache_dir=cache_dir)
+    opened = Residents((version,), policies_dir=POLICIES, cache_dir=cache_dir)
     yield opened
     opened.close()
 
@@ -70,7 +71,7 @@ def test_a_version_taken_in_later_decides_as_one_that_was_loaded_first(
     other = variant(version, tmp_path, words=30)
     later = prepared(residents, other).score(LINES)
     residents.drop(other.id)
-    first = Residents.open((other, version), policies_dir=POLICIES, cache_dir=cache_dir)
+    first = Residents((other, version), policies_dir=POLICIES, cache_dir=cache_dir)
     assert first[other.id].score(LINES) == later
     first.close()
 
@@ -89,6 +90,20 @@ def test_a_prefix_that_was_stopped_goes_on_where_it_was(
     assert scorer.prepare() or scorer.prepare()
     assert scorer.score(LINES) == whole
     residents.drop(long.id)
+
+
+def test_a_prefix_that_could_not_be_brought_back_is_not_taken_for_there(
+    residents: Residents, version: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, other = residents[version.id], prepared(residents, variant(version, tmp_path, words=40))
+    expected = first.score(LINES)
+    other.score(LINES)
+    with monkeypatch.context() as broken:
+        broken.setattr(llama_cpp, "llama_state_seq_set_data", lambda *_: 0)
+        with pytest.raises(ModelError, match="brought back"):
+            first.score(LINES)
+    assert first.score(LINES) == expected
+    residents.drop(other.version.id)
 
 
 def test_a_version_that_runs_otherwise_is_refused(residents: Residents, version: ModelVersion) -> None:

@@ -307,6 +307,16 @@ async def test_stopping_leaves_no_process_and_answers_what_was_asked(model: Mode
     assert model.status.state is ModelState.DOWN
 
 
+async def test_stopping_while_a_worker_is_being_started_leaves_no_process(start: Start) -> None:
+    model = await start()
+    await asyncio.sleep(0)  # one turn of the loop: it has been spawned and not heard
+    pid = model.status.pid
+    assert pid is not None
+    await model.stop()
+    assert not alive(pid)
+    assert model.status.pid is None
+
+
 async def test_the_worker_inherits_nothing_but_its_socket(model: ModelSupervisor) -> None:
     assert model.status.pid is not None
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -5,17 +5,17 @@ import pytest
 
 from app.engines.model import tuning
 from app.engines.model.cores import thread_count
-from app.engines.model.trials import Trial, best_layout
-from app.engines.model.tuning import Tuning, store_tuning, stored_tuning, tuned
+from app.engines.model.tuning import Trial, best_layout, store_tuning, stored_tuning, tuned
 from app.engines.model.version import Layout, ModelVersion
 
-TUNED = Tuning(
+TUNED = Trial(
+    layout="q8_0",
+    merged=False,
     threads=1,
     ubatch=128,
     flash_attention=False,
     decisions_per_s=41.0,
     speedup=1.2,
-    measured_at="2026-01-01T00:00:00+00:00",
 )
 
 

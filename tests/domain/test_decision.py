@@ -1,7 +1,6 @@
 import pytest
 
-from app.domain.comparison import is_wrong_allow
-from app.domain.decision import Decision
+from app.domain.decision import Decision, is_wrong_allow
 
 ALLOW, ATTEST, DENY = Decision
 
