@@ -28,10 +28,13 @@ def take(n: int) -> bytes:
 
 
 def new_id() -> str:
-    """A UUID version 7 (RFC 9562, 5.7): 48 bits of milliseconds, then chance; sorts by creation."""
-    ms = time.time_ns() // 1_000_000
-    chance = int.from_bytes(take(10), "big")
-    value = (ms << 80) | (7 << 76) | ((chance >> 68) << 64) | (2 << 62) | (chance & _LOW_62)
+    """A UUID version 7 (RFC 9562, 5.7 and 6.2 method 3); sorts by creation.
+
+    48 bits of milliseconds, 12 of their fraction (a quarter of a microsecond), then chance.
+    """
+    ms, ns = divmod(time.time_ns(), 1_000_000)
+    chance = int.from_bytes(take(8), "big")
+    value = (ms << 80) | (7 << 76) | ((ns * 4096 // 1_000_000) << 64) | (2 << 62) | (chance & _LOW_62)
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
