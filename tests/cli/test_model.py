@@ -17,7 +17,7 @@ from app.engines.model.version import load_versions
 from tests.cli.conftest import Run
 
 POLICIES = Path(__file__).parents[2] / "policies"
-EMBEDDED = "smollm2-135m-q8-policy-1"
+EMBEDDED = "smollm2-135m-q8-policy-2"
 DECLARED = Trial(
     layout="q8_0",
     merged=False,

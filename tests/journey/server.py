@@ -27,7 +27,7 @@ from app.store.tables import chain, decisions
 from app.store.transaction import transaction
 
 ROOT = Path(__file__).parents[2]
-VERSION = "smollm2-135m-q8-policy-1"
+VERSION = "smollm2-135m-q8-policy-2"
 ADMIN_KEY = "journey-" + "k" * 40
 PATIENCE_S = 60.0  # for what takes a second on an idle machine
 

@@ -25,7 +25,7 @@ from tests.policyset.generator import POLICIES, generate
 
 pytestmark = pytest.mark.model
 
-SHIPPED = POLICIES / "versions" / "smollm2-policy-lora-f16.gguf"
+SHIPPED = POLICIES / "versions" / "smollm2-policy-2-f16.gguf"
 VERSION = choose_version(load_versions(POLICIES))
 PROMPT = prompt_of(VERSION, policies_dir=POLICIES)
 NAMES = [f"blk.{layer}.{part}.weight" for layer in range(30) for part in ("attn_q", "ffn_down")]

@@ -28,7 +28,7 @@ def spoil(policies: Path, old: str, new: str) -> Path:
 
 def test_the_shipped_versions_load() -> None:
     versions = load_versions(POLICIES)
-    embedded, production = versions["smollm2-135m-q8-policy-1"], versions["phi-4-mini-q4-examples-1"]
+    embedded, production = versions["smollm2-135m-q8-policy-2"], versions["phi-4-mini-q4-examples-1"]
     assert embedded.model.requantise == "q8_0"
     assert embedded.adapter is not None
     assert not embedded.show_legacy
