@@ -26,7 +26,7 @@ class PhasegateError(Exception):
 
 class _FieldErrors(PhasegateError):
     def __init__(self, fields: list[tuple[str, str]]) -> None:
-        super().__init__("; ".join(f"{field}: {message}" for field, message in fields))
+        super().__init__("; ".join(f"{field}: {message}" if field else message for field, message in fields))
         self.fields = fields
 
 
@@ -44,7 +44,7 @@ class PolicyError(PhasegateError):
     def __init__(self, path: str, line: int | None, key: str, message: str) -> None:
         place = path if line is None else f"{path}:{line}"
         super().__init__(f"{place}: {key}: {message}" if key else f"{place}: {message}")
-        self.path, self.line, self.key = path, line, key
+        self.path, self.line, self.key, self.what = path, line, key, message
 
 
 class SettingsError(PhasegateError):

@@ -66,6 +66,8 @@ def version(
     From 50 verdicts on. Nothing is written that is no better, on held-out examples, than the version it
     comes from and than the legacy engine alone. Exit code 1 then.
     """
+    if rollout == NONE and data is None:
+        raise click.UsageError("without verdicts there is nothing to learn from but --data FILE")
     settings = load_settings()
     corrections, used = Corrections(()), set[str]()
     if rollout != NONE:

@@ -195,7 +195,7 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, object]]:
         ("unsure", found["unsure"]),
         ("calibration error", found["calibration"]["ece"]),
         ("Brier score", found["calibration"]["brier"]),
-        (f"with a reason, of {reasoning['n']} asked", reasoning["coverage"]),
+        (f"share with a reason, of {reasoning['n']} asked", reasoning["coverage"]),
         ("latency p50/p95/p99", " / ".join(f"{value:.0f} ms" for value in latency.values())),
         *((f"expected>model {pair}", n) for pair, n in found["confusion"].items()),
     ]

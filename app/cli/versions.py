@@ -54,7 +54,7 @@ def show(*, version: str, as_json: bool) -> None:
 def register(*, what: str, as_json: bool) -> None:
     """Let the server read policies/versions again and take in version ID, or take in the declaration in FILE."""
     body = {"id": what}
-    if what.endswith((".yaml", ".yml")):
+    if what.endswith((".yaml", ".yml", ".json")):
         declaration = parse_yaml(read_text(Path(what)), what)
         body = {name: node.plain() for name, node in declaration.entries().items()}
     with server(as_json=as_json) as client:

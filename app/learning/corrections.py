@@ -206,5 +206,7 @@ def _generated(path: Path, number: int, line: bytes) -> Example:
             decision=Decision(raw["decision"]),
             legacy=Decision(raw["legacy"]),
         )
-    except (ValueError, TypeError, KeyError, InvalidSituation) as error:
+    except KeyError as error:
+        raise Refused(f"{path}:{number}: is no example: {error} is missing") from error
+    except (ValueError, TypeError, InvalidSituation) as error:
         raise Refused(f"{path}:{number}: is no example: {error}") from error

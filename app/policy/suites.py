@@ -47,7 +47,7 @@ def find_suites(policies_dir: Path, names: Sequence[str] = ()) -> list[Path]:
         raise PolicyError(str(policies_dir / "suites"), None, "", "holds no suite, a file such as core.jsonl")
     for name in names:
         if name not in known:
-            raise NotFound("suite", name)
+            raise NotFound("suite", name, known=known)
     return [known[name] for name in dict.fromkeys(names)] if names else list(known.values())
 
 

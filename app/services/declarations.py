@@ -36,6 +36,24 @@ def is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         return False
 
 
+def taken(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Why the document `other` cannot have the id that `one` has, for people: with what differs."""
+    said = f"{other['id']} is registered with other content (see {_differing(one, other)})"
+    return f"{said}: versions never change, so restore that and give the changed one a new id"
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    try:
+        before, after = (msgspec.to_builtins(version_of(document)) for document in (one, other))
+    except msgspec.ValidationError:
+        return "its file"
+    names = {name for name in after if before[name] != after[name]} - {"prompt_sha256"}
+    # Where the declaration is the same, a file that it names is another one.
+    texts = {name for name in (other["prompt"], other["examples"]) if name and one["files"] == other["files"]}
+    files = {name for name, sha256 in other["files"].items() if one["files"].get(name) != sha256}
+    return " or ".join(sorted(names or files or texts))
+
+
 def named_files(body: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """(field, name) of every file that a declaration names."""
     for field in ("prompt", "examples", "adapter.file", "head.file", "model.path"):

@@ -5,17 +5,21 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache, partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
+
+from sqlalchemy import Connection
 
 from app.engines.model.remote import RemoteModel
 from app.engines.model.version import ModelVersion, choose_version, load_versions
 from app.engines.model.weights import Weights, find_weights, verify
 from app.errors import PhasegateError, SettingsError
 from app.services.checks import Check, CheckOutcome, failed, guarded, nearest, passed, skipped
+from app.services.declarations import document_of, is_same, taken
 from app.settings import Settings
+from app.store import versions as stored
 from app.store.database import Database
 from app.store.rollouts import load_states
 
@@ -171,7 +175,16 @@ def _without_gpu(version: ModelVersion) -> CheckOutcome:
 def _in_use(settings: Settings, chosen: ModelVersion | None) -> Check:
     """The versions that rollouts use beside the chosen one: a missing file keeps nobody from serving."""
     declared = load_versions(settings.policies_dir)
-    used = _used(settings) & declared.keys() - {chosen.id if chosen else None}
+    in_use, changed = _used(settings, declared)
+    if changed:
+        return failed(
+            "versions",
+            len(changed),
+            0,
+            "; ".join(changed),
+            "undo the change, or copy it to a version of its own",
+        )
+    used = in_use & declared.keys() - {chosen.id if chosen else None}
     missing = []
     for version in (declared[name] for name in sorted(used)):
         try:
@@ -186,17 +199,30 @@ def _in_use(settings: Settings, chosen: ModelVersion | None) -> Check:
     return passed("versions", len(used), None, said)
 
 
-def _used(settings: Settings) -> set[str]:
+def _used(settings: Settings, declared: Mapping[str, ModelVersion]) -> tuple[set[str], list[str]]:
+    """The versions that rollouts use, and what is said of those that a start refuses as changed."""
     kind, _, path = settings.database_url.partition(":///")
     if kind == "sqlite" and not Path(path).exists():
-        return set()
+        return set(), []
     database = Database(settings.database_url)
     try:
         with database.read() as connection:
             states = load_states(connection).values()
+            changed = list(_changed(connection, declared, settings.policies_dir))
     finally:
         database.close()
-    return {name for one in states for name in (one.version, one.candidate, one.previous) if name is not None}
+    used = {name for one in states for name in (one.version, one.candidate, one.previous) if name is not None}
+    return used, changed
+
+
+def _changed(
+    connection: Connection, declared: Mapping[str, ModelVersion], policies_dir: Path
+) -> Iterator[str]:
+    for name, found in stored.registered(connection).items():
+        if name in declared and stored.is_used(connection, name):
+            document = document_of(declared[name], policies_dir=policies_dir)
+            if not is_same(found.document, document):
+                yield taken(found.document, document)
 
 
 def _weights(version: ModelVersion, settings: Settings, *, model_path: Path | None) -> Weights:

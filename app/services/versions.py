@@ -17,7 +17,15 @@ from app.domain.rollout import RolloutState
 from app.engines.model.version import ModelVersion, choose_version, load_versions, parse_version
 from app.errors import Conflict, InvalidInput, NotFound, PolicyError, SettingsError
 from app.observability import Event
-from app.services.declarations import document_of, is_same, named_files, pinned_files, sha256_of, version_of
+from app.services.declarations import (
+    document_of,
+    is_same,
+    named_files,
+    pinned_files,
+    sha256_of,
+    taken,
+    version_of,
+)
 from app.services.plane import Plane
 from app.services.ports import Models
 from app.services.transitions import AUTOMATION
@@ -29,6 +37,7 @@ from app.store.transaction import Transaction
 log = structlog.get_logger()
 
 _LONGEST_NAME = 255  # bytes, of a file or a directory
+_BODY = "the body"
 # From what counts first to what counts last.
 _STATES = ("active", "candidate", "previous", "retired", "registered")
 
@@ -47,7 +56,7 @@ def register_at_start(
         if found is not None and is_same(found.document, document):
             continue
         if found is not None and stored.is_used(tx.connection, version.id):
-            raise PolicyError(version.origin, None, "id", _taken(version.id))
+            raise PolicyError(version.origin, None, "id", taken(found.document, document))
         stored.register(tx, document, by=AUTOMATION, now_us=to_us(now))
     elsewhere = {name: version_of(found.document) for name, found in known.items() if name not in files}
     return {**elsewhere, **files}
@@ -124,7 +133,7 @@ class Versions:
                 return
             # Its own file may change what was never used; somebody else's declaration may not.
             if found is not None and (is_declaration or stored.is_used(tx.connection, version.id)):
-                raise Conflict("version-exists", _taken(version.id))
+                raise Conflict("version-exists", taken(found.document, document))
             stored.register(tx, document, by=by.key_id, now_us=now_us)
 
         await self._ledger.run(work)
@@ -179,10 +188,11 @@ class Versions:
                 raise InvalidInput([(field, f"there is no file {name} below the policies directory")])
         try:
             version = parse_version(
-                json.dumps(body, ensure_ascii=False), path="the body", policies_dir=self._policies_dir
+                json.dumps(body, ensure_ascii=False), path=_BODY, policies_dir=self._policies_dir
             )
         except PolicyError as error:
-            raise InvalidInput([(error.key, str(error))]) from error
+            # Where a file that it names is wrong, that file is named too.
+            raise InvalidInput([(error.key, error.what if error.path == _BODY else str(error))]) from error
         for field, name, pinned in pinned_files(version):
             if pinned is not None and sha256_of(self._policies_dir / name) != pinned:
                 raise InvalidInput([(field, f"is not the SHA-256 of {name}")])
@@ -260,7 +270,3 @@ def _wire(version: ModelVersion) -> dict[str, Any]:
         "parent": version.parent,
         "independent": not version.show_legacy,
     }
-
-
-def _taken(version_id: str) -> str:
-    return f"{version_id} is registered with other content: versions never change, so give this one a new id"

@@ -127,6 +127,12 @@ def test_nothing_is_learned_from_a_fresh_database(run: Run) -> None:
     assert "0 examples may teach, and 50 are needed" in run("learn", "all").stderr
 
 
+def test_no_verdicts_and_no_data_is_a_usage_error(run: Run) -> None:
+    result = run("learn", "none")
+    assert result.exit_code == 2
+    assert "--data" in result.stderr
+
+
 def test_force_does_not_exist(run: Run) -> None:
     assert run("learn", "none", "--force").exit_code == 2
 

@@ -79,11 +79,20 @@ def test_revert_and_withdraw_name_no_version(peer: Peer, run: Run) -> None:
     ]
 
 
-def test_register_sends_an_id_or_the_declaration_in_a_file(peer: Peer, run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("v1.yaml", "id: v1\nmodel: {path: m.gguf}\n"),
+        ("v1.json", '{"id": "v1", "model": {"path": "m.gguf"}}'),
+    ],
+)
+def test_register_sends_an_id_or_the_declaration_in_a_file(
+    peer: Peer, run: Run, tmp_path: Path, name: str, text: str
+) -> None:
     peer.replies(Reply(200, FIRST), Reply(200, FIRST))
     run("versions", "register", "v1")
-    path = tmp_path / "v1.yaml"
-    path.write_text("id: v1\nmodel: {path: m.gguf}\n")
+    path = tmp_path / name
+    path.write_text(text)
     assert run("versions", "register", str(path)).stderr == "v1 is registered\n"
     assert [seen.body for seen in peer.seen] == [{"id": "v1"}, {"id": "v1", "model": {"path": "m.gguf"}}]
 

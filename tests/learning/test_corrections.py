@@ -140,3 +140,10 @@ def test_a_line_that_is_no_example_is_named(tmp_path: Path, line: str) -> None:
     file.write_bytes(f"{file.read_text()}\n{line}\n".encode(errors="surrogateescape"))
     with pytest.raises(Refused, match=r"few\.jsonl:2: "):
         read_examples(file)
+
+
+def test_what_a_line_lacks_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "few.jsonl"
+    file.write_text('{"id": "x"}\n')
+    with pytest.raises(Refused, match="'situation' is missing"):
+        read_examples(file)

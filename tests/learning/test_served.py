@@ -85,7 +85,7 @@ def test_a_version_with_a_head_answers_by_it_and_says_why(model: LocalModel) -> 
 def test_a_head_whose_prompt_was_changed_is_refused(whole: Path, cache_dir: Path) -> None:
     learned = version(whole, publish(whole, cache_dir))
     changed = msgspec.structs.replace(learned, prompt_sha256="0" * 64)
-    with pytest.raises(PolicyError, match="another prompt_sha256"):
+    with pytest.raises(PolicyError, match="changed since"):
         LocalModel.open(changed, policies_dir=whole, cache_dir=cache_dir)
 
 

@@ -23,6 +23,8 @@ from app.engines.model.version import AdapterFile, ModelVersion, choose_version,
 from app.learning.report import Answers, measures
 from tests.policyset.generator import POLICIES, Labelled, generate
 
+_ANY_COVERAGE = 1e-12  # what the version would call malformed is counted, and scored like the rest
+
 
 def report(adapter: Path, examples: Sequence[Labelled], *, cache_dir: Path) -> dict[str, Any]:
     """Measures of the rules alone, and of the model alone and combined with them, by mode."""
@@ -32,15 +34,17 @@ def report(adapter: Path, examples: Sequence[Labelled], *, cache_dir: Path) -> d
         adapter=AdapterFile(file=str(adapter.resolve())),
         head=None,
         calibration=None,
+        limits=structs.replace(embedded.limits, coverage_at_least=_ANY_COVERAGE),
     )
+    limit = embedded.limits.coverage_at_least
     found = {"rules alone": _measured(Answers.certain([each.legacy for each in examples]), examples)}
     for mode, shown in (("without the rules' line", False), ("with the rules' line", True)):
-        found |= _of_version(mode, structs.replace(asked, show_legacy=shown), examples, cache_dir)
+        found |= _of_version(mode, structs.replace(asked, show_legacy=shown), examples, cache_dir, limit)
     return {"examples": len(examples), "kinds": _kinds(examples), "measures": found}
 
 
 def _of_version(
-    mode: str, version: ModelVersion, examples: Sequence[Labelled], cache_dir: Path
+    mode: str, version: ModelVersion, examples: Sequence[Labelled], cache_dir: Path, limit: float
 ) -> dict[str, Any]:
     with LocalModel.open(version, policies_dir=POLICIES, cache_dir=cache_dir) as model:
         said = [model.advise(parse_situation(each.situation), legacy=each.legacy) for each in examples]
@@ -52,8 +56,9 @@ def _of_version(
         stricter(CLASSES[label], each.legacy) for label, each in zip(answers.labels, examples, strict=True)
     ]
     unsure = sum(each.outcome is Outcome.UNSURE for each in said) / len(said)
+    malformed = sum((each.coverage or 0.0) < limit for each in said) / len(said)
     return {
-        mode: {**_measured(answers, examples), "unsure": unsure},
+        mode: {**_measured(answers, examples), "unsure": unsure, "malformed": malformed},
         f"{mode}, stricter of both": _measured(Answers.certain(combined), examples),
     }
 

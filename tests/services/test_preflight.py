@@ -12,11 +12,13 @@ from app.domain.advisory import Outcome
 from app.domain.clock import to_us
 from app.domain.phase import Phase
 from app.domain.rollout import RolloutState
+from app.engines.model.version import choose_version, load_versions
 from app.policy.rollouts import book_of, load_rollouts
 from app.services import model_needs, rehearsal
 from app.services.checks import Check, CheckOutcome
 from app.services.preflight import quick_checks
 from app.services.rehearsal import model_checks
+from app.services.versions import register_at_start
 from app.settings import Settings, load_settings
 from app.store.database import Database
 from app.store.rollouts import insert_state
@@ -24,6 +26,7 @@ from app.store.transaction import transaction
 from tests.peer import Peer, Reply, serving
 
 POLICIES = Path(__file__).parents[2] / "policies"
+EMBEDDED = choose_version(load_versions(POLICIES)).id
 
 
 @pytest.fixture
@@ -221,6 +224,28 @@ def test_a_version_in_use_whose_file_is_missing_warns_and_serves(
     found = checks(settings)["versions"]
     assert found.outcome == outcome
     assert (PRODUCTION in found.sentence) == (phi is not None)
+
+
+def test_a_version_in_use_that_was_changed_fails_as_the_start_would(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    policies = Path(shutil.copytree(POLICIES, tmp_path / "policies"))
+    (tmp_path / "data").mkdir()
+    settings = load_settings({**environ, "PHASEGATE_POLICIES_DIR": str(policies)})
+    database = Database(settings.database_url)
+    database.migrate()
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    with transaction(database, "test", now_us=to_us(at)) as tx:
+        register_at_start(tx, load_versions(policies), policies_dir=policies, now=at)
+        state = RolloutState("read", Phase.SHADOW, 1.0, 1, 1, at, EMBEDDED)
+        insert_state(tx, state, settings_hash="0")
+    database.close()
+    assert checks(settings)["versions"].outcome == "pass"
+    prompt = policies / "prompts" / "smollm2-policy.md"
+    prompt.write_text(f"{prompt.read_text(encoding='utf-8')} ", encoding="utf-8")
+    found = checks(settings)["versions"]
+    assert found.outcome == "fail"
+    assert f"{EMBEDDED} is registered with other content (see prompts/smollm2-policy.md)" in found.sentence
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import select
 
@@ -644,8 +645,16 @@ def test_a_version_that_was_never_used_may_still_change(database: Database, tmp_
 async def test_a_version_that_was_used_never_changes(sqlite_database: Database, tmp_path: Path) -> None:
     async with opened(sqlite_database, tmp_path):
         pass
-    with pytest.raises(PolicyError, match=r"fake-1 is registered with other content.*a new id"):
+    with pytest.raises(
+        PolicyError, match=r"fake-1 is registered with other content \(see show_legacy\).*a new id"
+    ):
         start_with(sqlite_database, tmp_path, changed(FakeModel()))
+    with pytest.raises(PolicyError, match=r"\(see prompts/.*\)"):
+        start_with(
+            sqlite_database,
+            tmp_path,
+            msgspec.structs.replace(version_of(FakeModel()), prompt_sha256="0" * 64),
+        )
 
 
 def test_a_version_is_registered_once(database: Database, tmp_path: Path) -> None:

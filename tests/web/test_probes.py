@@ -47,6 +47,18 @@ async def test_other_versions_stand_beside_the_default_with_what_is_wrong_with_t
     ]
 
 
+async def test_a_rollout_whose_own_version_does_not_answer_degrades_the_server(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    other = FakeModel("fake-2")
+    async with opened(sqlite_database, tmp_path, others=[other]) as stage:
+        body = {"action": "activate", "version": "fake-2", "reason": "r", "expected_revision": 1}
+        assert (await stage.call("POST", "/v1/rollouts/read/version", body)).status_code == 200
+        assert (await health(stage))["degraded"] == []
+        other.is_ready = False
+        assert (await health(stage))["degraded"] == ["versions"]
+
+
 @pytest.mark.parametrize("part", ["model", "circuit", "plane", "ledger"])
 async def test_a_degraded_server_says_which_part_is_not_well(stage: Stage, part: str) -> None:
     back = None

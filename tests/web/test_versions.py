@@ -162,6 +162,22 @@ async def test_what_is_wrong_with_a_declaration_is_named(two: Stage, body: Any, 
     assert set(await versions(two)) == {"fake-1", "fake-2"}
 
 
+async def test_what_is_wrong_is_said_once_and_without_a_place(two: Stage) -> None:
+    template = two.files.policies_dir / "prompts" / "empty.md"
+    template.write_text("nothing", encoding="utf-8")
+    bodies = (
+        declared(limits={"margin_at_least": 2}),
+        declared(parent="\x7f"),
+        declared(prompt="prompts/empty.md"),
+    )
+    for body in bodies:
+        problem = (await two.call("POST", "/v1/versions", body)).json()
+        (error,) = problem["errors"]
+        assert "the body" not in problem["detail"]
+        assert ("empty.md" in problem["detail"]) is (body["prompt"] == "prompts/empty.md")
+        assert problem["detail"] == ": ".join(filter(None, (error["field"], error["message"])))
+
+
 @pytest.mark.parametrize(
     "name", [b'"\\ud800"', b'"\xed\xa0\x80"', b'"fresh-1", "prompt": ' + b"1" * 5_000, b"[" * 50_000]
 )

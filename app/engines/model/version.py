@@ -202,9 +202,17 @@ def parse_version(text: str, *, path: str, policies_dir: Path) -> ModelVersion:
 
 
 def prompt_of(version: _VersionFile, *, policies_dir: Path) -> Prompt:
-    """The version's template with its examples filled in. Raises `PolicyError`."""
+    """The version's template with its examples filled in.
+
+    Raises `PolicyError`, also where the files are no longer the ones that the version was declared with.
+    """
     examples = policies_dir / version.examples if version.examples else None
-    return load_prompt(policies_dir / version.prompt, examples=examples, show_legacy=version.show_legacy)
+    path = policies_dir / version.prompt
+    prompt = load_prompt(path, examples=examples, show_legacy=version.show_legacy)
+    if isinstance(version, ModelVersion) and prompt.sha256 != version.prompt_sha256:
+        said = f"it or its examples changed since {version.id} was registered: restore them"
+        raise PolicyError(str(path), None, "", said)
+    return prompt
 
 
 def file_sha256(path: Path) -> str:
@@ -230,7 +238,7 @@ def choose_version(
     if wanted is not None:
         if wanted not in versions:
             raise SettingsError(
-                "PHASEGATE_MODEL_VERSION", f"no version {wanted!r}; there are {sorted(versions)}"
+                "PHASEGATE_MODEL_VERSION", f"no version {wanted!r}; there are {', '.join(sorted(versions))}"
             )
         return versions[wanted]
     roots = [version for version in versions.values() if version.parent not in versions]

@@ -16,8 +16,10 @@ def health(request: Asked) -> dict[str, Any]:
     """`healthy`, or `degraded` where the legacy engine stands in; says which part is not well."""
     models, plane = services_of(request).models, services_of(request).plane
     model = models.default.status
+    active = {state.version for state in plane.view.states.values()} - {model.version}
     parts = {
         "model": model.state is ModelState.READY and not model.circuit_open,
+        "versions": all(models.of(version).is_ready for version in active),
         "ledger": services_of(request).ledger.state is LedgerState.OK,
         "plane": not plane.state(circuit_open=False).is_stale,
     }

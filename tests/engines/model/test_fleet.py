@@ -14,6 +14,7 @@ from app.engines.model.fleet import Fleet
 from app.engines.model.link import ModelState, Patience
 from app.engines.model.local import LocalModel
 from app.engines.model.memory import MIB
+from app.engines.model.prompt import load_prompt
 from app.engines.model.supervisor import ModelSupervisor
 from app.engines.model.version import ModelFile, ModelVersion, Remote
 from app.engines.model.wire import Priority
@@ -31,7 +32,8 @@ def other_prompt(version: ModelVersion, tmp_path_factory: pytest.TempPathFactory
     text = (POLICIES / version.prompt).read_text(encoding="utf-8")
     path = tmp_path_factory.mktemp("prompts") / "other.md"
     path.write_text(text.replace("Decide:", "Decide for this repository:"), encoding="utf-8")
-    return msgspec.structs.replace(version, id="other-prompt", prompt=str(path))
+    sha256 = load_prompt(path).sha256
+    return msgspec.structs.replace(version, id="other-prompt", prompt=str(path), prompt_sha256=sha256)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from llama_cpp import llama_cpp
 
-from app.engines.model.prompt import write
+from app.engines.model.prompt import load_prompt, write
 from app.engines.model.residents import Residents
 from app.engines.model.runtime import Abort, Aborted, ModelError
 from app.engines.model.scoring import Scorer
@@ -34,7 +34,9 @@ def variant(version: ModelVersion, folder: Path, *, words: int) -> ModelVersion:
     path.write_text(
         f"<|im_start|>user\n{rules}\n{{{{ situation }}}}<|im_end|>\n<|im_start|>assistant\nDecision:"
     )
-    return msgspec.structs.replace(version, id=f"variant-{words}", prompt=str(path))
+    return msgspec.structs.replace(
+        version, id=f"variant-{words}", prompt=str(path), prompt_sha256=load_prompt(path).sha256
+    )
 
 
 def prepared(residents: Residents, version: ModelVersion) -> Scorer:

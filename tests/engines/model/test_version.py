@@ -4,7 +4,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from app.engines.model.version import choose_version, load_version, load_versions
+from app.engines.model.version import choose_version, load_version, load_versions, prompt_of
 from app.engines.model.weights import find_model
 from app.errors import PolicyError, SettingsError
 from tests.engines.model.conftest import POLICIES
@@ -79,6 +79,16 @@ def test_a_missing_prompt_fails(policies: Path) -> None:
         load_versions(policies)
 
 
+@pytest.mark.parametrize("file", ["phi-4-mini-examples.md", "phi-4-mini-examples.jsonl"])
+def test_a_prompt_that_changed_since_is_not_served_under_the_old_id(policies: Path, file: str) -> None:
+    known = load_version(policies / "versions" / "phi-4-mini.yaml", policies_dir=policies)
+    assert prompt_of(known, policies_dir=policies).sha256 == known.prompt_sha256
+    path = policies / "prompts" / file
+    path.write_text("\n" + path.read_text())
+    with pytest.raises(PolicyError, match=f"changed since {known.id} was registered"):
+        prompt_of(known, policies_dir=policies)
+
+
 def test_broken_yaml_fails_with_its_line(policies: Path) -> None:
     path = spoil(policies, "adapter:", "adapter: [")
     with pytest.raises(PolicyError) as caught:
@@ -134,10 +144,7 @@ def test_a_version_made_from_another_never_becomes_the_one_to_start_with() -> No
 
 def test_a_merged_adapter_needs_the_layout_of_its_copy(tmp_path: Path) -> None:
     text = (POLICIES / "versions" / "embedded.yaml").read_text(encoding="utf-8")
-    text = text.replace("  requantise: q8_0", "  # none").replace(
-        "  scale: 1.0", "  scale: 1.0\n  merge: true"
-    )
     path = tmp_path / "merged.yaml"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text.replace("  requantise: q8_0", "  # none"), encoding="utf-8")
     with pytest.raises(PolicyError, match=r"adapter: merge needs model\.requantise"):
         load_version(path, policies_dir=POLICIES)
