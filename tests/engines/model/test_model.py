@@ -150,18 +150,16 @@ def test_a_situation_of_64_kib_is_oversize(local: LocalModel) -> None:
 
 
 def test_the_field_that_carries_the_decision_is_named(local: LocalModel) -> None:
+    history = "The second factor was reset twice from an unknown device last night"
     asked = situation(
-        action_type="commit",
-        resource="repo:web",
-        recent_history="MFA was bypassed at the 6th attempt",
-        details="small fix with tests",
+        action_type="write", resource="wiki/gateway", recent_history=history, details="fixes a typo"
     )
     advisory = local.advise(asked)
     reasoning = local.explain(asked, advisory)
     assert reasoning.attributions is not None
     most = max(reasoning.attributions, key=lambda one: one.effect)
     assert most.field == "recent_history"
-    assert "*MFA was bypassed at the 6th attempt*" in reasoning.text
+    assert f"*{history}*" in reasoning.text
     assert {one.field for one in reasoning.attributions} == {
         "action_type",
         "actor_role",
