@@ -80,7 +80,7 @@ def python_server(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) 
     """llama-cpp-python's own."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
+        pytest.skip(f"the test lock installs what is missing here: {', '.join(missing)}")
     adapter = ["--lora_path", str(prepared.adapter[0])] if prepared.adapter else []
     command = [sys.executable, "-m", "llama_cpp.server", "--model", str(prepared.model), *adapter]
     command += ["--model_alias", Server.name, "--n_ctx", "2048", "--flash_attn", "true"]

@@ -33,15 +33,9 @@ class Reading:
 
     def judged(self, limits: Limits) -> Outcome:
         """Whether it may be relied upon. A bound label, without shares, always may: see `checked`."""
-        shares = self.probabilities
-        if shares is None or self.coverage is None:
+        if self.probabilities is None or self.coverage is None:
             return Outcome.OK
-        if self.coverage < limits.coverage_at_least:
-            return Outcome.MALFORMED
-        close = shares.margin < max(limits.margin_at_least, limits.noise)
-        return (
-            Outcome.UNSURE if close or shares.of(self.decision) < limits.confidence_at_least else Outcome.OK
-        )
+        return limits.judge(self.probabilities, self.coverage)
 
 
 class RemoteScorer:

@@ -14,7 +14,7 @@ from app.domain.decision import Decision
 from app.engines.model.head import Head
 from app.engines.model.prompt import DECISION_CUE, REASON_CUE, Line, Prompt, situation_text, visible
 from app.engines.model.runtime import Abort, Hidden, ModelError, Runtime, never
-from app.engines.model.version import Limits, ModelVersion
+from app.engines.model.version import ModelVersion
 from app.engines.model.wire import Answer
 
 # Severe first: where two labels tie, argmax takes the safe one.
@@ -49,16 +49,6 @@ class Scores:
     def is_finite(self) -> bool:
         """False where the weights or the arithmetic are broken."""
         return math.isfinite(self.coverage) and math.isfinite(self.probabilities.deny)
-
-
-def judge(scores: Scores, limits: Limits) -> Outcome:
-    """Whether an answer may be relied upon."""
-    if not scores.is_finite or scores.coverage < limits.coverage_at_least:
-        return Outcome.MALFORMED
-    margin = max(limits.margin_at_least, limits.noise)
-    if scores.probabilities.margin < margin or scores.confidence < limits.confidence_at_least:
-        return Outcome.UNSURE
-    return Outcome.OK
 
 
 def read_labels(
@@ -171,7 +161,7 @@ class Scorer:
             return Answer(Outcome.OVERSIZE, started=False)
         if not scores.is_finite:
             return Answer(Outcome.MALFORMED, started=True)
-        outcome = judge(scores, self.version.limits)
+        outcome = self.version.limits.judge(scores.probabilities, scores.coverage)
         return Answer(outcome, True, scores.probabilities, scores.coverage, scores.prompt_tokens)
 
     def generate(self, lines: Sequence[Line], decision: Decision, *, abort: Abort = never) -> str:

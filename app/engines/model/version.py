@@ -1,6 +1,7 @@
 """Which model, prompt and settings make up a version, and which version is used?"""
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from app.domain.advisory import Outcome, Probabilities
 from app.engines.model.prompt import Prompt, load_prompt
 from app.errors import PolicyError, SettingsError
 from app.policy.files import Node, parse_yaml, read_text
@@ -108,6 +110,16 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     confidence_at_least: Share = 0.0
     coverage_at_least: Annotated[float, Meta(gt=0, le=1)]
     max_situation_tokens: Annotated[int, Meta(ge=64, le=32768)]
+
+    def judge(self, shares: Probabilities, coverage: float) -> Outcome:
+        """Whether an answer may be relied upon; one that is not finite is malformed."""
+        is_finite = math.isfinite(coverage) and math.isfinite(shares.deny)
+        if not is_finite or coverage < self.coverage_at_least:
+            return Outcome.MALFORMED
+        close = shares.margin < max(self.margin_at_least, self.noise)
+        if close or shares.of(shares.most_probable) < self.confidence_at_least:
+            return Outcome.UNSURE
+        return Outcome.OK
 
 
 class _VersionFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from app.domain.advisory import Outcome, Probabilities
 from app.domain.decision import Decision
-from app.engines.model.scoring import Scores, judge, read_labels
+from app.engines.model.scoring import read_labels
 from app.engines.model.version import Limits
 
 LIMITS = Limits(margin_at_least=0.25, confidence_at_least=0.5, coverage_at_least=0.1, max_situation_tokens=64)
@@ -40,8 +40,8 @@ def test_a_temperature_moves_neither_the_order_of_the_labels_nor_their_coverage(
 
 def test_a_margin_within_the_measured_noise_is_unsure() -> None:
     noisy = Limits(margin_at_least=0.1, noise=0.3, coverage_at_least=0.1, max_situation_tokens=64)
-    assert judge(Scores(Probabilities(0.6, 0.35, 0.05), 0.5, 9), noisy) is Outcome.UNSURE
-    assert judge(Scores(Probabilities(0.7, 0.25, 0.05), 0.5, 9), noisy) is Outcome.OK
+    assert noisy.judge(Probabilities(0.6, 0.35, 0.05), 0.5) is Outcome.UNSURE
+    assert noisy.judge(Probabilities(0.7, 0.25, 0.05), 0.5) is Outcome.OK
 
 
 def test_a_tie_goes_to_the_severe_label() -> None:
@@ -63,4 +63,4 @@ def test_a_tie_goes_to_the_severe_label() -> None:
 def test_only_a_clear_and_understood_answer_is_ok(
     shares: tuple[float, float, float], coverage: float, outcome: Outcome
 ) -> None:
-    assert judge(Scores(Probabilities(*shares), coverage, 9), LIMITS) is outcome
+    assert LIMITS.judge(Probabilities(*shares), coverage) is outcome
