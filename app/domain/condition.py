@@ -12,8 +12,9 @@ from enum import StrEnum
 from app.domain.clock import to_us
 from app.domain.counters import Metric, bucket_edge_ms
 from app.domain.evidence import Evidence
+from app.domain.limits import Requirement
 from app.domain.phase import Phase
-from app.domain.rollout import Investigation, Requirement, RolloutState
+from app.domain.rollout import Investigation, RolloutState
 from app.domain.sequential import (
     Group,
     above,

@@ -44,6 +44,10 @@ class Metric(StrEnum):
     REVIEWED_ALLOW = "reviewed_allow"  # all: drawn and judged
     WRONG_ALLOW = "wrong_allow"  # all: confirmed, from wherever
     PAIRED = "paired"  # who was right of the active version and its candidate (domain/experiment.py)
+    ACTORS = "actors"  # all: different ones behind the observations that count, the first hundred
+    SELF = "self"  # same or other: what the model said when it was asked again
+    DOUBLE = "double"  # first>second: the verdicts of two people who judged the same blind
+    ARM = "arm"  # share:in or share:out, such as 0.05:in: different actors at a step of exposure
     SERVED_S = "served_s"  # all: seconds neither held, killed, stale nor without a model
 
 

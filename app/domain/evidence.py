@@ -99,6 +99,22 @@ class Evidence:
         return self.n(Metric.WRONG_ALLOW)
 
     @property
+    def actors(self) -> int:
+        """Different actors behind the observations; no more than a hundred are told apart."""
+        return self.n(Metric.ACTORS)
+
+    @property
+    def asked_twice(self) -> tuple[int, int]:
+        """How often the model was asked the same again, and how often it then said something else."""
+        return self.n(Metric.SELF), self.of(Metric.SELF).get("other", 0)
+
+    @property
+    def doubles(self) -> dict[tuple[Decision, Decision], int]:
+        """The verdicts of two people who judged the same decisions blind."""
+        pairs = ((label.split(">"), n) for label, n in self.of(Metric.DOUBLE).items())
+        return {(Decision(first), Decision(second)): n for (first, second), n in pairs}
+
+    @property
     def soak_days(self) -> float:
         """Served days with observations enough to count."""
         return sum(day.served_s for day in self.soaked.values()) / _DAY_S

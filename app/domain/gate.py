@@ -9,8 +9,9 @@ from app.domain import condition
 from app.domain.condition import Condition, GateOutcome, OtherRollout, Validated, worst
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence
+from app.domain.limits import GateLimits
 from app.domain.phase import Phase
-from app.domain.rollout import GateLimits, RolloutPolicy, RolloutState
+from app.domain.rollout import RolloutPolicy, RolloutState
 from app.domain.sequential import Group, above, below, log_m, upper_bound
 
 

@@ -18,23 +18,15 @@ from app.domain.clock import to_us
 from app.domain.condition import LATE_SHARE
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence
+from app.domain.limits import Action, Guardrail, GuardrailLimits
 from app.domain.phase import Phase
-from app.domain.rollout import GuardrailLimits, RolloutPolicy
+from app.domain.rollout import RolloutPolicy
 from app.domain.sampling import smallest_inclusion
 from app.domain.shift import BASELINE_AT_LEAST, shift_tallies, total_variation
 from app.domain.stream import ONE, Label, StreamState, Tally, fold_labels, fold_totals, seen_of
 
+_COMING = (Guardrail.PAIRED_SHIFT, Guardrail.AGREEMENT_DRIFT, Guardrail.SELF_DISAGREEMENT)
 _ACTING_STREAMS = 5  # override, error, latency, fallback, shift
-
-
-class Guardrail(StrEnum):
-    OVERRIDE = "override"
-    ERROR = "error"
-    LATENCY = "latency"
-    LATENCY_ALERT = "latency_alert"
-    FALLBACK = "fallback"
-    SHIFT = "shift"
-    WRONG_ALLOW = "wrong_allow"
 
 
 class GuardrailOutcome(StrEnum):
@@ -43,14 +35,6 @@ class GuardrailOutcome(StrEnum):
     BREACH = "breach"
     INSUFFICIENT = "insufficient"
     ERROR = "error"
-
-
-class Action(StrEnum):
-    """What a breach leads to. In shadow it is only reported, whatever this says."""
-
-    ROLLBACK = "rollback"
-    HOLD = "hold"
-    NOTIFY = "notify"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,22 +100,9 @@ def limits_hash(
         Guardrail.SHIFT: [limits.shift_limit, sorted((baseline or {}).items())],
         Guardrail.WRONG_ALLOW: [],
     }
+    own |= {guardrail: [] for guardrail in _COMING}
     document = json.dumps([guardrail, *own[guardrail], limits.alpha, limits.horizon_days])
     return sha256(document.encode()).hexdigest()[:16]
-
-
-def action_of(guardrail: Guardrail, policy: RolloutPolicy) -> Action:
-    """What this guardrail's breach leads to at this rollout's risk."""
-    match guardrail:
-        case Guardrail.OVERRIDE | Guardrail.ERROR | Guardrail.LATENCY | Guardrail.SHIFT:
-            return Action.ROLLBACK
-        case Guardrail.LATENCY_ALERT:
-            return Action.NOTIFY
-        case Guardrail.FALLBACK:
-            # Callers can provoke fallbacks: on high risk that must not bring back the laxer engine.
-            return Action.HOLD if policy.risk.is_high else Action.ROLLBACK
-        case Guardrail.WRONG_ALLOW:
-            return Action.ROLLBACK if policy.risk.is_high else Action.NOTIFY
 
 
 def threshold_of(guardrail: Guardrail, limits: GuardrailLimits) -> float:
@@ -168,6 +139,8 @@ def _look(guardrail: Guardrail, state: StreamState, facts: Facts) -> tuple[Strea
         raise ValueError(facts.evidence.problem)
     if guardrail is Guardrail.WRONG_ALLOW:
         return _look_at_wrong_allows(state, facts)
+    if guardrail in _COMING:
+        return state, _bare(guardrail, facts, GuardrailOutcome.INSUFFICIENT, "not watched yet")
     missing = _missing(guardrail, facts)
     if missing is not None:
         return state, _bare(guardrail, facts, GuardrailOutcome.INSUFFICIENT, missing)
@@ -255,14 +228,14 @@ def _judge(
         said += f", {pending} not judged yet"
     evidence = f"{_readable(peak)} reached" if breached else f"{_readable(e_value)} of"
     said += f": evidence {evidence} {threshold:.4g}"
-    action = action_of(guardrail, facts.policy)
+    action = facts.policy.action(guardrail)
     return state, Assessment(
         guardrail, outcome, action, said, e_value, threshold, rate, limit, n, pending, raised
     )
 
 
 def _bare(guardrail: Guardrail, facts: Facts, outcome: GuardrailOutcome, said: str) -> Assessment:
-    return Assessment(guardrail, outcome, action_of(guardrail, facts.policy), said)
+    return Assessment(guardrail, outcome, facts.policy.action(guardrail), said)
 
 
 def _missing(guardrail: Guardrail, facts: Facts) -> str | None:
@@ -290,7 +263,7 @@ def _tallies(guardrail: Guardrail, facts: Facts) -> dict[str, Tally]:
             return {ONE: Tally(evidence.should_have_answered, evidence.fell_back, limits.fallback_limit)}
         case Guardrail.SHIFT:
             return shift_tallies(evidence.distribution, facts.baseline or {}, limit=limits.shift_limit)
-        case Guardrail.OVERRIDE | Guardrail.WRONG_ALLOW:
+        case _:
             return {}
 
 

@@ -5,20 +5,17 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
+from app.domain.limits import (
+    Action,
+    GateLimits,
+    Guardrail,
+    GuardrailLimits,
+    Requirement,
+    Risk,
+    default_action,
+)
 from app.domain.phase import Phase, lowest
 from app.errors import CeilingReached, Conflict
-
-
-class Risk(StrEnum):
-    LOW = "low"
-    MEDIUM = "medium"
-    HIGH = "high"
-    CRITICAL = "critical"
-
-    @property
-    def is_high(self) -> bool:
-        """High and critical: zero wrong allows, and no fallback that a caller can provoke may loosen."""
-        return self in (Risk.HIGH, Risk.CRITICAL)
 
 
 class Combine(StrEnum):
@@ -43,46 +40,6 @@ class Comparison(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Requirement:
-    """Another rollout that must have been enforced for a while."""
-
-    rollout: str
-    enforced_days: float
-    override_below: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class GateLimits:
-    """Conditions for entering one phase; None means not asked. Rates 0..1, times as named.
-
-    `validation_above` is about the pass rate of the active version's latest validation.
-    """
-
-    agreement_above: float | None = None
-    override_below: float | None = None
-    error_below: float | None = None
-    wrong_allow_below: float | None = None
-    p95_below_ms: float | None = None
-    validation_above: float | None = None
-    soak_days: float = 0.0
-    reviewed_at_least: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class GuardrailLimits:
-    """Limits whose breach rolls back. Rates 0..1; latencies in ms; `alpha` over `horizon_days` in all."""
-
-    override_limit: float = 0.10
-    error_limit: float = 0.01
-    fallback_limit: float = 0.10
-    shift_limit: float = 0.20
-    latency_target_ms: float = 5_000.0
-    latency_alert_ms: float = 10_000.0
-    alpha: float = 0.01
-    horizon_days: float = 14.0
-
-
-@dataclass(frozen=True, slots=True)
 class RolloutPolicy:
     """One entry of `policies/rollouts.yaml`."""
 
@@ -92,7 +49,7 @@ class RolloutPolicy:
     ceiling: Phase
     when: str | None = None
     gates: Mapping[Phase, GateLimits] = field(default_factory=dict)
-    guardrails: GuardrailLimits = GuardrailLimits()
+    guardrails: GuardrailLimits = field(default_factory=GuardrailLimits)
     exposure: tuple[float, ...] = (1.0,)  # steps, shares 0..1, rising
     requires: tuple[Requirement, ...] = ()
     combine: Combine = Combine.STRICTER
@@ -109,6 +66,18 @@ class RolloutPolicy:
     gate_alpha: float = 0.05
     rollback_observe_days: float = 7.0
     cache: bool = False  # whether an identical question may be answered from memory
+    window_hours: float = 24.0  # a situation is evidence once in this time, an actor `actor_share` of it
+    actor_share: float = 0.05
+    actors_at_least: int = 10  # different ones, for a promotion
+    ask_twice_rate: float = 0.01  # of the observations, to see whether the model agrees with itself
+    double_review_rate: float = 0.10  # of the drawn reviews, by a second person who sees neither opinion
+    ramp_step_hours: float = 24.0  # how long each automatic step of exposure lasts, at least
+    ramp_observations: int = 50  # exposed ones, before the next step
+
+    def action(self, guardrail: Guardrail) -> Action:
+        """What a breach of this guardrail leads to: as the policy says, or as its risk suggests."""
+        chosen = self.guardrails.actions.get(guardrail)
+        return Action(chosen) if chosen else default_action(guardrail, self.risk)
 
 
 @dataclass(frozen=True, slots=True)

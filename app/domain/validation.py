@@ -9,7 +9,7 @@ from typing import Any
 
 from app.domain.advisory import Advisory, Outcome, Reasoning
 from app.domain.decision import Decision, stricter
-from app.domain.rollout import Risk
+from app.domain.limits import Risk
 from app.domain.sequential import lower_bound
 from app.domain.situation import Situation
 

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any
 
+from app.domain.limits import GateLimits, Guardrail, GuardrailLimits, Requirement
 from app.domain.phase import Phase
-from app.domain.rollout import GateLimits, GuardrailLimits, Requirement, RolloutPolicy
+from app.domain.rollout import RolloutPolicy
 from app.errors import PolicyError
 from app.policy.rollouts import RolloutBook, book_of
 
@@ -76,9 +77,11 @@ def tightened(before: Policy, after: Policy) -> RolloutBook:
 def settings_hash(policy: RolloutPolicy, legacy_sha256: str) -> str:
     """Another hash starts a new epoch: what was observed was about other answers.
 
-    Or about other questions: with `cache` each distinct one is observed once, without it each time.
+    Or about other questions: with `cache` each distinct one is observed once, without it each time; and what
+    counts of them hangs on the window and on an actor's share of it.
     """
-    return _sha256(json.dumps([policy.combine, policy.confidence_at_least, policy.cache, legacy_sha256]))
+    counted = [policy.cache, policy.window_hours, policy.actor_share]
+    return _sha256(json.dumps([policy.combine, policy.confidence_at_least, *counted, legacy_sha256]))
 
 
 def _added(policy: RolloutPolicy) -> Iterator[Change]:
@@ -103,6 +106,8 @@ def _flat(policy: RolloutPolicy, *, ceiling: Phase) -> dict[str, Any]:
     nested |= {f"requires.{item.rollout}": item for item in policy.requires}
     for prefix, limits in nested.items():
         parts |= {f"{prefix}.{name}": value for name, value in asdict(limits).items() if name != "rollout"}
+    parts["guardrails.actions"] = None  # told one by one, as they come out
+    parts |= {f"guardrails.actions.{name}": policy.action(name) for name in Guardrail}
     return {key: value for key, value in parts.items() if value is not None}
 
 
@@ -110,6 +115,12 @@ def _loosens(key: str, before: Any, after: Any) -> bool:
     name = key.rsplit(".", 1)[-1]
     if name in _NEUTRAL:
         return False
+    if name == "dry_run":
+        return not set(after) <= set(before)
+    if name == "queries":
+        return not {*map(str, before)} <= {*map(str, after)}
+    if ".actions." in key:
+        name = "actions"
     if name == "exposure":  # more steps, and none skipped, is the slower ramp
         return not set(before) <= set(after)
     if name not in _LOOSER_UP and name not in _LOOSER_DOWN:
@@ -143,8 +154,11 @@ _LOOSER_UP = frozenset(
     | {"override_below", "error_below", "wrong_allow_below", "p95_below_ms"}
     | {"override_limit", "error_limit", "fallback_limit", "shift_limit"}
     | {"latency_target_ms", "latency_alert_ms", "horizon_days"}
+    | {"drift_limit", "self_disagreement_limit", "stale_after_days", "actions", "actor_share"}
 )
 _LOOSER_DOWN = frozenset(
     {"risk", "approval", "review_rate", "confidence_at_least", "rollback_observe_days"}
     | {"agreement_above", "validation_above", "soak_days", "reviewed_at_least", "enforced_days", "alpha"}
+    | {"reviewers_agree_above", "approvals", "actors_at_least", "window_hours", "ask_twice_rate"}
+    | {"double_review_rate", "ramp_step_hours", "ramp_observations"}
 )

@@ -1,20 +1,13 @@
 """What does one entry of the rollouts file say, with everything it leaves out filled in?"""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.domain.limits import Action, GateLimits, Guardrail, GuardrailLimits, Query, Requirement, Risk
 from app.domain.phase import Phase
-from app.domain.rollout import (
-    Approval,
-    Combine,
-    GateLimits,
-    GuardrailLimits,
-    Requirement,
-    Risk,
-    RolloutPolicy,
-)
+from app.domain.rollout import Approval, Combine, RolloutPolicy
 from app.policy.files import Node
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")  # it stands in addresses and metric labels
@@ -51,8 +44,10 @@ _GATE: Mapping[str, Reader] = {
     "wrong_allow_below": _share,
     "p95_below_ms": _milliseconds,
     "validation_above": _share,
+    "reviewers_agree_above": _share,
     "soak_days": _days,
     "reviewed_at_least": Node.whole,
+    "approvals": Node.whole,
 }
 _GUARDRAILS: Mapping[str, Reader] = {
     "override_limit": _share,
@@ -61,9 +56,13 @@ _GUARDRAILS: Mapping[str, Reader] = {
     "shift_limit": _share,
     "latency_target_ms": _milliseconds,
     "latency_alert_ms": _milliseconds,
+    "drift_limit": _share,
+    "self_disagreement_limit": _share,
+    "stale_after_days": _some_days,
     "alpha": lambda node: node.inside(0, 0.5),
     "horizon_days": _some_days,
 }
+_ACTS = ("actions", "dry_run", "queries")
 _SETTINGS: Mapping[str, Reader] = {
     "deadline_ms": _milliseconds,
     "advisory_wait_ms": lambda node: node.number(at_least=0, at_most=_MAX_MS),
@@ -75,6 +74,13 @@ _SETTINGS: Mapping[str, Reader] = {
     "confidence_at_least": lambda node: node.number(at_least=0, at_most=0.999_999),
     "gate_alpha": lambda node: node.inside(0, 0.5),
     "rollback_observe_days": _days,
+    "window_hours": lambda node: node.number(at_least=1, at_most=31 * 24),
+    "actor_share": lambda node: node.number(at_least=0.001, at_most=1),
+    "actors_at_least": Node.whole,
+    "ask_twice_rate": _share_or_all,
+    "double_review_rate": _share_or_all,
+    "ramp_step_hours": lambda node: node.number(at_least=0.01, at_most=24 * 365),
+    "ramp_observations": Node.whole,
 }
 _SHAPE = (
     *("actions", "when", "risk", "ceiling", "gates", "guardrails", "exposure", "requires"),
@@ -87,7 +93,9 @@ _TO_ADVISORY = GateLimits(agreement_above=0.90, error_below=0.01, p95_below_ms=5
 _TO_ENFORCED = {
     Risk.LOW: GateLimits(override_below=0.05, soak_days=7.0, reviewed_at_least=100),
     Risk.MEDIUM: GateLimits(override_below=0.10, soak_days=7.0, reviewed_at_least=100),
-    Risk.HIGH: GateLimits(override_below=0.10, wrong_allow_below=0.01, soak_days=14.0, reviewed_at_least=300),
+    Risk.HIGH: GateLimits(
+        override_below=0.10, wrong_allow_below=0.01, soak_days=14.0, reviewed_at_least=300, approvals=1
+    ),
 }
 
 
@@ -157,11 +165,51 @@ def _gates(node: Node | None, risk: Risk, ceiling: Phase) -> dict[Phase, GateLim
 
 
 def _guardrails(node: Node | None, defaults: Defaults) -> GuardrailLimits:
-    own = {} if node is None else node.fields(_GUARDRAILS)
-    limits = GuardrailLimits(**{**defaults.guardrails, **_read(own, _GUARDRAILS)})
+    own = {} if node is None else node.fields((*_GUARDRAILS, *_ACTS))
+    queries = _queries(own.get("queries"))
+    limits = GuardrailLimits(
+        **{**defaults.guardrails, **_read(own, _GUARDRAILS)},
+        actions=_actions(own.get("actions")),
+        dry_run=_dry_run(own.get("dry_run"), {*Guardrail, *(query.name for query in queries)}),
+        queries=queries,
+    )
     if node is not None and limits.latency_alert_ms < limits.latency_target_ms:
         raise own.get("latency_alert_ms", node).error("the alert must not lie below latency_target_ms")
     return limits
+
+
+def _actions(node: Node | None) -> dict[str, Action]:
+    if node is None:
+        return {}
+    chosen = {name: item.one_of(Action) for name, item in node.fields(tuple(Guardrail)).items()}
+    if Guardrail.WRONG_ALLOW in chosen:
+        raise node.entries()[Guardrail.WRONG_ALLOW].error("is not a choice: its action goes with the risk")
+    return chosen
+
+
+def _dry_run(node: Node | None, known: Collection[str]) -> tuple[str, ...]:
+    names = [] if node is None else [(item, item.text()) for item in node.items()]
+    for item, name in names:
+        if name not in known or name == Guardrail.WRONG_ALLOW:
+            raise item.error(f"{name!r} is not a guardrail that can run dry")
+    return tuple(name for _, name in names)
+
+
+def _queries(node: Node | None) -> tuple[Query, ...]:
+    return tuple(_query(name, item) for name, item in (node.entries() if node else {}).items())
+
+
+def _query(name: str, node: Node) -> Query:
+    if not _NAME.fullmatch(name) or name.replace("-", "_") in list(Guardrail):
+        raise node.error("a query's name is a-z, 0-9 and '-', and no guardrail's")
+    found = node.fields(("query", "above", "looks", "action"), required=("query", "above"))
+    return Query(
+        name,
+        found["query"].text(),
+        found["above"].number(at_least=-1e12, at_most=1e12),
+        found["looks"].whole() if "looks" in found else 3,
+        found["action"].one_of(Action) if "action" in found else Action.NOTIFY,
+    )
 
 
 def _exposure(node: Node) -> tuple[float, ...]:

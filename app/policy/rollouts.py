@@ -6,14 +6,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from app.domain.limits import GateLimits, GuardrailLimits, Query, Requirement
 from app.domain.phase import Phase
-from app.domain.rollout import GateLimits, GuardrailLimits, Requirement, RolloutPolicy
+from app.domain.rollout import RolloutPolicy
 from app.domain.situation import Situation, facts
 from app.errors import NotFound
 from app.policy.conditions import Condition
 from app.policy.entry import Defaults, read_defaults, read_entry
 from app.policy.files import Node, parse_yaml, read_text
 
+_NOT_SAID: tuple[Any, ...] = (None, (), {})
 _Candidates = tuple[tuple[RolloutPolicy, Condition | None], ...]
 
 
@@ -137,14 +139,16 @@ def _leads_to(start: RolloutPolicy, goal: str, by_name: Mapping[str, RolloutPoli
 def _document(policy: RolloutPolicy) -> dict[str, Any]:
     document = {field.name: getattr(policy, field.name) for field in fields(policy) if field.name != "name"}
     document["gates"] = {phase.value: _given(limits) for phase, limits in policy.gates.items()}
-    document["guardrails"] = _given(policy.guardrails)
+    queries = {query.name: _given(query) for query in policy.guardrails.queries}
+    document["guardrails"] = _given(policy.guardrails) | ({"queries": queries} if queries else {})
     document["exposure"] = [round(share * 100, 10) for share in policy.exposure]
-    document["requires"] = {
-        item.rollout: {name: value for name, value in _given(item).items() if name != "rollout"}
-        for item in policy.requires
-    }
+    document["requires"] = {item.rollout: _given(item) for item in policy.requires}
     return {name: value for name, value in document.items() if value not in (None, {})}
 
 
-def _given(limits: GateLimits | GuardrailLimits | Requirement) -> dict[str, Any]:
-    return {name: value for name, value in asdict(limits).items() if value is not None}
+def _given(limits: GateLimits | GuardrailLimits | Requirement | Query) -> dict[str, Any]:
+    """What a part says; the name that it goes by stands before it."""
+    told = asdict(limits)
+    return {
+        key: value for key, value in told.items() if value not in _NOT_SAID and key not in ("rollout", "name")
+    }

@@ -13,8 +13,9 @@ from app.domain.condition import Condition, GateOutcome, OtherRollout, Validated
 from app.domain.counters import NOT_OBSERVED, Metric
 from app.domain.evidence import Evidence, from_totals, unreadable
 from app.domain.gate import Gate, GateContext, assess_gate
+from app.domain.limits import GateLimits
 from app.domain.phase import Phase
-from app.domain.rollout import GateLimits, RolloutPolicy, RolloutState
+from app.domain.rollout import RolloutPolicy, RolloutState
 from app.engines.model.version import ModelVersion
 from app.errors import PolicyError
 from app.policy.suites import fingerprint

@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 from app.domain.clock import to_us
 from app.domain.counters import served_counts
 from app.domain.evidence import Evidence, from_totals
-from app.domain.guardrail import Action, Assessment, Facts, Guardrail, GuardrailOutcome, advance, to_wire
+from app.domain.guardrail import Assessment, Facts, GuardrailOutcome, advance, to_wire
+from app.domain.limits import Action, Guardrail
 from app.domain.rollout import RolloutPolicy, RolloutState
 from app.domain.stream import StreamState
 from app.observability import GUARDRAIL_E_VALUE, Event

@@ -12,6 +12,7 @@ from app.store.ids import take
 from app.store.tables import reasonings
 
 GENESIS = "0" * 64
+ADDED_LATER = frozenset({"counted"})
 _SALT_BYTES = 16
 
 _encode = msgspec.json.Encoder().encode
@@ -38,6 +39,9 @@ NO_HEAD = Head(0, GENESIS)
 def commitment(table: Table, values: Mapping[str, Any]) -> str:
     """The hash of a row's columns but `commitment`, in column order; absent columns count as null.
 
+    A column that was added later, behind the others, counts where it has a value: rows from before keep
+    their hashes.
+
     The same for what is about to be written and for what is read back through `table`. A reasoning
     commits to its salt and body alone, so that it can be erased.
     """
@@ -45,11 +49,13 @@ def commitment(table: Table, values: Mapping[str, Any]) -> str:
         return sealed(values["salt"], values["body"])
     names, floats, flags = _columns(table)
     row = [values.get(name) for name in names]
+    while row[-1] is None and names[len(row) - 1] in ADDED_LATER:
+        row.pop()
     for index in floats:
-        if (number := row[index]) is not None:
+        if index < len(row) and (number := row[index]) is not None:
             row[index] = number + 0.0  # a whole number or -0.0 comes back from SQL as the plain float
     for index in flags:
-        if (flag := row[index]) is not None:
+        if index < len(row) and (flag := row[index]) is not None:
             row[index] = bool(flag)
     return hashlib.sha256(_encode(row)).hexdigest()
 

@@ -76,6 +76,8 @@ advisories = _table(
     Column("cached", Boolean, nullable=False),
     Column("agrees", Boolean),  # with the legacy engine's raw answer; null when either has none
     Column("commitment", Text, nullable=False),
+    # Whether it is evidence: not a repeated question, nor one of an actor who asks too much. Null: before 0004.
+    Column("counted", Boolean),
 )
 
 # What a rollout's candidate said of the same decisions, beside the active version or in its place.
@@ -110,6 +112,8 @@ reviews = _table(
     Column("due_us", BigInteger, nullable=False),  # binding: expires to deny; drawn: closes unjudged
     Column("judged_us", BigInteger),
     Column("verdict", Text),  # the verdict in force
+    Column("second_status", Text),  # open | judged | closed, where a second person judges it blind
+    Column("second_verdict", Text),
     Index("reviews_queue", "status", "priority", "id"),
     Index("reviews_of_epoch", "rollout", "epoch", "decision_id"),
 )
@@ -124,7 +128,7 @@ verdicts = _table(
     Column("epoch", Integer, nullable=False),
     Column("version", Text, nullable=False),
     Column("judge", Text, nullable=False),  # key id
-    Column("source", Text, nullable=False),  # review | report | undo
+    Column("source", Text, nullable=False),  # review | second | report | undo
     Column("decision", Text),  # null on undo
     Column("category", Text),
     Column("notes", Text),
@@ -152,7 +156,8 @@ rollouts = _table(
     Column("hold_reason", Text),
     Column("rolled_back", Boolean, nullable=False),
     Column("investigation_id", Text),  # the latest one
-    Column("baseline", Text),  # JSON {decision: n}: the model's answers in its last shadow epoch
+    Column("baseline", Text),  # JSON: the model's answers and the pairs of its last shadow epoch, by label
+    Column("ramp", Text),  # JSON: the automatic steps of exposure that a person approved
     Column("settings_hash", Text, nullable=False),  # of what starts a new epoch when it changes
 )
 
@@ -223,6 +228,41 @@ evidence_counters = _table(
     Column("label", Text, primary_key=True),
     Column("n", BigInteger, nullable=False),
     Index("evidence_by_epoch", "rollout", "epoch", "metric"),
+)
+
+# The same counts without their minutes: what a look at all of an epoch reads.
+evidence_totals = _table(
+    "evidence_totals",
+    Column("rollout", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("metric", Text, primary_key=True),
+    Column("label", Text, primary_key=True),
+    Column("instance", Text, primary_key=True),
+    Column("n", BigInteger, nullable=False),
+)
+
+# Which situations have been evidence in a window of time: each is once. Gone when the window is over.
+observed_situations = _table(
+    "observed_situations",
+    Column("rollout", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("time_window", Integer, primary_key=True),  # number of the window since 1970
+    Column("situation", LargeBinary, primary_key=True),  # keyed hash of its canonical form
+)
+
+# How many of them came from whom.
+observed_by = _table(
+    "observed_by",
+    Column("rollout", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column(
+        "time_window", Integer, primary_key=True
+    ),  # -1: the whole epoch, of which only the first actors are kept
+    Column("who", Text, primary_key=True),  # all | actor:<keyed hash> | key:<id>
+    Column("n", BigInteger, nullable=False),
 )
 
 guardrail_streams = _table(
@@ -309,6 +349,89 @@ validations = _table(
     Column("by_key", Text, nullable=False),
     Column("commitment", Text, nullable=False),
     Index("validations_by_version", "version", "id"),
+)
+
+# One person's word that another may promote. Void once the evidence says otherwise.
+approvals = _table(
+    "approvals",
+    Column("id", Text, primary_key=True),
+    Column("created_us", BigInteger, nullable=False),
+    Column("rollout", Text, nullable=False),
+    Column("to_phase", Text, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("gate", Text, nullable=False),  # JSON: what the approver saw
+    Column("void_us", BigInteger),
+    Column("void_reason", Text),
+    Index("approvals_by_rollout", "rollout", "epoch"),
+)
+
+# When promotions rest, or, where `kind` is allow, when alone they may happen. Deny wins.
+freezes = _table(
+    "freezes",
+    Column("id", Text, primary_key=True),
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("kind", Text, nullable=False),  # deny | allow
+    Column("rollout", Text, nullable=False),  # "*" for every one
+    Column("starts_us", BigInteger, nullable=False),
+    Column("ends_us", BigInteger, nullable=False),
+    Column("weekly", Boolean, nullable=False),
+    Column("zone", Text, nullable=False),  # IANA name: a weekly one keeps its local hours
+    Column("reason", Text, nullable=False),
+    Column("ended_us", BigInteger),
+    Column("ended_by", Text),
+)
+
+reports = _table(
+    "reports",
+    Column("id", Text, primary_key=True),
+    Column("period", Text, nullable=False),  # daily | weekly | monthly
+    Column("starts_us", BigInteger, nullable=False),
+    Column("ends_us", BigInteger, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("document", Text, nullable=False),  # JSON
+    Index("reports_by_period", "period", "starts_us"),
+)
+
+# How content reviewers are with the model's help, 1 to 5, as they said when asked.
+satisfaction = _table(
+    "satisfaction",
+    Column("id", Text, primary_key=True),
+    Column("created_us", BigInteger, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("score", Integer, nullable=False),
+    Column("comment", Text),
+)
+
+webhooks = _table(
+    "webhooks",
+    Column("id", Text, primary_key=True),
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("secret", Text, nullable=False),  # signs what is sent: it must be known, not only its hash
+    Column("kinds", Text, nullable=False),  # space-separated; empty for all
+    Column("ended_us", BigInteger),
+)
+
+# One notice to one webhook: what waits, and the log of what was delivered.
+deliveries = _table(
+    "deliveries",
+    Column("id", Text, primary_key=True),
+    Column("webhook_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),  # waiting | delivered | failed
+    Column("attempts", Integer, nullable=False),
+    Column("due_us", BigInteger, nullable=False),
+    Column("response", Integer),  # the last HTTP status
+    Column("error", Text),
+    Column("settled_us", BigInteger),
+    Index("deliveries_due", "status", "due_us"),
 )
 
 # Up to where retention has emptied an instance's chain: what is missing there was removed by rule.

@@ -7,8 +7,9 @@ from typing import Any
 
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence, from_totals
+from app.domain.limits import GateLimits, GuardrailLimits, Risk
 from app.domain.phase import Phase
-from app.domain.rollout import GateLimits, GuardrailLimits, Risk, RolloutPolicy, RolloutState
+from app.domain.rollout import RolloutPolicy, RolloutState
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 NOW = START + timedelta(days=15)

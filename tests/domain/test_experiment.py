@@ -26,9 +26,10 @@ from app.domain.experiment import (
     verdict_counts,
 )
 from app.domain.gate import Gate, GateContext
+from app.domain.limits import GateLimits, Risk
 from app.domain.paired import Pairs, difference, log_wealth, needed, proof, upper_difference
 from app.domain.phase import Phase
-from app.domain.rollout import Comparison, GateLimits, Risk, RolloutPolicy, RolloutState
+from app.domain.rollout import Comparison, RolloutPolicy, RolloutState
 from app.domain.sampling import Draw, Stratum
 from tests.domain.making import NOW
 

@@ -10,8 +10,9 @@ from app.domain.condition import Condition, GateOutcome, OtherRollout, Validated
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence, unreadable
 from app.domain.gate import Gate, GateContext, assess_gate, to_wire, try_gate
+from app.domain.limits import GateLimits, Requirement, Risk
 from app.domain.phase import Phase
-from app.domain.rollout import GateLimits, Investigation, Requirement, Risk, RolloutPolicy, RolloutState
+from app.domain.rollout import Investigation, RolloutPolicy, RolloutState
 from tests.domain.making import NOW, START, evidence, policy, reviewed_totals, shadow_totals, state
 
 PASS, INSUFFICIENT, FAIL, ERROR = GateOutcome

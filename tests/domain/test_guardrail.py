@@ -11,19 +11,16 @@ from app.domain.clock import to_us
 from app.domain.counters import Metric
 from app.domain.evidence import unreadable
 from app.domain.guardrail import (
-    Action,
     Assessment,
     Facts,
-    Guardrail,
     GuardrailOutcome,
-    action_of,
     advance,
     limits_hash,
     threshold_of,
     to_wire,
 )
+from app.domain.limits import Action, Guardrail, GuardrailLimits, Risk
 from app.domain.phase import Phase
-from app.domain.rollout import GuardrailLimits, Risk
 from app.domain.stream import Label, StreamState, from_json, to_json
 from tests.domain.making import NOW, START, evidence, policy, reviewed_totals, shadow_totals
 
@@ -194,7 +191,7 @@ def test_a_kill_switch_is_no_fallback_of_the_model() -> None:
     ],
 )
 def test_on_high_risk_forced_fallbacks_hold_and_do_not_roll_back(risk: Risk, action: Action) -> None:
-    assert action_of(Guardrail.FALLBACK, policy(risk=risk)) is action
+    assert policy(risk=risk).action(Guardrail.FALLBACK) is action
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.limits import Risk
 from app.domain.phase import Phase, lowest
 from app.domain.rollout import (
     Investigation,
-    Risk,
     RolloutPolicy,
     RolloutState,
     exposed,

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from app.domain.advisory import Advisory, Outcome, Probabilities
 from app.domain.decision import AnsweredBy, Decision, LegacyAnswer, stricter
+from app.domain.limits import Risk
 from app.domain.phase import Phase
-from app.domain.rollout import Approval, Combine, Risk, RolloutPolicy, RolloutState
+from app.domain.rollout import Approval, Combine, RolloutPolicy, RolloutState
 from app.domain.routing import Answer, Engine, FallbackReason, PlaneState, Route, route, settle
 from tests.domain.making import policy, state
 

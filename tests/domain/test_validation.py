@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.domain.advisory import Advisory, Outcome, Probabilities, Reasoning
 from app.domain.decision import Decision
-from app.domain.rollout import Risk
+from app.domain.limits import Risk
 from app.domain.sequential import lower_bound
 from app.domain.situation import Situation, Trust
 from app.domain.validation import Case, Result, brier, calibration_error, difference, report

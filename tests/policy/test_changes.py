@@ -3,16 +3,9 @@ from typing import Any
 
 import pytest
 
+from app.domain.limits import GateLimits, GuardrailLimits, Requirement, Risk
 from app.domain.phase import Phase
-from app.domain.rollout import (
-    Approval,
-    Combine,
-    GateLimits,
-    GuardrailLimits,
-    Requirement,
-    Risk,
-    RolloutPolicy,
-)
+from app.domain.rollout import Approval, Combine, RolloutPolicy
 from app.policy import changes
 from app.policy.changes import Policy, compare, settings_hash, tightened, touched
 from app.policy.rollouts import RolloutBook, book_of

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.limits import Requirement, Risk
 from app.domain.phase import Phase
-from app.domain.rollout import Approval, Combine, Requirement, Risk
+from app.domain.rollout import Approval, Combine
 from app.domain.situation import Situation, Trust
 from app.errors import NotFound, PolicyError
 from app.policy.rollouts import book_of, parse_rollouts, render

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from app.domain.limits import Risk
 from app.domain.phase import Phase
-from app.domain.rollout import Approval, Risk
+from app.domain.rollout import Approval
 from app.domain.situation import Situation, Trust
 from app.policy.rollouts import load_rollouts
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.domain.clock import to_us
-from app.domain.guardrail import Guardrail
+from app.domain.limits import Guardrail
 from app.domain.phase import Phase
 from app.errors import GateNotMet
 from app.store import tables as t

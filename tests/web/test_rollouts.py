@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.guardrail import Guardrail
+from app.domain.limits import Guardrail
 from app.domain.phase import Phase
 from app.store import tables as t
 from app.store.transaction import CounterKey, Transaction
