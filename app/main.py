@@ -21,9 +21,12 @@ from app.observability import Event, configure_logging
 from app.scheduling.jobs import Jobs
 from app.scheduling.leadership import Leadership
 from app.services.administration import Administration
+from app.services.admission import Admissions
+from app.services.approvals import Approvals
 from app.services.container import Services
 from app.services.decide import Decider
 from app.services.experiments import Experiments
+from app.services.freezes import Freezes
 from app.services.gates import Gates
 from app.services.guard import Guard
 from app.services.idempotency import Replays
@@ -34,13 +37,16 @@ from app.services.opinion import Opinions
 from app.services.plane import Plane
 from app.services.policies import Policies, PolicyFiles, settle_at_start
 from app.services.ports import Models, NoModel, Sole
+from app.services.ramps import Ramps
 from app.services.records import Strata
 from app.services.review import Reviews
 from app.services.rollouts import Rollouts
+from app.services.satisfaction import Satisfaction
 from app.services.stories import Stories
 from app.services.succession import Succession
 from app.services.validate import Validations
 from app.services.versions import Versions, register_at_start
+from app.services.webhooks import Webhooks
 from app.settings import Settings
 from app.store.database import Database, one_server_lock
 from app.store.ids import instance_name
@@ -211,8 +217,10 @@ def wire(
     registry = Versions(versions, models, plane, ledger, policies_dir=files.policies_dir, now=now)
     experiments = Experiments(plane, gates, now=now)
     levers = Levers(plane, ledger, gates, notices, now=now)
+    ramps = Ramps(plane, gates, levers, ledger, now=now)
     reviews = Reviews(plane, ledger, notices, now=now)
-    observer = Observer(models, ledger, reviews, strata)
+    admissions = Admissions(plane, ledger)
+    observer = Observer(models, ledger, reviews, strata, admissions)
     guard = Guard(plane, ledger, models, notices, now=now, monotonic=monotonic)
     return Services(
         database=database,
@@ -221,15 +229,20 @@ def wire(
         models=models,
         versions=versions,
         notices=notices,
+        admissions=admissions,
         observer=observer,
-        decider=Decider(plane, ledger, models, observer, strata),
+        decider=Decider(plane, ledger, models, observer, strata, admissions),
         replays=Replays(plane, ledger, now=now),
         opinions=Opinions(plane, models),
         stories=Stories(database, ledger, models, notices, now=now),
         reviews=reviews,
+        satisfaction=Satisfaction(plane, ledger, now=now),
         gates=gates,
-        rollouts=Rollouts(plane, gates, guard, now=now),
+        rollouts=Rollouts(plane, gates, guard, ramps, now=now),
         levers=levers,
+        ramps=ramps,
+        approvals=Approvals(levers, gates, plane, ledger, now=now),
+        freezes=Freezes(plane, ledger, notices, now=now),
         registry=registry,
         experiments=experiments,
         succession=Succession(levers, experiments, registry, ledger, now=now),
@@ -237,6 +250,7 @@ def wire(
         policies=Policies(files, plane, ledger, version=models.default.version_id, now=now),
         validations=Validations(plane, ledger, models, versions, policies_dir=files.policies_dir, now=now),
         administration=Administration(plane, ledger, now=now),
+        webhooks=Webhooks(plane, ledger, notices, now=now),
         drills=drills,
         now_us=now_us,
     )
@@ -264,6 +278,7 @@ def _lifespan(
             await services.registry.keep_ready()
             stack.push_async_callback(services.observer.stop)
             services.observer.start()
+            stack.push_async_callback(services.webhooks.close)
             stack.push_async_callback(jobs.stop)
             await jobs.start()
             yield

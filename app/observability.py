@@ -52,7 +52,9 @@ class Event(StrEnum):
     LEASE_LOST = "lease_lost"
     JOB_FAILED = "job_failed"
     RETENTION_RAN = "retention_ran"
+    REPORT_KEPT = "report_kept"
     CLOCK_JUMPED = "clock_jumped"
+    DELIVERY_FAILED = "delivery_failed"
     LIBRARY = "library"  # a line that another library logged; its words are in `message`
 
 
@@ -98,8 +100,8 @@ CACHED = Counter(
 )
 NOT_OBSERVED = Counter(
     "phasegate_not_observed",
-    "Situations that the model was not asked about in the background",
-    ["rollout", "why"],  # unsampled | shed | model_down
+    "Situations that are no evidence: the model was not asked, or they or their actor were heard before",
+    ["rollout", "why"],  # unsampled | shed | model_down, or a claim: repeated | capped | unclaimed
     registry=REGISTRY,
 )
 COMPARISONS = Counter(
@@ -133,6 +135,12 @@ JOURNALING = Gauge("phasegate_journaling", "1 while records go to the journal", 
 MODEL_UP = Gauge("phasegate_model_up", "1 while the worker answers", registry=REGISTRY)
 MODEL_QUEUE = Gauge("phasegate_model_queue", "Situations that wait for the model", registry=REGISTRY)
 MODEL_RESTARTS = Gauge("phasegate_model_restarts", "Starts of a worker after its loss", registry=REGISTRY)
+DELIVERIES = Counter(
+    "phasegate_deliveries",
+    "Attempts to tell a webhook",
+    ["outcome"],  # delivered | retried | failed
+    registry=REGISTRY,
+)
 JOBS = Counter("phasegate_jobs", "Runs of scheduled jobs", ["job", "outcome"], registry=REGISTRY)
 REQUESTS = Counter(
     "phasegate_http_requests", "HTTP requests", ["method", "route", "status"], registry=REGISTRY

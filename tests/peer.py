@@ -17,6 +17,7 @@ class Seen:
     path: str
     headers: dict[str, str]
     body: Any
+    raw: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def serving() -> Iterator[Peer]:
         def _handle(self) -> None:
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            seen = Seen(self.command, self.path, headers, json.loads(raw) if raw else None)
+            seen = Seen(self.command, self.path, headers, json.loads(raw) if raw else None, raw)
             peers[0].seen.append(seen)
             reply = peers[0].answer(seen)
             body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()

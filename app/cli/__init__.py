@@ -28,6 +28,8 @@ COMMANDS = {
     "gates": ("gates", "gates", "Show what a promotion still needs, or try limits out."),
     "guardrails": ("guardrails", "guardrails", "Show a rollout's guardrails, or try limits out."),
     "promote": ("levers", "promote", "Take a rollout one phase up, if its gate passes."),
+    "approve": ("levers", "approve", "Say that another may promote a rollout."),
+    "freeze": ("freezes", "freeze", "Say when promotions rest."),
     "rollback": ("levers", "rollback", "Take a rollout down, now."),
     "exposure": ("levers", "exposure", "Change the share of actors that a phase applies to."),
     "hold": ("levers", "hold", "Freeze promotions and ramps of a rollout."),
@@ -38,6 +40,7 @@ COMMANDS = {
     "reviews": ("reviews", "reviews", "List reviews, claim one, judge it or undo."),
     "learn": ("learn", "learn", "Make a new model version out of an old one and people's verdicts."),
     "keys": ("keys", "keys", "List, create and revoke API keys."),
+    "webhooks": ("webhooks", "webhooks", "Tell other systems what happens, and see whether they heard it."),
     "audit": ("audit", "audit", "Verify that the history was neither changed nor cut."),
 }
 

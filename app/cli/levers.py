@@ -16,13 +16,19 @@ reason_option: Callable[[F], F] = click.option(
 )
 
 
-@click.command()
-@click.argument("name")
-@click.option("--to", type=click.Choice(["advisory", "enforced"]), required=True, help="The next phase up.")
-@reason_option
-@click.option(
+to_option: Callable[[F], F] = click.option(
+    "--to", type=click.Choice(["advisory", "enforced"]), required=True, help="The next phase up."
+)
+revision_option: Callable[[F], F] = click.option(
     "--revision", type=int, help="Revision that the rollout must still have; the present one by default."
 )
+
+
+@click.command()
+@click.argument("name")
+@to_option
+@reason_option
+@revision_option
 @json_option
 def promote(*, name: str, to: str, reason: str, revision: int | None, as_json: bool) -> None:
     """Take rollout NAME one phase up. Exit code 3 if its gate is not met."""
@@ -31,6 +37,21 @@ def promote(*, name: str, to: str, reason: str, revision: int | None, as_json: b
         with gate_shown(as_json=as_json):
             transition = client.promote(name, to=to, reason=reason, expected_revision=expected)
     tell(transition, f"{name} is in {to}", as_json=as_json)
+
+
+@click.command()
+@click.argument("name")
+@to_option
+@reason_option
+@revision_option
+@json_option
+def approve(*, name: str, to: str, reason: str, revision: int | None, as_json: bool) -> None:
+    """Say that another person may promote rollout NAME. Exit code 3 if anything else is missing."""
+    with server(as_json=as_json) as client:
+        expected = client.rollout(name)["revision"] if revision is None else revision
+        with gate_shown(as_json=as_json):
+            given = client.approve(name, to=to, reason=reason, expected_revision=expected)
+    tell(given, f"approved: another person may take {name} to {to}", as_json=as_json)
 
 
 def _lever(act: str, what: str, told: str) -> click.Command:

@@ -128,13 +128,14 @@ async def _report(
     settings: Settings, version: ModelVersion, suites: Suites, policy: Policy, *, reasons: bool
 ) -> dict[str, Any]:
     say(f"asking {version.id} about {len(suites.cases)} situations …")
-    async with _opened(settings, version) as (subject, sha256):
+    async with opened(settings, version) as (subject, sha256):
         report = await examine(suites, policy, subject, reasons=reasons)
     return {"version": version.id, "model_sha256": sha256, **report}
 
 
 @asynccontextmanager
-async def _opened(settings: Settings, version: ModelVersion) -> AsyncIterator[tuple[Subject, str | None]]:
+async def opened(settings: Settings, version: ModelVersion) -> AsyncIterator[tuple[Subject, str | None]]:
+    """A version made ready for this process alone, with its file's SHA-256 where it has one here."""
     async with AsyncExitStack() as stack:
         if version.model.remote is None:
             local = LocalModel.open(version, **places(version, settings))

@@ -52,6 +52,11 @@ class Management(ABC, Generic[One, Many]):
         body = {"to": to, "reason": reason, "expected_revision": expected_revision}
         return self.post(f"/v1/rollouts/{name}/promote", **body)
 
+    def approve(self, name: str, /, *, to: str, reason: str, expected_revision: int) -> One:
+        """Say that another person may promote it."""
+        body = {"to": to, "reason": reason, "expected_revision": expected_revision}
+        return self.post(f"/v1/rollouts/{name}/approve", **body)
+
     def rollback(self, name: str, /, *, reason: str) -> One:
         return self.post(f"/v1/rollouts/{name}/rollback", reason=reason)
 
@@ -60,6 +65,17 @@ class Management(ABC, Generic[One, Many]):
 
     def resume(self, name: str, /, *, reason: str) -> One:
         return self.post(f"/v1/rollouts/{name}/resume", reason=reason)
+
+    def freezes(self) -> Many:
+        return self.list_of("freezes", "/v1/freezes")
+
+    def add_freeze(self, *, kind: str, starts_at: str, ends_at: str, reason: str, **options: Any) -> One:
+        """`kind`: deny or allow; `options`: rollout, weekly and zone."""
+        body = {"kind": kind, "starts_at": starts_at, "ends_at": ends_at, "reason": reason, **options}
+        return self.post("/v1/freezes", **body)
+
+    def end_freeze(self, freeze_id: str, /, *, reason: str) -> One:
+        return self.post(f"/v1/freezes/{freeze_id}/end", reason=reason)
 
     def versions(self) -> Many:
         return self.list_of("versions", "/v1/versions")

@@ -9,21 +9,25 @@ from collections.abc import Iterable
 from enum import StrEnum
 from functools import lru_cache
 
+from app.domain.admission import Claim
 from app.domain.advisory import Advisory, Outcome
 from app.domain.decision import Decision, LegacyAnswer, is_wrong_allow
 from app.domain.phase import Phase
-from app.domain.routing import Answer
+from app.domain.routing import Answer, FallbackReason
 from app.domain.sampling import Draw
 
 Count = tuple[str, str, int]  # metric, label, n
 
 ALL = "all"  # the label of a metric that has but one
 NOT_OBSERVED = "not_observed"
+# What became of a situation of which the model's answer, if there is one, says nothing new.
+NO_OBSERVATION = frozenset({NOT_OBSERVED, *(claim.value for claim in Claim if claim is not Claim.ADMITTED)})
 LAST_BUCKET = 48
 
 _FIRST_BUCKET = -80
 _EDGE_MS, _EDGES_PER_OCTAVE = 5_000.0, 8
 _SHED = frozenset({Outcome.OVERLOADED, Outcome.OVERSIZE})
+NOT_THE_MODELS = frozenset({FallbackReason.KILL_SWITCH, FallbackReason.STALE_STATE})
 
 
 class Metric(StrEnum):
@@ -32,9 +36,9 @@ class Metric(StrEnum):
     DECISION = "decision"  # the decision
     ANSWERED = "answered"  # by whom
     FALLBACK = "fallback"  # the reason
-    ENFORCED = "enforced"  # all: the model should have answered
+    ENFORCED = "enforced"  # all: the model should have answered, of situations that count
     UNEXPOSED = "unexposed"  # the decision
-    OBSERVATION = "observation"  # the outcome, or not_observed
+    OBSERVATION = "observation"  # the outcome, or not_observed, repeated, capped, unclaimed
     PAIR = "pair"  # legacy>model, raw answers
     MODEL = "model"  # the model's decision
     LATENCY = "latency"  # the bucket's number
@@ -47,37 +51,50 @@ class Metric(StrEnum):
     ACTORS = "actors"  # all: different ones behind the observations that count, the first hundred
     SELF = "self"  # same or other: what the model said when it was asked again
     DOUBLE = "double"  # first>second: the verdicts of two people who judged the same blind
-    ARM = "arm"  # share:in or share:out, such as 0.05:in: different actors at a step of exposure
+    ARM = "arm"  # 0.05:in:watch or 0.05:out:watch: different actors at an exposure (domain/ratio.py)
     SERVED_S = "served_s"  # all: seconds neither held, killed, stale nor without a model
+    UP_S = "up_s"  # plane or model: seconds in which it was there; of the plane as a whole
 
 
 @lru_cache(1024)  # there are few answers, and thousands of decisions a second
-def decision_counts(answer: Answer, *, phase: Phase, exposed: bool) -> tuple[Count, ...]:
-    """What one committed decision adds; `phase` is the one that applied."""
+def decision_counts(answer: Answer, *, phase: Phase, exposed: bool, claim: Claim) -> tuple[Count, ...]:
+    """What one committed decision adds; `phase` is the one that applied.
+
+    Whether the model failed to answer is evidence like what it answers: by asking one question again and
+    again nobody makes fallbacks frequent, or rare. What the plane took from the model needs no claim.
+    """
     if not exposed:
         return tuple(_plain([(Metric.UNEXPOSED, answer.decision, 1)]))
     counts: list[tuple[Metric, str, int]] = [
         (Metric.DECISION, answer.decision, 1),
         (Metric.ANSWERED, answer.answered_by, 1),
     ]
-    if phase is Phase.ENFORCED:
+    reason = answer.fallback_reason
+    if phase is Phase.ENFORCED and (claim is Claim.ADMITTED or reason in NOT_THE_MODELS):
         counts.append((Metric.ENFORCED, ALL, 1))
-        if answer.fallback_reason is not None:
-            counts.append((Metric.FALLBACK, answer.fallback_reason, 1))
+        if reason is not None:
+            counts.append((Metric.FALLBACK, reason, 1))
     return tuple(_plain(counts))
 
 
-def advisory_counts(
-    advisory: Advisory | None, legacy: LegacyAnswer | None, *, exposed: bool
-) -> tuple[Count, ...]:
-    """What one advisory adds, or its absence (None: unsampled or shed).
+def is_counted(advisory: Advisory, *, exposed: bool, claim: Claim) -> bool:
+    """Whether an advisory is evidence: admitted by its claim, and computed.
 
-    One from memory adds nothing: the same question was an observation when the model computed it.
+    From memory it is none: the same question was an observation when the model computed it.
     """
+    return exposed and claim is Claim.ADMITTED and not advisory.cached and _was_observed(advisory)
+
+
+def advisory_counts(
+    advisory: Advisory | None, legacy: LegacyAnswer | None, *, exposed: bool, claim: Claim
+) -> tuple[Count, ...]:
+    """What one advisory adds, or its absence (None: unsampled or shed). One from memory adds nothing."""
     if not exposed or (advisory is not None and advisory.cached):
         return ()
-    if advisory is None or not advisory.started or advisory.outcome in _SHED:
+    if advisory is None or not _was_observed(advisory):
         return ((Metric.OBSERVATION.value, NOT_OBSERVED, 1),)
+    if claim is not Claim.ADMITTED:
+        return ((Metric.OBSERVATION.value, claim.value, 1),)
     counts: list[tuple[Metric, str, int]] = [(Metric.OBSERVATION, advisory.outcome, 1)]
     counts.append((Metric.LATENCY, str(_latency_bucket(advisory)), 1))
     model = advisory.answer
@@ -86,6 +103,13 @@ def advisory_counts(
         if legacy is not None and not legacy.failed:
             counts.append((Metric.PAIR, f"{legacy.decision}>{model}", 1))
     return tuple(_plain(counts))
+
+
+def self_counts(first: Advisory, again: Advisory) -> tuple[Count, ...]:
+    """What asking a version the same twice adds: nothing where it gave no decision one of the times."""
+    if first.decision is None or again.decision is None:
+        return ()
+    return ((Metric.SELF.value, "same" if again.decision is first.decision else "other", 1),)
 
 
 def draw_counts(draw: Draw) -> tuple[Count, ...]:
@@ -111,6 +135,13 @@ def verdict_counts(model: Decision | None, verdict: Decision, draw: Draw | None)
     if is_wrong_allow(model, verdict):
         counts.append((Metric.WRONG_ALLOW, ALL, 1))
     return tuple(_plain(counts))
+
+
+def double_counts(first: Decision | None, second: Decision | None) -> tuple[Count, ...]:
+    """What the verdicts of two people on one decision add, once both stand."""
+    if first is None or second is None:
+        return ()
+    return ((Metric.DOUBLE.value, f"{first}>{second}", 1),)
 
 
 def served_counts(seconds: int) -> tuple[Count, ...]:
@@ -139,6 +170,10 @@ def bucket_edge_ms(bucket: int) -> float:
 def bucket_middle_ms(bucket: int) -> float:
     """The geometric middle of a bucket: at most 4.4 % from what lies in it."""
     return _EDGE_MS * math.exp2((bucket - 0.5) / _EDGES_PER_OCTAVE)
+
+
+def _was_observed(advisory: Advisory) -> bool:
+    return advisory.started and advisory.outcome not in _SHED
 
 
 def _latency_bucket(advisory: Advisory) -> int:

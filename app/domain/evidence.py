@@ -7,9 +7,9 @@ from typing import Any
 
 from app.domain.advisory import Outcome
 from app.domain.clock import rfc3339, to_us
-from app.domain.counters import LAST_BUCKET, NOT_OBSERVED, Metric, bucket_middle_ms
+from app.domain.counters import LAST_BUCKET, NO_OBSERVATION, NOT_THE_MODELS, Metric, bucket_middle_ms
 from app.domain.decision import Decision
-from app.domain.routing import FallbackReason
+from app.domain.reliability import ac1, raw_agreement
 from app.domain.sampling import Draw, Judged, Stratum, stratified_rate
 from app.domain.sequential import Group, lower_bound, upper
 
@@ -19,7 +19,6 @@ SOAK_OBSERVATIONS = 20  # a day with fewer does not count as soak
 
 _DAY_S = 86_400.0
 _ERRORS = (Outcome.TIMEOUT, Outcome.MALFORMED, Outcome.UNAVAILABLE)
-_NOT_THE_MODELS = (FallbackReason.KILL_SWITCH, FallbackReason.STALE_STATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,9 @@ class Evidence:
 
     @property
     def observed(self) -> int:
-        """Answers and failures of the model, of work that was started."""
-        return self.n(Metric.OBSERVATION) - self.of(Metric.OBSERVATION).get(NOT_OBSERVED, 0)
+        """Answers and failures of the model that are evidence, of work that was started."""
+        outcomes = self.of(Metric.OBSERVATION)
+        return sum(n for outcome, n in outcomes.items() if outcome not in NO_OBSERVATION)
 
     @property
     def errors(self) -> int:
@@ -77,12 +77,12 @@ class Evidence:
     def should_have_answered(self) -> int:
         """Enforced decisions, but for those that a kill switch or a stale plane took from the model."""
         fallbacks = self.of(Metric.FALLBACK)
-        return self.n(Metric.ENFORCED) - sum(fallbacks.get(reason, 0) for reason in _NOT_THE_MODELS)
+        return self.n(Metric.ENFORCED) - sum(fallbacks.get(reason, 0) for reason in NOT_THE_MODELS)
 
     @property
     def fell_back(self) -> int:
         fallbacks = self.of(Metric.FALLBACK)
-        return sum(n for reason, n in fallbacks.items() if reason not in _NOT_THE_MODELS)
+        return sum(n for reason, n in fallbacks.items() if reason not in NOT_THE_MODELS)
 
     @property
     def distribution(self) -> dict[str, int]:
@@ -223,6 +223,11 @@ def to_wire(evidence: Evidence, *, alpha: float) -> dict[str, Any]:
             "overridden": evidence.n(Metric.OVERRIDDEN),
             "rate": evidence.override_rate,
             "upper": upper(evidence.override_groups, alpha) if reviewed else None,
+        },
+        "doubles": {
+            "n": sum(evidence.doubles.values()),
+            "agreement": raw_agreement(evidence.doubles),
+            "ac1": ac1(evidence.doubles),
         },
         "wrong_allows": {"reviewed": evidence.reviewed_allows, "confirmed": evidence.wrong_allows},
         "errors": {

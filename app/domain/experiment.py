@@ -11,12 +11,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from app.domain import condition
+from app.domain import circumstance, condition
 from app.domain.advisory import Advisory
 from app.domain.condition import WRONG_ALLOW_LIMIT, Condition, GateOutcome, told, worst
 from app.domain.counters import Count, Metric
 from app.domain.decision import Decision, LegacyAnswer
 from app.domain.evidence import Evidence
+from app.domain.freeze import freeze
 from app.domain.gate import Gate, GateContext, summary, validation_condition
 from app.domain.paired import Pairs, difference, needed, proof, upper_difference
 from app.domain.phase import Phase
@@ -171,9 +172,10 @@ def _state(
     if investigated:
         said = f"{state.candidate} is under an open investigation"
         yield Condition("investigation", GateOutcome.FAIL, said)
-    yield condition.held(state)
-    yield condition.kill_switch(engaged=context.kill_switch)
-    yield condition.clock(context.clock_jump_us, epoch_started_at=state.epoch_started_at, now=now)
+    yield circumstance.held(state)
+    yield circumstance.kill_switch(engaged=context.kill_switch)
+    yield circumstance.clock(context.clock_jump_us, epoch_started_at=state.epoch_started_at, now=now)
+    yield freeze(context.frozen, now=now)
 
 
 def _paired(name: str, pairs: Sequence[Pairs], alpha: float, days: float) -> Condition:
@@ -187,7 +189,9 @@ def _paired(name: str, pairs: Sequence[Pairs], alpha: float, days: float) -> Con
         f"candidate; upper bound of the difference {_rate(bound)}, needs below {WORSE_BELOW}"
     )
     value = difference(pairs) if n else None
-    return told(Condition(name, outcome, said, value, bound, WORSE_BELOW, n, more), n / days or None)
+    return told(
+        Condition(name, outcome, said, value, bound, WORSE_BELOW, n, more), n / days or None, "situations"
+    )
 
 
 def _split(name: str, active: Sequence[Group], candidate: Sequence[Group], alpha: float) -> Condition:

@@ -1,16 +1,20 @@
 """Does the evidence carry a promotion to the next phase?"""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, assert_never
 
-from app.domain import condition
-from app.domain.condition import Condition, GateOutcome, OtherRollout, Validated, worst
+from app.domain import breadth, circumstance, condition
+from app.domain.approval import Approval, approvals
+from app.domain.circumstance import OtherRollout
+from app.domain.condition import Condition, GateOutcome, Validated, worst
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence
+from app.domain.freeze import Frozen, freeze
 from app.domain.limits import GateLimits
 from app.domain.phase import Phase
+from app.domain.role import Principal
 from app.domain.rollout import RolloutPolicy, RolloutState
 from app.domain.sequential import Group, above, below, log_m, upper_bound
 
@@ -20,16 +24,20 @@ class GateContext:
     """What a gate needs beside the evidence.
 
     `observed_days_since_closed` counts the version's observed days since its investigation closed.
-    `others` holds the rollouts that the policy requires. The rates per day turn counts into times.
-    `validation` is the active version's; `suites_problem` says why it cannot be known, if it cannot.
+    `others` holds the rollouts that the policy requires. `pace` is how many of each metric come a day, where
+    that is known: it turns counts into times. `latest_at` is the epoch's latest observation. `validation` is
+    the active version's; `suites_problem` says why it cannot be known, if it cannot. `by` would promote.
     """
 
     kill_switch: bool = False
     clock_jump_us: int | None = None
     observed_days_since_closed: float = 0.0
     others: Mapping[str, OtherRollout] = field(default_factory=dict)
-    observations_per_day: float | None = None
-    reviews_per_day: float | None = None
+    pace: Mapping[str, float] = field(default_factory=dict)
+    latest_at: datetime | None = None
+    frozen: Frozen | None = None
+    approvals: Sequence[Approval] = ()
+    by: Principal | None = None
     validation: Validated | None = None
     suites_problem: str | None = None
 
@@ -43,6 +51,11 @@ class Gate:
     outcome: GateOutcome
     sentence: str
     conditions: tuple[Condition, ...]
+
+    @property
+    def is_carried(self) -> bool:
+        """Everything holds but, perhaps, that nobody else has approved."""
+        return all(c.outcome is GateOutcome.PASS for c in self.conditions if c.name != "approvals")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +77,22 @@ def assess_gate(
     now: datetime,
 ) -> Gate:
     """Judge every condition of a promotion to `to`, whether or not `to` is the next phase up."""
-    conditions = (
-        *_evidence_conditions(policy, evidence, context, to),
+    conditions: tuple[Condition, ...] = (
+        *_evidence_conditions(policy, evidence, context, to=to, now=now),
         *_state_conditions(policy, state, context, to=to, now=now),
     )
+    limits = policy.gates.get(to)
+    if limits is not None and limits.approvals:
+        carried = all(judged.outcome is GateOutcome.PASS for judged in conditions)
+        asked = approvals(
+            context.approvals,
+            context.by,
+            rollout=state.name,
+            to=to,
+            at_least=limits.approvals,
+            carried=carried,
+        )
+        conditions = (*conditions, asked)
     outcome = worst(judged.outcome for judged in conditions)
     return Gate(state.name, to, outcome, summary(to, outcome, conditions), conditions)
 
@@ -92,7 +117,7 @@ def to_wire(gate: Gate) -> dict[str, Any]:
 
 
 def _evidence_conditions(
-    policy: RolloutPolicy, evidence: Evidence, context: GateContext, to: Phase
+    policy: RolloutPolicy, evidence: Evidence, context: GateContext, *, to: Phase, now: datetime
 ) -> Iterator[Condition]:
     limits = policy.gates.get(to)
     if limits is None or _asks_for_nothing(limits):
@@ -103,6 +128,11 @@ def _evidence_conditions(
     else:
         yield from _rate_conditions(limits, policy.gate_alpha, evidence, context)
         yield from _people_conditions(limits, policy, evidence, context, to)
+        if policy.actors_at_least:
+            per_day = context.pace.get(Metric.ACTORS)
+            yield breadth.actors(evidence, at_least=policy.actors_at_least, per_day=per_day)
+        stale_after_days = policy.guardrails.stale_after_days
+        yield breadth.freshness(context.latest_at, stale_after_days=stale_after_days, now=now)
         if limits.validation_above is not None:
             yield validation_condition(limits.validation_above, evidence.version, context)
         if limits.soak_days > 0:
@@ -120,9 +150,10 @@ def validation_condition(limit: float, version: str, context: GateContext) -> Co
 def _rate_conditions(
     limits: GateLimits, alpha: float, evidence: Evidence, context: GateContext
 ) -> Iterator[Condition]:
-    per_day = context.observations_per_day
     if limits.agreement_above is not None:
-        yield condition.agreement(evidence, limit=limits.agreement_above, alpha=alpha, per_day=per_day)
+        compared = context.pace.get(Metric.PAIR)
+        yield condition.agreement(evidence, limit=limits.agreement_above, alpha=alpha, per_day=compared)
+    per_day = context.pace.get(Metric.OBSERVATION)
     if limits.error_below is not None:
         yield condition.error(evidence, limit=limits.error_below, alpha=alpha, per_day=per_day)
     if limits.p95_below_ms is not None:
@@ -132,7 +163,7 @@ def _rate_conditions(
 def _people_conditions(
     limits: GateLimits, policy: RolloutPolicy, evidence: Evidence, context: GateContext, to: Phase
 ) -> Iterator[Condition]:
-    alpha, per_day = policy.gate_alpha, context.reviews_per_day
+    alpha, per_day = policy.gate_alpha, context.pace.get(Metric.REVIEWED)
     if limits.override_below is not None:
         yield condition.override(evidence, limit=limits.override_below, alpha=alpha, per_day=per_day)
     if limits.reviewed_at_least:
@@ -144,16 +175,20 @@ def _people_conditions(
     if wrong_allow is None and policy.risk.is_high and to is Phase.ENFORCED:
         wrong_allow = condition.WRONG_ALLOW_LIMIT
     if wrong_allow is not None:
-        yield condition.wrong_allows(evidence, limit=wrong_allow, alpha=alpha, per_day=per_day)
+        allows = context.pace.get(Metric.REVIEWED_ALLOW)
+        yield condition.wrong_allows(evidence, limit=wrong_allow, alpha=alpha, per_day=allows)
     elif policy.risk.is_high:
         yield condition.no_wrong_allow(evidence)
+    if limits.reviewers_agree_above is not None:
+        twice = context.pace.get(Metric.DOUBLE)
+        yield breadth.reviewers(evidence, limit=limits.reviewers_agree_above, alpha=alpha, per_day=twice)
 
 
 def _state_conditions(
     policy: RolloutPolicy, state: RolloutState, context: GateContext, *, to: Phase, now: datetime
 ) -> Iterator[Condition]:
     if state.investigation is not None:
-        yield condition.investigation(
+        yield circumstance.investigation(
             state.investigation,
             observed_days=context.observed_days_since_closed,
             days=policy.rollback_observe_days,
@@ -161,10 +196,11 @@ def _state_conditions(
     if to is Phase.ENFORCED:
         for requirement in policy.requires:
             other = context.others.get(requirement.rollout)
-            yield condition.required(requirement, other, alpha=policy.gate_alpha)
-    yield condition.held(state)
-    yield condition.kill_switch(engaged=context.kill_switch)
-    yield condition.clock(context.clock_jump_us, epoch_started_at=state.epoch_started_at, now=now)
+            yield circumstance.required(requirement, other, alpha=policy.gate_alpha)
+    yield circumstance.held(state)
+    yield circumstance.kill_switch(engaged=context.kill_switch)
+    yield circumstance.clock(context.clock_jump_us, epoch_started_at=state.epoch_started_at, now=now)
+    yield freeze(context.frozen, now=now)
 
 
 def _asks_for_nothing(limits: GateLimits) -> bool:
@@ -174,6 +210,7 @@ def _asks_for_nothing(limits: GateLimits) -> bool:
         limits.error_below,
         limits.p95_below_ms,
         limits.validation_above,
+        limits.reviewers_agree_above,
     )
     return all(rate is None for rate in rates) and not limits.reviewed_at_least and limits.soak_days <= 0
 

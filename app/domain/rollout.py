@@ -15,6 +15,7 @@ from app.domain.limits import (
     default_action,
 )
 from app.domain.phase import Phase, lowest
+from app.domain.ramp import Ramp
 from app.errors import CeilingReached, Conflict
 
 
@@ -121,6 +122,7 @@ class RolloutState:
     candidate_mode: Comparison | None = None
     candidate_share: float | None = None
     candidate_since: datetime | None = None
+    ramp: Ramp | None = None
 
 
 def promoted(state: RolloutState, policy: RolloutPolicy, *, to: Phase, now: datetime) -> RolloutState:
@@ -153,9 +155,9 @@ def new_epoch(state: RolloutState, *, now: datetime) -> RolloutState:
     return _entered(state, phase=state.phase, exposure=state.exposure, now=now, rolled_back=state.rolled_back)
 
 
-def exposed(state: RolloutState, *, exposure: float) -> RolloutState:
-    """Another share of actors; the epoch goes on."""
-    return replace(state, exposure=exposure, revision=state.revision + 1)
+def exposed(state: RolloutState, *, exposure: float, ramp: Ramp | None = None) -> RolloutState:
+    """Another share of actors; the epoch goes on. A ramp ends, unless the change is its own."""
+    return replace(state, exposure=exposure, ramp=ramp, revision=state.revision + 1)
 
 
 def with_candidate(
@@ -225,4 +227,5 @@ def _entered(
         epoch=state.epoch + 1,
         epoch_started_at=now,
         rolled_back=rolled_back,
+        ramp=None,  # what a person approved was approved for the epoch that ends
     )

@@ -67,6 +67,16 @@ def review_mode(decision_id: str) -> ReviewMode:
     return ReviewMode.BLIND if _uniform("mode", decision_id) < _BLIND_SHARE else ReviewMode.ASSISTED
 
 
+def doubled(decision_id: str, rate: float) -> bool:
+    """Whether a second person judges this review blind: a share `rate`, whatever the first one says."""
+    return _uniform("double", decision_id) < rate
+
+
+def asked_again(decision_id: str, rate: float) -> bool:
+    """Whether the model is asked the same a second time: a share `rate`, whatever it says."""
+    return _uniform("again", decision_id) < rate
+
+
 def stratum_of(model: Decision, legacy: Decision) -> Stratum:
     return Stratum.AGREEMENT if model is legacy else Stratum.DISAGREEMENT
 

@@ -49,9 +49,12 @@ class Group:
     weight: float = 1.0
 
 
-def start() -> Stream:
-    """A stream at the entry of a phase: half of the horizon's allowance is spent at once."""
-    return (HEAD_START,) * len(ODDS_RATIOS)
+def start(share: float = 1.0) -> Stream:
+    """A stream at the entry of a phase: half of the horizon's allowance is spent at once.
+
+    `share` is that of the horizon, 0..1, after which a stream starts anew: together they spend no more.
+    """
+    return (HEAD_START * share,) * len(ODDS_RATIOS)
 
 
 def gap(elapsed_s: float, horizon_days: float) -> float:
@@ -63,7 +66,7 @@ def step(stream: Stream, *, n: int, bad: int, limit: float, gap: float) -> Strea
     """Fold in one batch of `n` observations of which `bad` were bad: S = A^bad B^(n - bad) (S + g)."""
     _check(n, bad, limit)
     growth = (bad * if_bad + (n - bad) * if_good for if_bad, if_good in _log_factors_of(limit))
-    return tuple(_grown(s + gap, log_factor) for s, log_factor in zip(stream, growth, strict=True))
+    return tuple(grown(s + gap, log_factor) for s, log_factor in zip(stream, growth, strict=True))
 
 
 def weighted_step(stream: Stream, *, bad: bool, weight: float, limit: float, gap: float) -> Stream:
@@ -71,12 +74,15 @@ def weighted_step(stream: Stream, *, bad: bool, weight: float, limit: float, gap
 
     `weight` is the smallest inclusion probability that the sampling can have over this label's.
     """
-    _check(1, bad, limit)
-    factors = (
-        1 + (q - limit) / (limit * (1 - limit)) * min(weight, 1.0) * (bad - limit)
-        for q in _alternatives(limit)
-    )
-    return tuple(_grown(s + gap, math.log(factor)) for s, factor in zip(stream, factors, strict=True))
+    factors = _weighted_factors(int(bad), weight, limit)
+    return tuple(min((s + gap) * factor, _LARGEST) for s, factor in zip(stream, factors, strict=True))
+
+
+def grown(value: float, log_factor: float) -> float:
+    """Evidence times a factor that is given by its logarithm, without overflow."""
+    if not value:
+        return 0.0
+    return math.exp(min(math.log(value) + log_factor, _LOG_LARGEST))
 
 
 def e_value(stream: Stream) -> float:
@@ -209,15 +215,16 @@ def _log_factors_of(limit: float) -> tuple[tuple[float, float], ...]:
     return tuple((math.log(q / limit), math.log1p(-q) - math.log1p(-limit)) for q in _alternatives(limit))
 
 
+@lru_cache(maxsize=1024)
+def _weighted_factors(bad: int, weight: float, limit: float) -> tuple[float, ...]:
+    _check(1, bad, limit)
+    bet = min(weight, 1.0) * (bad - limit) / (limit * (1 - limit))
+    return tuple(1 + (q - limit) * bet for q in _alternatives(limit))
+
+
 def _alternatives(limit: float) -> Iterable[float]:
     odds = limit / (1 - limit)
     return (odds * ratio / (1 + odds * ratio) for ratio in ODDS_RATIOS)
-
-
-def _grown(value: float, log_factor: float) -> float:
-    if not value:
-        return 0.0
-    return math.exp(min(math.log(value) + log_factor, _LOG_LARGEST))
 
 
 def _log_factors(groups: Sequence[Group], limit: float, rate: float) -> float:

@@ -7,20 +7,20 @@ is six one-sided limits: each share at most delta above its baseline, and at mos
 from collections.abc import Mapping
 
 from app.domain.decision import Decision
-from app.domain.stream import Tally
+from app.domain.stream import Counted, Tally
 
 BASELINE_AT_LEAST = 300  # shadow decisions that make a baseline
 
 
 def shift_tallies(
     answers: Mapping[str, int], baseline: Mapping[str, int], *, limit: float
-) -> dict[str, Tally]:
+) -> dict[str, Counted]:
     """One tally for each one-sided limit that lies between 0 and 1.
 
     A test needs room between what it allows and what it must catch: to catch `limit`, delta is half of it.
     """
     n, whole, delta = sum(answers.values()), sum(baseline.values()), limit / 2
-    tallies = {}
+    tallies: dict[str, Tally] = {}
     for decision in Decision if whole else ():
         share, count = baseline.get(decision, 0) / whole, answers.get(decision, 0)
         tallies[f"{decision}+"] = Tally(n, count, share + delta)

@@ -8,13 +8,25 @@ label begins and the tail behind it is replayed at each look.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Protocol
 
 from app.domain.sequential import Stream, e_value, gap, start, step, weighted_step
+
+Counts = tuple[int, ...]  # n, and how many of the n were which: parts that do not overlap
 
 ONE = "all"  # the name of a guardrail's only stream
 
 _SETTLING_US = 60_000_000  # a decision this young may still be overtaken by an older one's label
+
+
+class Counted(Protocol):
+    """What one stream has counted so far in the epoch, and how it takes in what is new."""
+
+    @property
+    def counts(self) -> Counts: ...
+
+    def grown(self, stream: Stream, gained: Counts, *, gap: float) -> Stream: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +36,14 @@ class Tally:
     n: int
     bad: int
     limit: float
+
+    @property
+    def counts(self) -> Counts:
+        return self.n, self.bad
+
+    def grown(self, stream: Stream, gained: Counts, *, gap: float) -> Stream:
+        n, bad = gained
+        return step(stream, n=n, bad=bad, limit=self.limit, gap=gap)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +63,24 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """One guardrail's streams in one epoch, by name. `seen` is what they have folded in: (n, bad).
+    """One guardrail's streams in one epoch, by name. `seen` is what they have folded in.
 
-    `watermark` is the last decision whose label is folded in for good; `alarm` the evidence that raised
-    the alarm, latched until the epoch or the limits change.
+    `at_us` is when that last grew, or the streams began. `watermark` is the last decision whose label is
+    folded in for good; `alarm` the evidence that raised the alarm, latched until the epoch or the limits
+    change. `marks` are counts to compare with (domain/drift.py), `streak` the looks in a row at which a
+    query lay above its limit, `warned` whether a warning was announced.
     """
 
     epoch: int
     limits_hash: str
     at_us: int
     streams: Mapping[str, Stream] = field(default_factory=dict)
-    seen: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    seen: Mapping[str, Counts] = field(default_factory=dict)
     watermark: str | None = None
     alarm: float | None = None
+    marks: Mapping[str, Counts] = field(default_factory=dict)
+    streak: int = 0
+    warned: bool = False
 
     @property
     def e_value(self) -> float:
@@ -73,24 +98,19 @@ class Replay:
     peak: float
     judged: int
     pending: int
+    newest_us: int  # when the newest of them was decided
 
 
 def fold_totals(
-    state: StreamState, tallies: Mapping[str, Tally], *, now_us: int, horizon_days: float
+    state: StreamState, tallies: Mapping[str, Counted], *, now_us: int, horizon_days: float
 ) -> StreamState:
     """Take in what the counters have gained. Raises ValueError where they have lost, or make no sense."""
-    gained = {name: _gain(state.seen.get(name, (0, 0)), tally) for name, tally in tallies.items()}
-    if not any(n for n, _ in gained.values()):
+    gained = {name: gain(state.seen.get(name), tally.counts) for name, tally in tallies.items()}
+    if not any(counts[0] for counts in gained.values()):
         return state
     due = gap((now_us - state.at_us) / 1e6, horizon_days)
     streams = {
-        name: step(
-            state.streams.get(name, start()),
-            n=gained[name][0],
-            bad=gained[name][1],
-            limit=tally.limit,
-            gap=due,
-        )
+        name: tally.grown(state.streams.get(name, start()), gained[name], gap=due)
         for name, tally in tallies.items()
     }
     return replace(state, at_us=max(now_us, state.at_us), streams=streams, seen=seen_of(tallies))
@@ -106,60 +126,64 @@ def fold_labels(
     horizon_days: float,
 ) -> Replay:
     """Take in the labels behind the watermark, given in decision order; those before it are left alone."""
-    kept = current = state
-    pending = 0
-    peak = 0.0
-    settled = True
+    stream, at_us = state.streams.get(ONE, start()), state.at_us
+    n, bad = state.seen.get(ONE, (0, 0))
+    kept, pending, peak, settled = None, 0, 0.0, True
     for label in labels:
         if state.watermark is not None and label.decision_id <= state.watermark:
             continue
-        current = _labelled(
-            current, label, limit=limit, smallest=smallest_inclusion, horizon_days=horizon_days
+        stream = weighted_step(
+            stream,
+            bad=bool(label.bad),
+            weight=smallest_inclusion / label.inclusion_probability,
+            limit=limit,
+            gap=gap((label.at_us - at_us) / 1e6, horizon_days),
         )
-        peak = max(peak, current.e_value)
+        at_us = max(label.at_us, at_us)
+        n, bad = n + (label.bad is not None), bad + bool(label.bad)
+        peak = max(peak, e_value(stream))
         pending += label.is_open
         settled = settled and not label.is_open and label.at_us <= now_us - _SETTLING_US
-        kept = current if settled else kept
-    return Replay(kept, current.e_value, peak, current.seen.get(ONE, (0, 0))[0], pending)
+        kept = (stream, at_us, n, bad, label.decision_id) if settled else kept
+    return Replay(_kept(state, kept), e_value(stream), peak, n, pending, at_us)
 
 
-def seen_of(tallies: Mapping[str, Tally]) -> dict[str, tuple[int, int]]:
-    return {name: (tally.n, tally.bad) for name, tally in tallies.items()}
+def seen_of(tallies: Mapping[str, Counted]) -> dict[str, Counts]:
+    return {name: tally.counts for name, tally in tallies.items()}
+
+
+def gain(seen: Counts | None, counts: Counts) -> Counts:
+    """What counters have gained since they were last seen, None for never.
+
+    Raises ValueError where they have lost, or where the parts are more than the whole.
+    """
+    n, *parts = (now - before for now, before in zip(counts, seen or (0,) * len(counts), strict=True))
+    if min(parts) < 0 or sum(parts) > n:
+        raise ValueError(f"the counters went from {_told(seen or (0, 0))} to {_told(counts)}")
+    return n, *parts
 
 
 def to_json(state: StreamState) -> str:
-    return json.dumps(asdict(state), separators=(",", ":"))
+    return json.dumps({name: getattr(state, name) for name in _FIELDS}, separators=(",", ":"))
 
 
 def from_json(text: str) -> StreamState:
     raw = json.loads(text)
-    raw["streams"] = {name: tuple(values) for name, values in raw["streams"].items()}
-    raw["seen"] = {name: (n, bad) for name, (n, bad) in raw["seen"].items()}
+    for name in ("streams", "seen", "marks"):
+        raw[name] = {key: tuple(values) for key, values in raw.get(name, {}).items()}
     return StreamState(**raw)
 
 
-def _gain(seen: tuple[int, int], tally: Tally) -> tuple[int, int]:
-    n, bad = tally.n - seen[0], tally.bad - seen[1]
-    if not 0 <= bad <= n:
-        raise ValueError(f"the counters went from {seen[1]} of {seen[0]} to {tally.bad} of {tally.n}")
-    return n, bad
+def _told(counts: Counts) -> str:
+    n, *parts = counts
+    return f"{' and '.join(map(str, parts))} of {n}"
 
 
-def _labelled(
-    state: StreamState, label: Label, *, limit: float, smallest: float, horizon_days: float
-) -> StreamState:
-    stream = weighted_step(
-        state.streams.get(ONE, start()),
-        bad=bool(label.bad),
-        weight=smallest / label.inclusion_probability,
-        limit=limit,
-        gap=gap((label.at_us - state.at_us) / 1e6, horizon_days),
-    )
-    n, bad = state.seen.get(ONE, (0, 0))
-    return replace(
-        state,
-        at_us=max(label.at_us, state.at_us),
-        streams={ONE: stream},
-        seen={ONE: (n + (label.bad is not None), bad + bool(label.bad))},
-        watermark=label.decision_id,
-    )
+def _kept(state: StreamState, at: tuple[Stream, int, int, int, str] | None) -> StreamState:
+    if at is None:
+        return state
+    stream, at_us, n, bad, decision_id = at
+    return replace(state, at_us=at_us, streams={ONE: stream}, seen={ONE: (n, bad)}, watermark=decision_id)
+
+
+_FIELDS = tuple(each.name for each in fields(StreamState))

@@ -21,6 +21,7 @@ log = structlog.get_logger()
 _MISFIRE_S = 300
 _COMPACT_S = 600
 _RETAIN_S = 3_600
+_LOG_KEPT_DAYS = 30  # of deliveries that are settled
 _DAY_US = 86_400_000_000
 
 Job = Callable[[], Awaitable[None]]
@@ -52,8 +53,11 @@ class Jobs:
         self._every(1.0, "checkpoint", self._checkpoint)
         self._every(2.0, "lead", leadership.hold)
         self._every(guardrail_s, "guardrails", self._leading(self._guard))
+        self._every(guardrail_s, "approvals", self._leading(self._approvals))
         self._every(1.0, "expire_reviews", self._leading(self._expire))
         self._every(60.0, "oversight", self._leading(self._oversight))
+        self._every(60.0, "ramps", self._leading(self._ramps))
+        self._every(2.0, "deliver", self._leading(self._deliver))
         self._every(_COMPACT_S, "compact", self._leading(self._compact))
         self._every(_RETAIN_S, "retention", self._leading(self._retain))
 
@@ -101,16 +105,26 @@ class Jobs:
     async def _guard(self) -> None:
         await self._services.guard.look()
 
+    async def _approvals(self) -> None:
+        await self._services.approvals.look()
+
     async def _expire(self) -> None:
         await self._services.guard.expire_reviews()
 
     async def _oversight(self) -> None:
         await self._services.guard.check_oversight()
 
+    async def _ramps(self) -> None:
+        await self._services.ramps.advance()
+
+    async def _deliver(self) -> None:
+        await self._services.webhooks.deliver()
+
     async def _compact(self) -> None:
         if await self._leadership.claims("compact", every_s=_COMPACT_S):
             now_us = to_us(self._now())
             await self._services.ledger.run(lambda tx: compact(tx, now_us))
+            await self._services.admissions.tidy(self._now())
 
     async def _retain(self) -> None:
         """Old decisions go in small steps, so that no caller waits behind one."""
@@ -119,6 +133,7 @@ class Jobs:
         now_us = to_us(self._now())
         before_us = now_us - self._retention_days * _DAY_US
         await self._services.ledger.run(lambda tx: forget_expired(tx, now_us=now_us))
+        await self._services.webhooks.forget(before_us=now_us - _LOG_KEPT_DAYS * _DAY_US)
         rows = 0
         while True:
             removal = await self._services.ledger.run(

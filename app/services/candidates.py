@@ -17,6 +17,7 @@ from app.domain.sampling import Draw
 from app.engines.model.wire import Priority
 from app.errors import PhasegateError
 from app.observability import Event
+from app.services.admission import Admissions
 from app.services.ports import Models
 from app.services.records import Placed, Strata, as_sure, observation_entry
 from app.store import tables as t
@@ -60,9 +61,12 @@ class LateVerdicts(Protocol):
 class Candidates:
     """One question at a time, at the lowest priority of all that observe; a full queue lets go of new ones."""
 
-    def __init__(self, models: Models, ledger: Ledger, verdicts: LateVerdicts) -> None:
+    def __init__(
+        self, models: Models, ledger: Ledger, verdicts: LateVerdicts, admissions: Admissions
+    ) -> None:
         self._models = models
         self._ledger = ledger
+        self._admissions = admissions
         self._verdicts = verdicts
         self._strata = Strata()  # the candidate's own: what it disagrees with is not what the other does
         self._waiting: deque[Sighting] = deque()
@@ -108,6 +112,7 @@ class Candidates:
 
     async def _observe(self, sighting: Sighting) -> None:
         placed, decision_id = sighting.by_candidate, sighting.decision_id
+        claiming = self._admissions.claim(placed)  # for its own version
         advisory = await self._models.of(placed.state.version).advise(
             placed.question.situation,
             priority=Priority.SHADOW,
@@ -115,7 +120,7 @@ class Candidates:
             legacy=sighting.legacy.decision,
             scope=placed.scope,
         )
-        advisory = as_sure(advisory, placed.policy)
+        advisory, placed = as_sure(advisory, placed.policy), replace(placed, claim=await claiming)
         reviewed = await self._verdicts.is_reviewed(decision_id)
         entry = self._entry(sighting, placed, advisory, reviewed=reviewed)
         if reviewed:
@@ -130,7 +135,7 @@ class Candidates:
         table = t.candidate_advisories
         entry = observation_entry(placed, decision_id, legacy, advisory, draw=own_draw, table=table)
         more: tuple[Count, ...] = ()
-        if not advisory.cached:  # from memory: the pair was counted when it was computed
+        if placed.is_evidence(advisory):
             more = agreement_counts(sighting.active, advisory, legacy, exposed=placed.plan.exposed)
         if sighting.draw is not None and advisory.answer is not None:
             more += draw_counts(sighting.draw)

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 from app.engines.model.version import ModelVersion
 from app.services.administration import Administration
+from app.services.admission import Admissions
+from app.services.approvals import Approvals
 from app.services.decide import Decider
 from app.services.experiments import Experiments
+from app.services.freezes import Freezes
 from app.services.gates import Gates
 from app.services.guard import Guard
 from app.services.idempotency import Replays
@@ -17,12 +20,15 @@ from app.services.opinion import Opinions
 from app.services.plane import Plane
 from app.services.policies import Policies
 from app.services.ports import Models
+from app.services.ramps import Ramps
 from app.services.review import Reviews
 from app.services.rollouts import Rollouts
+from app.services.satisfaction import Satisfaction
 from app.services.stories import Stories
 from app.services.succession import Succession
 from app.services.validate import Validations
 from app.services.versions import Versions
+from app.services.webhooks import Webhooks
 from app.store.database import Database
 from app.store.ledger import Ledger
 
@@ -37,15 +43,20 @@ class Services:
     models: Models
     versions: Mapping[str, ModelVersion]
     notices: Notices
+    admissions: Admissions
     observer: Observer
     decider: Decider
     replays: Replays
     opinions: Opinions
     stories: Stories
     reviews: Reviews
+    satisfaction: Satisfaction
     gates: Gates
     rollouts: Rollouts
     levers: Levers
+    ramps: Ramps
+    approvals: Approvals
+    freezes: Freezes
     registry: Versions
     experiments: Experiments
     succession: Succession
@@ -53,5 +64,6 @@ class Services:
     policies: Policies
     validations: Validations
     administration: Administration
+    webhooks: Webhooks
     drills: bool
     now_us: Callable[[], int]  # the wall clock

@@ -9,12 +9,15 @@ from typing import Any
 
 import structlog
 
+from app.domain.admission import Claim
 from app.domain.advisory import Advisory
 from app.domain.decision import AnsweredBy, LegacyAnswer
 from app.domain.phase import Phase
 from app.domain.routing import Engine, FallbackReason, PlaneState, Route, route, settle
 from app.engines.model.wire import Priority
 from app.observability import DECISION_SECONDS, DECISIONS, FALLBACKS, Event
+from app.services.admission import Admissions
+from app.services.arms import Arms
 from app.services.candidates import Sighting
 from app.services.documents import decision_document, fresh_advisory
 from app.services.observe import Observation, Observer, count_advisory
@@ -33,13 +36,21 @@ _decisions, _seconds = cache(DECISIONS.labels), cache(DECISION_SECONDS.labels)
 
 class Decider:
     def __init__(
-        self, plane: Plane, ledger: Ledger, models: Models, observer: Observer, strata: Strata
+        self,
+        plane: Plane,
+        ledger: Ledger,
+        models: Models,
+        observer: Observer,
+        strata: Strata,
+        admissions: Admissions,
     ) -> None:
         self._plane = plane
         self._ledger = ledger
         self._models = models
         self._observer = observer
         self._strata = strata
+        self._admissions = admissions
+        self._arms = Arms()
 
     async def decide(self, question: Question) -> dict[str, Any]:
         """Answer one situation in the `decision` shape, committed before it returns (law 2).
@@ -49,6 +60,9 @@ class Decider:
         placed = self._place(question)
         if placed.plan.answered_by is Engine.MODEL:
             return await self._by_model(placed)
+        if placed.plan.fallback_reason is FallbackReason.CIRCUIT_OPEN:
+            # That the model should have answered is evidence too: one caller must not make it frequent.
+            placed = await self._claimed(placed, self._admissions.claim(placed))
         return await self._by_legacy(placed)
 
     def _place(self, question: Question) -> Placed:
@@ -57,9 +71,10 @@ class Decider:
         # Who is exposed matters only where somebody is not.
         everyone = state.phase is Phase.SHADOW or state.exposure >= 1
         share = 0.0 if everyone else view.share(question.situation.actor_id)
+        arm = () if everyone else self._arms.count(state, share)
         circuit_open = self._models.of(state.version).circuit_open
         plan = route(state, share, self._plane.state(circuit_open=circuit_open))
-        return Placed(question, policy, state, plan)
+        return Placed(question, policy, state, plan, arm=arm)
 
     async def _by_legacy(self, placed: Placed) -> dict[str, Any]:
         question = placed.question
@@ -107,7 +122,9 @@ class Decider:
         return seen.result() if done and not seen.cancelled() else None
 
     async def _by_model(self, placed: Placed) -> dict[str, Any]:
+        claiming = self._admissions.claim(placed)  # by arrival: nobody knows yet what the model will say
         legacy, advisory = await self._ask_both(placed)
+        placed = await self._claimed(placed, claiming)
         count_advisory(placed, legacy, advisory)
         plan = self._checked_again(placed)
         decision_id, latency_ms = new_id(), _elapsed_ms(placed.question)
@@ -136,8 +153,14 @@ class Decider:
             written = spare
         placed = replace(placed, plan=plan)
         self._observer.candidates.offer(Sighting(decision_id, placed, legacy, advisory, draw))
+        self._observer.again.offer(decision_id, placed, legacy, advisory)
         self._observer.explain_later(decision_id, placed, legacy, advisory)
         return self._answered(placed, written, advisory)
+
+    async def _claimed(self, placed: Placed, claiming: asyncio.Future[Claim]) -> Placed:
+        """By the time that the model has answered the claim is made; a slow database costs the evidence."""
+        claim = await self._admissions.claimed(claiming, within_s=_left_s(placed))
+        return replace(placed, claim=claim)
 
     async def _ask_both(self, placed: Placed) -> tuple[LegacyAnswer, Advisory]:
         engine = self._plane.view.policy.legacy
@@ -150,11 +173,10 @@ class Decider:
         return legacy, as_sure(advisory, placed.policy)
 
     async def _ask_model(self, placed: Placed, legacy: LegacyAnswer | None) -> Advisory:
-        budget_s = placed.policy.deadline_ms / 1000 - (time.monotonic() - placed.question.started)
         return await self._models.of(placed.state.version).advise(
             placed.question.situation,
             priority=Priority.BINDING,
-            deadline_s=max(budget_s, 0.0),
+            deadline_s=_left_s(placed),
             legacy=legacy.decision if legacy else None,
             scope=placed.scope,
         )
@@ -194,6 +216,11 @@ class Decider:
 
 def _by_rules(plan: Route, reason: FallbackReason) -> Route:
     return replace(plan, answered_by=Engine.LEGACY, fallback_reason=reason)
+
+
+def _left_s(placed: Placed) -> float:
+    """Until the caller's deadline; 0 when it is past."""
+    return max(placed.policy.deadline_ms / 1000 - (time.monotonic() - placed.question.started), 0.0)
 
 
 def _elapsed_ms(question: Question) -> float:

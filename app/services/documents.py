@@ -10,8 +10,9 @@ from app.domain.advisory import Advisory, Reasoning
 from app.domain.clock import rfc3339, rfc3339_or_none
 from app.domain.decision import AnsweredBy, Decision
 from app.domain.phase import Phase
-from app.domain.role import Principal
+from app.domain.sampling import ReviewMode
 from app.store.decisions import advisory_wire, find, verdicts_of
+from app.store.reviews import SECOND_DUE_US, Judge, may_be_second
 
 
 def decision_document(
@@ -113,11 +114,16 @@ def situation_document(row: Mapping[Any, Any]) -> dict[str, Any] | None:
     return None if body is None else dict(json.loads(body))
 
 
-def review_document(connection: Connection, row: RowMapping, principal: Principal) -> dict[str, Any]:
-    """The `review` shape; the model's opinion stays hidden while the review is blind and unjudged."""
+def review_document(connection: Connection, row: RowMapping, judge: Judge) -> dict[str, Any]:
+    """The `review` shape; a review that waits shows no verdict, and a blind one not the model's opinion.
+
+    To those who may be its second judge a review is open, and blind.
+    """
     wide = find(connection, row["decision_id"])
     assert wide is not None
-    blind = row["mode"] == "blind" and row["status"] == "open"
+    second = may_be_second(connection, row, judge)
+    waits = second or row["status"] == "open"
+    blind = second or (waits and row["mode"] == ReviewMode.BLIND)
     return {
         "id": row["id"],
         "decision_id": row["decision_id"],
@@ -126,8 +132,8 @@ def review_document(connection: Connection, row: RowMapping, principal: Principa
         "phase": row["phase"],
         "version": row["version"],
         "kind": row["kind"],
-        "status": row["status"],
-        "mode": row["mode"],
+        "status": "open" if second else row["status"],
+        "mode": ReviewMode.BLIND if second else row["mode"],
         "inclusion_probability": row["inclusion_probability"],
         "situation": None if row["situation"] is None else json.loads(row["situation"]),
         "legacy": {
@@ -139,9 +145,9 @@ def review_document(connection: Connection, row: RowMapping, principal: Principa
         # Enforced, what the caller was told is the model's opinion or tells it.
         "decision": None if blind and row["phase"] == Phase.ENFORCED else row["first_decision"],
         "advisory": None if blind else advisory_wire(wide),
-        "verdicts": verdicts_of(connection, row["decision_id"]),
+        "verdicts": [] if waits else verdicts_of(connection, row["decision_id"]),
         "claimed_by": row["claimed_by"],
-        "claimed_by_me": row["claimed_by"] == principal.key_id,
+        "claimed_by_me": row["claimed_by"] == judge.key_id,
         "claim_expires_at": rfc3339_or_none(row["claim_expires_us"]),
-        "expires_at": rfc3339(row["due_us"]),
+        "expires_at": rfc3339(row["judged_us"] + SECOND_DUE_US if second else row["due_us"]),
     }

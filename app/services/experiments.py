@@ -13,6 +13,7 @@ from app.domain.gate import Gate, GateContext
 from app.domain.gate import to_wire as gate_document
 from app.domain.rollout import RolloutPolicy, RolloutState
 from app.errors import Conflict
+from app.services.freezes import frozen_now
 from app.services.gates import Gates
 from app.services.plane import Plane
 from app.store import tables as t
@@ -79,12 +80,13 @@ class Experiments:
     def _judge(
         self, connection: Connection, policy: RolloutPolicy, state: RolloutState, versions: Versions
     ) -> Gate:
-        plane, limits = read_plane(connection), policy.gates.get(state.phase)
+        plane, limits, now = read_plane(connection), policy.gates.get(state.phase), self._now()
         candidate = versions.candidate.version
         validation, problem = self._gates.validation(connection, limits, candidate)
         context = GateContext(
             kill_switch=plane.kill_switch,
             clock_jump_us=plane.clock_jump_us,
+            frozen=frozen_now(connection, state.name, now),
             validation=validation,
             suites_problem=problem,
         )
@@ -94,7 +96,7 @@ class Experiments:
             versions,
             context,
             investigated=candidate in investigated(connection),
-            now=self._now(),
+            now=now,
         )
 
 

@@ -2,27 +2,32 @@
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Table
 
-from app.domain.clock import to_us
-from app.domain.condition import Condition, GateOutcome, OtherRollout, Validated
-from app.domain.counters import NOT_OBSERVED, Metric
+from app.domain.circumstance import OtherRollout
+from app.domain.clock import from_us, to_us
+from app.domain.condition import Condition, GateOutcome, Validated
+from app.domain.counters import NO_OBSERVATION, Metric
 from app.domain.evidence import Evidence, from_totals, unreadable
 from app.domain.gate import Gate, GateContext, assess_gate
 from app.domain.limits import GateLimits
 from app.domain.phase import Phase
+from app.domain.role import Principal
 from app.domain.rollout import RolloutPolicy, RolloutState
 from app.engines.model.version import ModelVersion
 from app.errors import PolicyError
 from app.policy.suites import fingerprint
+from app.services.freezes import frozen_now
 from app.services.plane import Plane
 from app.services.validate import validated
 from app.store import tables as t
+from app.store.approvals import concerning, standing
 from app.store.counters import by_day, totals
+from app.store.course import course
 from app.store.decisions import recount_pairs
 from app.store.rollouts import load_states, read_plane, served_s_since
 
@@ -50,7 +55,7 @@ class Gates:
         served = by_day(connection, state.name, state.epoch, Metric.SERVED_S, version=of)
         days = {
             day: (
-                sum(n for outcome, n in observed.get(day, {}).items() if outcome != NOT_OBSERVED),
+                sum(n for outcome, n in observed.get(day, {}).items() if outcome not in NO_OBSERVATION),
                 sum(served.get(day, {}).values()),
             )
             for day in {*observed, *served}
@@ -100,18 +105,25 @@ class Gates:
         *,
         to: Phase,
         now: datetime,
+        by: Principal | None = None,
     ) -> Gate:
-        """Judge a promotion by `evidence`, or by what is `proven` inside the promotion's own transaction."""
+        """Judge a promotion by `evidence`, or by what is `proven` inside the promotion's own transaction.
+
+        `by` would promote: their own approval does not count.
+        """
         plane = read_plane(connection)
         validation, problem = self.validation(connection, policy.gates.get(to), evidence.version)
-        elapsed_days = max((now - state.epoch_started_at).total_seconds() / _DAY_S, 1 / _DAY_S)
+        pace, latest_us = _pace(connection, state, version=evidence.version, now=now)
         context = GateContext(
             kill_switch=plane.kill_switch,
             clock_jump_us=plane.clock_jump_us,
             observed_days_since_closed=_observed_days(connection, state),
             others=self._others(connection, policy),
-            observations_per_day=evidence.observed / elapsed_days,
-            reviews_per_day=evidence.n(Metric.REVIEWED) / elapsed_days,
+            pace=pace,
+            latest_at=None if latest_us is None else from_us(latest_us),
+            frozen=frozen_now(connection, state.name, now),
+            approvals=concerning(standing(connection, state.name), state, to),
+            by=by,
             validation=validation,
             suites_problem=problem,
         )
@@ -138,6 +150,16 @@ class Gates:
             for name in (requirement.rollout for requirement in policy.requires)
             if name in states
         }
+
+
+def _pace(
+    connection: Connection, state: RolloutState, *, version: str, now: datetime
+) -> tuple[dict[str, float], int | None]:
+    """How many of each metric come a day at today's traffic, and when the latest observation came."""
+    age = max(now - state.epoch_started_at, timedelta(seconds=1))
+    span = min(age, timedelta(days=1))
+    seen = course(connection, state.name, state.epoch, version=version, since_us=to_us(now - span))
+    return {metric: n / (span / timedelta(days=1)) for metric, n in seen.recent.items()}, seen.latest_us
 
 
 def _observed_days(connection: Connection, state: RolloutState) -> float:

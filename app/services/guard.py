@@ -21,6 +21,7 @@ from app.services.notices import Notices
 from app.services.oversight import lapse
 from app.services.plane import Plane
 from app.services.ports import Models
+from app.services.reports.uptime import count_uptime
 from app.services.transitions import AUTOMATION, hold, roll_back
 from app.store.counters import Totals, minute_of, totals_of_all
 from app.store.ledger import Ledger
@@ -82,6 +83,7 @@ class Guard:
             elapsed_s = _elapsed_s(plane, now)
             this = _Pass(tx, plane, now, elapsed_s)
             made = self._judge_all(this)
+            self._count_uptime(this)
             marks: dict[str, Any] = {"guard_passes": plane.guard_passes + 1, "guard_pass_us": to_us(now)}
             if jumped:
                 marks["clock_jump_us"] = to_us(now)
@@ -185,6 +187,11 @@ class Guard:
                 continue
             for metric, label, n in served_counts(this.elapsed_s):
                 this.tx.count(CounterKey(state.name, version, state.epoch, minute, metric, label), n)
+
+    def _count_uptime(self, this: _Pass) -> None:
+        versions = {state.version for state in self._plane.view.states.values()}
+        minute = minute_of(to_us(this.now))
+        count_uptime(this.tx, self._models, versions, seconds=this.elapsed_s, minute=minute)
 
     def _is_up(self, version: str) -> bool:
         model = self._models.of(version)

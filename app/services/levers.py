@@ -7,15 +7,18 @@ from typing import Any
 
 from app.domain.clock import to_us
 from app.domain.condition import GateOutcome
+from app.domain.gate import Gate
 from app.domain.gate import to_wire as gate_document
 from app.domain.phase import Phase
 from app.domain.role import Principal, Role
 from app.domain.rollout import RolloutPolicy, RolloutState, exposed, promoted
 from app.errors import Conflict, Forbidden, GateNotMet, InvalidInput, RevisionConflict
+from app.services.freezes import refuse_frozen
 from app.services.gates import Gates
 from app.services.notices import Notices
 from app.services.plane import Plane
 from app.services.transitions import hold, move, resume, roll_back
+from app.services.voiding import settle
 from app.store.ledger import Ledger
 from app.store.policies import applied
 from app.store.rollouts import (
@@ -45,30 +48,31 @@ class Levers:
     ) -> dict[str, Any]:
         """One phase up, if the evidence carries it; judged under the row's lock (law 4).
 
+        Where it does not, approvals of it are void, although nothing else comes of the attempt.
+
         Raises `CeilingReached`, `RevisionConflict`, `GateNotMet` with the whole gate, and `Conflict`
         where the rollout is held or killed or `to` is not the next phase.
         """
         now = self._now()
 
-        def work(tx: Transaction) -> dict[str, Any]:
+        def work(tx: Transaction) -> tuple[Gate, dict[str, Any] | None]:
             state, policy = self.locked(tx, name, expected_revision)
             after = promoted(state, policy, to=to, now=now)
             evidence = self._gates.proven(tx.connection, policy, state)
-            gate = self._gates.assess(tx.connection, policy, state, evidence, to=to, now=now)
+            gate = self._gates.assess(tx.connection, policy, state, evidence, to=to, now=now, by=by)
             if gate.outcome is not GateOutcome.PASS:
-                raise GateNotMet(gate_document(gate))
-            return move(
-                tx,
-                state,
-                after,
-                kind="promote",
-                actor=by.key_id,
-                reason=reason,
-                now=now,
-                evidence=gate_document(gate),
+                return gate, settle(tx, state, gate, now=now)
+            seen = gate_document(gate)
+            return gate, move(
+                tx, state, after, kind="promote", actor=by.key_id, reason=reason, now=now, evidence=seen
             )
 
-        return await self.done(await self._ledger.run(work))
+        gate, transition = await self._ledger.run(work)
+        if transition is not None:
+            await self.done(transition)
+        if transition is None or gate.outcome is not GateOutcome.PASS:
+            raise GateNotMet(gate_document(gate))
+        return transition
 
     async def roll_back(self, name: str, *, reason: str, by: Principal) -> dict[str, Any]:
         """Down at once: takes no expected revision and waits for nothing but the row's lock."""
@@ -92,14 +96,14 @@ class Levers:
 
         def work(tx: Transaction) -> dict[str, Any]:
             state, policy = self.locked(tx, name, expected_revision)
-            self._check_exposure(tx, state, policy, exposure)
+            self._check_exposure(tx, state, policy, exposure, now=now)
             after = exposed(state, exposure=exposure)
             return move(tx, state, after, kind="exposure", actor=by.key_id, reason=reason, now=now)
 
         return await self.done(await self._ledger.run(work))
 
     def _check_exposure(
-        self, tx: Transaction, state: RolloutState, policy: RolloutPolicy, exposure: float
+        self, tx: Transaction, state: RolloutState, policy: RolloutPolicy, exposure: float, *, now: datetime
     ) -> None:
         if not 0 <= exposure <= 1:
             raise InvalidInput([("exposure", "must be a share from 0 to 1")])
@@ -109,6 +113,7 @@ class Levers:
             raise Conflict("held", f"{state.name} is held: {state.hold_reason}")
         if read_plane(tx.connection).kill_switch:
             raise Conflict("kill-switch", "the kill switch is engaged")
+        refuse_frozen(tx.connection, state.name, now)
         steps = [step for step in policy.exposure if step > state.exposure]
         if not steps or exposure > steps[0]:
             upward = f"the next step up is {steps[0]:.0%}" if steps else "there is no step above"
@@ -194,13 +199,13 @@ class Levers:
     def _step_down_exposures(self, tx: Transaction, by: Principal, reason: str, now: datetime) -> None:
         for policy in self._plane.view.policy.book.policies:
             state, first = lock_state(tx, policy.name), policy.exposure[0]
-            if state.phase is Phase.SHADOW or state.exposure <= first:
+            if state.phase is Phase.SHADOW or (state.exposure <= first and state.ramp is None):
                 continue
             why = f"kill switch released: {reason}"
             move(
                 tx,
                 state,
-                exposed(state, exposure=first),
+                exposed(state, exposure=min(state.exposure, first)),
                 kind="exposure",
                 actor=by.key_id,
                 reason=why,

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Protocol
 
 import structlog
 
+from app.domain.admission import Claim
 from app.domain.advisory import Advisory, Reasoning
 from app.domain.decision import LegacyAnswer
 from app.domain.phase import Phase
@@ -15,6 +16,8 @@ from app.domain.sampling import Draw, drawn
 from app.engines.model.wire import Priority
 from app.errors import PhasegateError
 from app.observability import ADVISORIES, ADVISORY_SECONDS, CACHED, COMPARISONS, NOT_OBSERVED, Event
+from app.services.admission import Admissions
+from app.services.again import AskedAgain
 from app.services.candidates import Candidates, LateVerdicts, Sighting
 from app.services.documents import reasoning_body
 from app.services.ports import Models
@@ -58,12 +61,21 @@ class LateLabels(LateVerdicts, Protocol):
 class Observer:
     """A bounded queue before the model; a full one sheds, and what is shed is `not_observed`."""
 
-    def __init__(self, models: Models, ledger: Ledger, labels: LateLabels, strata: Strata) -> None:
+    def __init__(
+        self,
+        models: Models,
+        ledger: Ledger,
+        labels: LateLabels,
+        strata: Strata,
+        admissions: Admissions,
+    ) -> None:
         self._models = models
         self._ledger = ledger
         self._labels = labels
         self._strata = strata
-        self.candidates = Candidates(models, ledger, labels)
+        self._admissions = admissions
+        self.candidates = Candidates(models, ledger, labels, admissions)
+        self.again = AskedAgain(models, ledger)
         self._waiting: dict[Phase, deque[Observation]] = {Phase.ADVISORY: deque(), Phase.SHADOW: deque()}
         self._unexplained: deque[_Unexplained] = deque(maxlen=_EXPLANATIONS)
         self._work = asyncio.Semaphore(0)
@@ -73,7 +85,7 @@ class Observer:
 
     def start(self) -> None:
         workers = [self._observe_for_ever() for _ in range(_IN_FLIGHT)]
-        others = (self._explain_for_ever(), self.candidates.run_for_ever())
+        others = (self._explain_for_ever(), self.candidates.run_for_ever(), self.again.run_for_ever())
         self._tasks = [asyncio.create_task(run) for run in (*workers, *others)]
 
     async def stop(self) -> None:
@@ -142,6 +154,7 @@ class Observer:
     async def _observe(self, observation: Observation) -> None:
         decision_id, placed, legacy = observation.decision_id, observation.placed, observation.legacy
         shadow = placed.plan.phase is Phase.SHADOW
+        claiming = self._admissions.claim(placed)  # by arrival: nobody knows yet what the model will say
         advisory = await self._models.of(placed.state.version).advise(
             placed.question.situation,
             priority=Priority.SHADOW if shadow else Priority.ADVISORY,
@@ -152,6 +165,8 @@ class Observer:
         advisory = as_sure(advisory, placed.policy)
         if not observation.seen.done():
             observation.seen.set_result(advisory)
+        placed = replace(placed, claim=await claiming)
+        observation = replace(observation, placed=placed)
         count_advisory(placed, legacy, advisory)
         draw = self._strata.draw(placed, decision_id, legacy, advisory)
         reviewed = observation.has_review or await self._labels.is_reviewed(decision_id)
@@ -160,6 +175,7 @@ class Observer:
         else:
             await self._ledger.append(observation_entry(placed, decision_id, legacy, advisory, draw=draw))
         self.candidates.offer(Sighting(decision_id, placed, legacy, advisory, draw))
+        self.again.offer(decision_id, placed, legacy, advisory)
         if reviewed or draw is not None:
             self.explain_later(decision_id, placed, legacy, advisory)
 
@@ -198,6 +214,8 @@ def count_advisory(placed: Placed, legacy: LegacyAnswer, advisory: Advisory) -> 
     if advisory.cached:
         CACHED.labels(placed.state.name).inc()
         return
+    if placed.plan.exposed and placed.claim is not Claim.ADMITTED:
+        _not_observed(placed.state.name, placed.claim).inc()
     ADVISORIES.labels(placed.state.name, advisory.outcome).inc()
     if advisory.started:
         ADVISORY_SECONDS.observe(advisory.latency_ms / 1000)

@@ -8,8 +8,9 @@ from typing import Any
 
 from sqlalchemy import Table
 
+from app.domain.admission import Claim
 from app.domain.advisory import Advisory, Outcome
-from app.domain.counters import Count, advisory_counts, decision_counts, draw_counts
+from app.domain.counters import Count, advisory_counts, decision_counts, draw_counts, is_counted
 from app.domain.decision import Decision, LegacyAnswer
 from app.domain.phase import Phase
 from app.domain.role import Principal
@@ -59,12 +60,18 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A question in its rollout, as the plane stood when it came."""
+    """A question in its rollout, as the plane stood when it came.
+
+    `claim` says whether what the model makes of it is evidence, `arm` what it adds to the different actors
+    inside and outside the exposure.
+    """
 
     question: Question
     policy: RolloutPolicy
     state: RolloutState
     plan: Route
+    claim: Claim = Claim.UNCLAIMED
+    arm: tuple[Count, ...] = ()
 
     @property
     def stamp(self) -> dict[str, Any]:
@@ -79,6 +86,13 @@ class Placed:
     def scope(self) -> Hashable:
         """Where an identical question is no new evidence, so that memory may answer it; None: nowhere."""
         return (self.state.name, self.state.epoch, self.plan.exposed) if self.policy.cache else None
+
+    def is_evidence(self, advisory: Advisory) -> bool:
+        return is_counted(advisory, exposed=self.plan.exposed, claim=self.claim)
+
+    def advisory_counts(self, advisory: Advisory | None, legacy: LegacyAnswer | None) -> tuple[Count, ...]:
+        """What an advisory on the question adds, or its absence."""
+        return advisory_counts(advisory, legacy, exposed=self.plan.exposed, claim=self.claim)
 
     def counts(self, increments: tuple[Count, ...]) -> tuple[tuple[CounterKey, int], ...]:
         minute = minute_of(self.question.now_us)
@@ -104,10 +118,10 @@ class Strata:
     def draw(self, placed: Placed, decision_id: str, legacy: LegacyAnswer, advisory: Advisory) -> Draw | None:
         """Whether this decision is drawn for review, and how; None also where there is nothing to judge.
 
-        An answer from memory could be drawn when it was computed, and is not again.
+        What is no evidence is not drawn: its situation could be when it was, or its actor has been enough.
         """
         model = advisory.answer
-        if model is None or legacy.failed or not placed.plan.exposed or advisory.cached:
+        if model is None or legacy.failed or not placed.is_evidence(advisory):
             return None
         key = (placed.state.name, placed.state.epoch)
         if key not in self._seen:
@@ -181,11 +195,13 @@ def decision_entry(
     }
     kept = {"decision_id": decision_id, "actor_id": situation.actor_id, "salt": salt, "body": body}
     rows = [(t.decisions, row), (t.situations, kept)]
-    counts = decision_counts(answer, phase=placed.plan.phase, exposed=placed.plan.exposed)
+    counts = placed.arm + decision_counts(
+        answer, phase=placed.plan.phase, exposed=placed.plan.exposed, claim=placed.claim
+    )
     if advisory is not None:
         rows.append((t.advisories, advisory_row(placed, decision_id, advisory, legacy)))
     if advisory is not None or (placed.plan.observed_by is Engine.MODEL and not observed):
-        counts += advisory_counts(advisory, legacy, exposed=placed.plan.exposed)
+        counts += placed.advisory_counts(advisory, legacy)
     review = None
     if placed.plan.phase is not Phase.SHADOW and answer.decision is Decision.REQUIRE_ATTESTATION:
         review = _binding_review(placed, decision_id, advisory, draw)
@@ -212,7 +228,7 @@ def observation_entry(
 ) -> Entry:
     """What an observation adds to a decision that already left; a candidate's goes to a `table` of its own."""
     rows: list[tuple[Any, Mapping[str, Any]]] = [(table, advisory_row(placed, decision_id, advisory, legacy))]
-    counts = advisory_counts(advisory, legacy, exposed=placed.plan.exposed)
+    counts = placed.advisory_counts(advisory, legacy)
     if draw is not None:
         rows.append((t.reviews, _drawn_review(placed, decision_id, legacy, advisory, draw)))
         counts += draw_counts(draw)
@@ -238,6 +254,7 @@ def advisory_row(
         "latency_ms": advisory.latency_ms,
         "started": advisory.started,
         "cached": advisory.cached,
+        "counted": placed.is_evidence(advisory),
         "agrees": None if advisory.answer is None or legacy.failed else advisory.answer is legacy.decision,
     }
 

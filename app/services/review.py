@@ -1,7 +1,7 @@
 """People judge: who may, what does a verdict change, and when does it roll back?"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -9,11 +9,11 @@ from sqlalchemy import RowMapping
 
 from app.domain.advisory import Advisory, Outcome
 from app.domain.clock import to_us
-from app.domain.counters import advisory_counts, draw_counts
-from app.domain.decision import Decision, is_wrong_allow
+from app.domain.counters import draw_counts
+from app.domain.decision import Decision
 from app.domain.role import Principal, Role
 from app.domain.rollout import RolloutPolicy
-from app.domain.sampling import Draw, ReviewMode
+from app.domain.sampling import Draw, ReviewMode, doubled
 from app.errors import Conflict, Forbidden, NotFound, StoreUnavailable
 from app.observability import VERDICTS
 from app.services.documents import review_document
@@ -21,17 +21,14 @@ from app.services.notices import Notices
 from app.services.observe import Observation
 from app.services.plane import Plane
 from app.services.records import advisory_row, review_row
+from app.services.tally import Tally, count, recount, tally
 from app.services.transitions import AUTOMATION, roll_back
 from app.services.verdicts import (
+    CLAIM_US,
     Verdict,
-    answers_to,
     binds,
-    check_may_judge,
     check_not_own,
-    count,
-    count_for_candidate,
-    count_verdict,
-    discount_verdict,
+    judges_as,
     standing_before,
     write_verdict,
 )
@@ -40,17 +37,21 @@ from app.store.decisions import find
 from app.store.ledger import Entry, Ledger
 from app.store.reviews import (
     PRIORITY,
+    SECOND,
+    Backlog,
     Judge,
     change_review,
+    has_rolled_back,
+    judge_of,
     lock_review,
     queue,
+    review_backlog,
     review_of,
     standing_verdicts,
 )
 from app.store.rollouts import lock_state
 from app.store.transaction import Transaction
 
-CLAIM_S = 600
 _DUE_DAYS = 7.0  # of a review whose rollout is no more
 
 
@@ -68,22 +69,26 @@ class Reviews:
         now_us = to_us(self._now())
 
         def work(tx: Transaction) -> dict[str, Any]:
-            row = lock_review(tx, review_id)
-            check_may_judge(row, principal, now_us)
-            expires_us = now_us + CLAIM_S * 1_000_000
-            change_review(tx, review_id, claimed_by=principal.key_id, claim_expires_us=expires_us)
-            return review_document(tx.connection, lock_review(tx, review_id), principal)
+            row, judge = lock_review(tx, review_id), judge_of(tx.connection, principal)
+            judges_as(tx.connection, row, judge, now_us)
+            change_review(tx, review_id, claimed_by=judge.key_id, claim_expires_us=now_us + CLAIM_US)
+            return review_document(tx.connection, lock_review(tx, review_id), judge)
 
         return await self._ledger.run(work)
 
     async def judge(self, review_id: str, verdict: Verdict, principal: Principal) -> dict[str, Any]:
-        """Record a verdict; a wrong allow on high risk rolls back in the same transaction (law 6)."""
+        """Record a verdict; a wrong allow on high risk rolls back in the same transaction (law 6).
+
+        A second verdict is given by who claimed the review after the first: nobody else saw it blind.
+        """
         now = self._now()
 
         def work(tx: Transaction) -> dict[str, Any]:
-            row = lock_review(tx, review_id)
-            check_may_judge(row, principal, to_us(now))
-            return self._settle(tx, row, verdict, principal, now=now, source="review")
+            row, judge = lock_review(tx, review_id), judge_of(tx.connection, principal)
+            source = judges_as(tx.connection, row, judge, to_us(now))
+            if source == SECOND and row["claimed_by"] != judge.key_id:
+                raise Conflict("already-judged", "this review has a verdict; claim it to be its second judge")
+            return self._settle(tx, row, verdict, judge, now=now, source=source)
 
         return await self._told(await self._ledger.run(work))
 
@@ -94,6 +99,7 @@ class Reviews:
 
         def work(tx: Transaction) -> dict[str, Any]:
             row = self._review_for_report(tx, decision_id, principal, now=now)
+            judge = judge_of(tx.connection, principal)
             if not confirms:
                 change_review(tx, row["id"], priority=PRIORITY["report"])
                 return {
@@ -102,30 +108,28 @@ class Reviews:
                     "confirmed": False,
                     "rollback": None,
                 }
-            check_not_own(row, principal)
-            return {**self._settle(tx, row, verdict, principal, now=now, source="report"), "confirmed": True}
+            check_not_own(row, judge)
+            return {**self._settle(tx, row, verdict, judge, now=now, source="report"), "confirmed": True}
 
         return await self._told(await self._ledger.run(work))
 
     async def undo(self, review_id: str, principal: Principal) -> dict[str, Any]:
-        """Take one's own last verdict back. It does not restore a phase, nor what a caller was told."""
+        """Take one's own last verdict back. It does not restore a phase, nor what a caller was told.
+
+        The second judge's verdict stands by itself: it is paired with whatever the first says in the end.
+        """
         now_us = to_us(self._now())
 
         def work(tx: Transaction) -> dict[str, Any]:
-            row = lock_review(tx, review_id)
-            standing = standing_verdicts(tx.connection, review_id)
-            if not standing:
-                raise Conflict("nothing-to-undo", "this review has no verdict to undo")
-            last = standing[-1]
-            if last["judge"] != principal.key_id:
-                raise Forbidden("not-your-verdict", "only the judge of a verdict can undo it")
+            row, judge = lock_review(tx, review_id), judge_of(tx.connection, principal)
+            last = _own_last(standing_verdicts(tx.connection, review_id), judge)
             if binds(row, last["source"]):
                 raise Conflict("binding-verdict", "a binding verdict was given to the caller and stands")
-            write_verdict(tx, row, None, principal, now_us=now_us, source="undo", supersedes=last)
-            if row["kind"] != "binding":
-                change_review(tx, review_id, status="open", verdict=None, judged_us=None)
-            discount_verdict(tx, row, last, now_us)
-            return review_document(tx.connection, lock_review(tx, review_id), principal)
+            before = tally(tx, row)
+            write_verdict(tx, row, None, judge, now_us=now_us, source="undo", supersedes=last)
+            change_review(tx, review_id, **_undone(row, last["source"]))
+            recount(tx, review_id, before, now_us)
+            return review_document(tx.connection, lock_review(tx, review_id), judge)
 
         return await self._ledger.run(work)
 
@@ -150,8 +154,7 @@ class Reviews:
 
         def work(tx: Transaction) -> dict[str, Any] | None:
             tx.insert(t.advisories, advisory_row(placed, decision_id, advisory, observation.legacy))
-            counts = advisory_counts(advisory, observation.legacy, exposed=placed.plan.exposed)
-            for key, n in placed.counts(counts):
+            for key, n in placed.counts(placed.advisory_counts(advisory, observation.legacy)):
                 tx.count(key, n)
             row = review_of(tx.connection, decision_id)
             if row is None or advisory.answer is None:
@@ -162,62 +165,45 @@ class Reviews:
 
     async def candidate_for_reviewed(self, decision_id: str, entry: Entry) -> None:
         """Record what a candidate said of a decision that has a review, which may have been judged already."""
-        now_us = to_us(self._now())
+        now = self._now()
 
-        def work(tx: Transaction) -> None:
+        def work(tx: Transaction) -> dict[str, Any] | None:
+            row = review_of(tx.connection, decision_id)
+            before = None if row is None else tally(tx, row)
             for table, values in entry.rows:
                 tx.insert(table, values)
             for key, n in entry.counts:
                 tx.count(key, n)
-            row = review_of(tx.connection, decision_id)
-            for verdict in () if row is None else standing_verdicts(tx.connection, row["id"]):
-                assert row is not None
-                count_for_candidate(tx, row, verdict, now_us)
+            return None if row is None or before is None else self._followed(tx, row, before, now=now)
 
-        await self._ledger.run(work)
+        await self._told({"rollback": await self._ledger.run(work)})
 
     def _join(
         self, tx: Transaction, row: RowMapping, answer: Decision, draw: Draw | None, *, now: datetime
     ) -> dict[str, Any] | None:
         """Let the model's answer meet the review that was there first."""
+        before = tally(tx, row)
         probability = None if draw is None else draw.inclusion_probability
         change_review(tx, row["id"], model_decision=answer.value, inclusion_probability=probability)
-        row = lock_review(tx, row["id"])
         if draw is not None:
             count(tx, row, draw_counts(draw), to_us(now), version=row["version"])
-        rollback: dict[str, Any] | None = None
-        for verdict in standing_verdicts(tx.connection, row["id"]):
-            count_verdict(tx, row, verdict, to_us(now))
-            rollback = rollback or self._rolled_back(tx, row, Decision(verdict["decision"]), now=now)
-        return rollback
+        return self._followed(tx, row, before, now=now)
 
     def _settle(
         self,
         tx: Transaction,
         row: RowMapping,
         verdict: Verdict,
-        principal: Principal,
+        judge: Judge,
         *,
         now: datetime,
         source: str,
     ) -> dict[str, Any]:
-        now_us = to_us(now)
-        superseded = standing_before(tx, row, source)
-        if superseded is not None:
-            discount_verdict(tx, row, superseded, now_us)
+        before, superseded = tally(tx, row), standing_before(tx, row, source)
         written = write_verdict(
-            tx, row, verdict, principal, now_us=now_us, source=source, supersedes=superseded
+            tx, row, verdict, judge, now_us=to_us(now), source=source, supersedes=superseded
         )
-        count_verdict(tx, row, written, now_us)
-        if row["kind"] != "binding" or binds(row, source):
-            change_review(
-                tx,
-                row["id"],
-                status="judged",
-                verdict=verdict.decision.value,
-                judged_us=now_us,
-                claimed_by=None,
-            )
+        change_review(tx, row["id"], **self._settled(row, written))
         return {
             "situation_id": row["decision_id"],
             "decision_id": row["decision_id"],
@@ -228,26 +214,44 @@ class Reviews:
             "human_decision": verdict.decision,
             "match": written["matches"],
             "notes": verdict.notes,
-            "rollback": self._rolled_back(tx, row, verdict.decision, now=now),
+            "rollback": self._followed(tx, row, before, now=now),
         }
 
-    def _rolled_back(
-        self, tx: Transaction, row: RowMapping, verdict: Decision, *, now: datetime
-    ) -> dict[str, Any] | None:
-        """Law 6: a confirmed wrong allow of the active version on a high-risk rollout.
-
-        The version may have said it while it was the candidate, and taken over since.
-        """
+    def _settled(self, row: RowMapping, verdict: dict[str, Any]) -> dict[str, Any]:
+        """What a verdict makes of its review."""
+        said, source = verdict["decision"], verdict["source"]
+        if source == SECOND:
+            return {"second_status": "judged", "second_verdict": said, "claimed_by": None}
+        if row["kind"] == "binding" and not binds(row, source):
+            return {}
+        judged = {"status": "judged", "verdict": said, "judged_us": verdict["created_us"], "claimed_by": None}
+        if source == "report":  # a third opinion, by somebody who may have seen the others
+            return judged if row["second_status"] != "open" else {**judged, "second_status": "closed"}
         policy = self._policy(row["rollout"])
-        if policy is None or not policy.risk.is_high:
-            return None
-        answers = answers_to(tx, row).items()
-        wrong = [version for version, answer in answers if is_wrong_allow(answer, verdict)]
-        if not wrong:
+        is_drawn = row["inclusion_probability"] is not None and row["second_status"] is None
+        if policy is not None and is_drawn and doubled(row["decision_id"], policy.double_review_rate):
+            judged["second_status"] = "open"
+        return judged
+
+    def _followed(
+        self, tx: Transaction, row: RowMapping, before: Tally, *, now: datetime
+    ) -> dict[str, Any] | None:
+        """Let the evidence follow a review; returns the rollback that a confirmed wrong allow means (law 6).
+
+        The active version may have said it while it was the candidate, and taken over since. What several
+        people say of one allow goes back once.
+        """
+        confirmed = recount(tx, row["id"], before, to_us(now))
+        policy = self._policy(row["rollout"])
+        if not confirmed or policy is None or not policy.risk.is_high:
             return None
         state = lock_state(tx, row["rollout"])
-        if state.version not in wrong:
+        if state.version not in confirmed or has_rolled_back(
+            tx.connection, row["rollout"], state.version, decision_id=row["decision_id"]
+        ):
             return None
+        standing = [verdict["decision"] for verdict in standing_verdicts(tx.connection, row["id"])]
+        verdict = next(said for said in reversed(standing) if said != Decision.ALLOW)
         reason = f"confirmed wrong allow: {state.version} said allow, a person said {verdict}, on {policy.risk} risk"
         facts = {"guardrail": "wrong_allow", "decision_id": row["decision_id"], "verdict": verdict}
         return roll_back(tx, state, policy, actor=AUTOMATION, reason=reason, now=now, evidence=facts)
@@ -306,9 +310,36 @@ class Reviews:
         limit: int,
         offset: int,
     ) -> list[dict[str, Any]]:
-        judge = Judge(principal.key_id, principal.actors)
         with self._plane.database.read() as connection:
+            judge = judge_of(connection, principal)
             rows = queue(
                 connection, judge, status=status, rollout=rollout, kind=kind, limit=limit, offset=offset
             )
-            return [review_document(connection, row, principal) for row in rows]
+            return [review_document(connection, row, judge) for row in rows]
+
+    def backlogs(self) -> dict[str, Backlog]:
+        """The rollouts whose reviews wait too long, for a notice."""
+        with self._plane.database.read() as connection:
+            found = review_backlog(connection, to_us(self._now()))
+        return {rollout: backlog for rollout, backlog in found.items() if backlog.late}
+
+
+def _own_last(standing: Sequence[RowMapping], judge: Judge) -> RowMapping:
+    """The verdict that an undo takes back. Raises `Conflict` without any, `Forbidden` where all are others'."""
+    if not standing:
+        raise Conflict("nothing-to-undo", "this review has no verdict to undo")
+    own = [verdict for verdict in standing if verdict["judge"] == judge.key_id]
+    if not own:
+        raise Forbidden("not-your-verdict", "only the judge of a verdict can undo it")
+    return own[-1]
+
+
+def _undone(row: RowMapping, source: str) -> dict[str, Any]:
+    """What the review is without the verdict from there."""
+    if source == SECOND:
+        wanted = "open" if row["status"] == "judged" else None
+        return {"second_status": wanted, "second_verdict": None}
+    if row["kind"] == "binding":
+        return {}
+    opened = {"status": "open", "verdict": None, "judged_us": None}
+    return opened if row["second_status"] != "open" else {**opened, "second_status": None}

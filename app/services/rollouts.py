@@ -12,20 +12,25 @@ from app.domain.evidence import to_wire as evidence_document
 from app.domain.gate import Gate
 from app.domain.gate import to_wire as gate_document
 from app.domain.phase import Phase
+from app.domain.ratio import sample_ratio
 from app.domain.rollout import RolloutPolicy, RolloutState
 from app.errors import InvalidInput
 from app.learning.corrections import EXAMPLES_AT_LEAST
 from app.services.gates import Gates, ceiling_gate, describe
 from app.services.guard import Guard
 from app.services.plane import Plane
+from app.services.ramps import Ramps
 from app.store.rollouts import list_transitions, load_states, read_plane, rollback_reason
 
 
 class Rollouts:
-    def __init__(self, plane: Plane, gates: Gates, guard: Guard, *, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, plane: Plane, gates: Gates, guard: Guard, ramps: Ramps, *, now: Callable[[], datetime]
+    ) -> None:
         self._plane = plane
         self._gates = gates
         self._guard = guard
+        self._ramps = ramps
         self._now = now
 
     def all(self) -> list[dict[str, Any]]:
@@ -48,9 +53,11 @@ class Rollouts:
             policy, state = self._find(connection, name)
             gate = self._next_gate(connection, policy, state)
             document = self._document(connection, policy, state, gate)
-            judged = self._gates.evidence(connection, state).n(Metric.REVIEWED)
+            evidence = self._gates.evidence(connection, state)
+        judged, ratio = evidence.n(Metric.REVIEWED), sample_ratio(evidence, state.exposure)
         document["gate"] = None if gate is None else gate_document(gate)
         document["guardrails"] = self._guard.assessments(name)
+        document["sample_ratio"] = None if ratio is None else ratio.to_wire()
         document["suggestion"] = None
         if judged >= EXAMPLES_AT_LEAST:
             said = f"{EXAMPLES_AT_LEAST} or more verdicts since this version began"
@@ -117,6 +124,7 @@ class Rollouts:
             "version": state.version,
             "candidate": state.candidate,
             "previous": state.previous,
+            "ramp": self._ramps.document(connection, policy, state),
             "held": state.held,
             "hold_reason": state.hold_reason,
             "kill_switch": killed,

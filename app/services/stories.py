@@ -8,11 +8,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import RowMapping
+from sqlalchemy import Connection, RowMapping
 
 from app.domain.advisory import Advisory, Outcome, Probabilities
 from app.domain.clock import to_us
 from app.domain.decision import Decision
+from app.domain.phase import Phase
 from app.domain.role import Principal, Role
 from app.domain.sampling import ReviewMode
 from app.domain.situation import parse_situation
@@ -24,6 +25,7 @@ from app.services.ports import Models
 from app.store.database import Database
 from app.store.decisions import Filters, advisory_wire, candidate_advisory, find, page, verdicts_of
 from app.store.ledger import Ledger
+from app.store.reviews import Judge, judge_of, may_be_second
 
 MAX_WAIT_S = 60.0
 # Another instance's verdict is seen by looking again, one's own at once.
@@ -70,10 +72,18 @@ class Stories:
         if not _may_see_all(principal):
             filters = replace(filters, key_id=principal.key_id)
         with self._database.read() as connection:
-            rows = page(connection, filters, cursor=cursor, limit=limit)
-        # To be found by its agreement would tell what is hidden.
-        told = [row for row in rows if filters.agreement is None or not _is_hidden(row, principal)]
-        decisions = [self._document(row, principal) for row in told]
+            rows, judge = (
+                page(connection, filters, cursor=cursor, limit=limit),
+                judge_of(connection, principal),
+            )
+            hidden = [_is_hidden(connection, row, principal, judge) for row in rows]
+        # To be found by its agreement, or by what was answered, would tell what is hidden.
+        tells = filters.agreement is not None or filters.decision is not None
+        decisions = [
+            self._document(row, hidden=unseen)
+            for row, unseen in zip(rows, hidden, strict=True)
+            if not (tells and unseen)
+        ]
         return {"decisions": decisions, "next_cursor": rows[-1]["id"] if len(rows) == limit else None}
 
     def _read(self, decision_id: str, principal: Principal) -> dict[str, Any]:
@@ -81,19 +91,24 @@ class Stories:
             row = find(connection, decision_id)
             if row is None or not (_may_see_all(principal) or row["key_id"] == principal.key_id):
                 raise NotFound("decision", decision_id)
-            story = self._document(row, principal)
-            story["verdicts"] = verdicts_of(connection, decision_id)
-            seen = None if _is_hidden(row, principal) else candidate_advisory(connection, decision_id)
+            hidden = _is_hidden(connection, row, principal, judge_of(connection, principal))
+            story = self._document(row, hidden=hidden)
+            story["verdicts"] = [] if hidden else verdicts_of(connection, decision_id)
+            seen = None if hidden else candidate_advisory(connection, decision_id)
             story["candidate"] = None if seen is None else advisory_wire(seen)
             return story
 
-    def _document(self, row: RowMapping, principal: Principal) -> dict[str, Any]:
+    def _document(self, row: RowMapping, *, hidden: bool) -> dict[str, Any]:
         document = remembered_decision(row, now_us=to_us(self._now()))
         document["situation"] = situation_document(row)
         document["agreement"] = row["agrees"]
         document["request_id"] = row["request_id"]
-        if _is_hidden(row, principal):
+        if hidden:
             document.update(advisory=None, agreement=None)
+        # Enforced, what the caller was told is the model's opinion or tells it; judged, it is the first verdict.
+        if hidden and (row["phase"] == Phase.ENFORCED or row["review_status"] == "judged"):
+            document.update(decision=None, answered_by=None, fallback_reason=None)
+            document.pop("valid_until", None)
         return document
 
     async def _explain(self, story: dict[str, Any]) -> None:
@@ -134,10 +149,14 @@ def _may_see_all(principal: Principal) -> bool:
     return principal.may(Role.REVIEWER, Role.OPERATOR, Role.APPROVER, Role.AUDITOR)
 
 
-def _is_hidden(row: RowMapping, principal: Principal) -> bool:
+def _is_hidden(connection: Connection, row: RowMapping, principal: Principal, judge: Judge) -> bool:
     """Who only judges gives a blind verdict before they see a model's opinion, or what tells it."""
-    judges_only = principal.may(Role.REVIEWER) and not principal.may(Role.OPERATOR, Role.AUDITOR)
-    return judges_only and row["review_mode"] == ReviewMode.BLIND and row["review_status"] == "open"
+    if not principal.may(Role.REVIEWER) or principal.may(Role.OPERATOR, Role.AUDITOR):
+        return False
+    if row["review_mode"] == ReviewMode.BLIND and row["review_status"] == "open":
+        return True
+    review = {"id": row["review_id"], "second_status": row["review_second_status"]}
+    return may_be_second(connection, review, judge)
 
 
 async def _first(event: asyncio.Event, timeout_s: float) -> None:

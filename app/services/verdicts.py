@@ -1,25 +1,18 @@
-"""What may a person say of a decision, and what does it add to the evidence?"""
+"""What may a person say of a decision, and who may?"""
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import RowMapping
+from sqlalchemy import Connection, RowMapping
 
-from app.domain.advisory import Outcome
-from app.domain.counters import Count, retracted, verdict_counts
 from app.domain.decision import Category, Decision
-from app.domain.experiment import verdict_counts as paired_counts
-from app.domain.role import Principal
-from app.domain.sampling import Draw, ReviewMode
 from app.errors import Conflict, Forbidden, InvalidInput
-from app.services.records import draw_of
 from app.store import tables as t
-from app.store.counters import minute_of
-from app.store.decisions import candidate_advisory
 from app.store.ids import new_id
-from app.store.reviews import standing_verdicts
-from app.store.transaction import CounterKey, Transaction
+from app.store.reviews import SECOND, SECOND_DUE_US, Judge, judged_by, may_be_second, standing_verdicts
+from app.store.transaction import Transaction
+
+CLAIM_US = 600_000_000  # how long a claim holds a review
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,80 +50,23 @@ def binds(row: RowMapping, source: str) -> bool:
 
 
 def standing_before(tx: Transaction, row: RowMapping, source: str) -> RowMapping | None:
-    """The verdict that a new one takes the place of. A report leaves a binding one alone, and the reverse."""
+    """The verdict that a new one takes the place of.
+
+    A report leaves a binding one alone, and the reverse; the second person's stands beside every other.
+    """
     alike = [
         verdict
         for verdict in standing_verdicts(tx.connection, row["id"])
-        if binds(row, verdict["source"]) == binds(row, source)
+        if verdict["source"] != SECOND and binds(row, verdict["source"]) == binds(row, source)
     ]
-    return alike[-1] if alike else None
-
-
-def answers_to(tx: Transaction, row: RowMapping) -> dict[str, Decision]:
-    """What the versions that looked at a reviewed decision said of it, the review's own first."""
-    answers = {}
-    if row["model_decision"] is not None:
-        answers[row["version"]] = Decision(row["model_decision"])
-    seen = candidate_advisory(tx.connection, row["decision_id"])
-    if seen is not None and seen["a_outcome"] == Outcome.OK:
-        answers.setdefault(seen["a_version"], Decision(seen["a_decision"]))
-    return answers
-
-
-def count_verdict(
-    tx: Transaction, row: RowMapping, verdict: RowMapping | dict[str, Any], now_us: int
-) -> None:
-    """Add what a verdict says to the evidence of the epoch that its decision was made in."""
-    for version, counts in _counts_of(tx, row, verdict):
-        count(tx, row, counts, now_us, version=version)
-
-
-def discount_verdict(tx: Transaction, row: RowMapping, verdict: RowMapping, now_us: int) -> None:
-    """Take back what an undone or superseded verdict had added."""
-    for version, counts in _counts_of(tx, row, verdict):
-        count(tx, row, retracted(counts), now_us, version=version)
-
-
-def count_for_candidate(tx: Transaction, row: RowMapping, verdict: RowMapping, now_us: int) -> None:
-    """What a verdict says of the rollout's candidate, which has only now looked at its decision."""
-    for version, counts in _counts_of(tx, row, verdict):
-        if version != row["version"]:
-            count(tx, row, counts, now_us, version=version)
-
-
-def count(tx: Transaction, row: RowMapping, counts: Iterable[Count], now_us: int, *, version: str) -> None:
-    """Add to a version's evidence of the epoch that the reviewed decision was made in."""
-    minute = minute_of(now_us)
-    for metric, label, n in counts:
-        tx.count(CounterKey(row["rollout"], version, row["epoch"], minute, metric, label), n)
-
-
-def _counts_of(
-    tx: Transaction, row: RowMapping, verdict: RowMapping | dict[str, Any]
-) -> Iterator[tuple[str, tuple[Count, ...]]]:
-    """What a verdict adds to the evidence of each version that looked."""
-    answers, said, draw = answers_to(tx, row), Decision(verdict["decision"]), _draw_for(row, verdict)
-    active = answers.get(row["version"])
-    for version, answer in answers.items():
-        counts = verdict_counts(answer, said, draw)
-        # An assisted reviewer has seen what the active version says, but not what the candidate does.
-        blind = row["mode"] == ReviewMode.BLIND
-        if version != row["version"] and active is not None and draw is not None and blind:
-            counts += paired_counts(active, answer, said, draw)
-        yield version, counts
-
-
-def _draw_for(row: RowMapping, verdict: RowMapping | dict[str, Any]) -> Draw | None:
-    """How the judged decision was drawn; a report beside a binding verdict is no random sample."""
-    reported = row["kind"] == "binding" and not binds(row, verdict["source"])
-    return None if reported else draw_of(row, row)
+    return alike[-1] if alike and source != SECOND else None
 
 
 def write_verdict(
     tx: Transaction,
     row: RowMapping,
     verdict: Verdict | None,
-    principal: Principal,
+    judge: Judge,
     *,
     now_us: int,
     source: str,
@@ -147,7 +83,7 @@ def write_verdict(
         "rollout": row["rollout"],
         "epoch": row["epoch"],
         "version": row["version"],
-        "judge": principal.key_id,
+        "judge": judge.key_id,
         "source": source,
         "decision": said,
         "category": verdict.category if verdict else None,
@@ -155,23 +91,32 @@ def write_verdict(
         "llm_decision": model,
         "matches": None if model is None or said is None else model == said,
         "supersedes": supersedes["id"] if supersedes else None,
+        "claimed_us": row["claim_expires_us"] - CLAIM_US if row["claimed_by"] == judge.key_id else None,
     }
     tx.insert(t.verdicts, written)
     return written
 
 
-def check_may_judge(row: RowMapping, principal: Principal, now_us: int) -> None:
-    """Raises `Forbidden` for one's own situation, `Conflict` where it is too late or somebody else holds it."""
-    check_not_own(row, principal)
-    if row["status"] == "judged":
+def judges_as(connection: Connection, row: RowMapping, judge: Judge, now_us: int) -> str:
+    """The source of the verdict that a person may give: `review`, or `second`.
+
+    Raises `Forbidden` for one's own situation, `Conflict` where it is too late or somebody else holds it.
+    """
+    check_not_own(row, judge)
+    second = may_be_second(connection, row, judge)
+    if row["status"] == "judged" and not second:
         raise Conflict("already-judged", "this review has a verdict; its judge can undo it")
-    if row["status"] != "open" or row["due_us"] <= now_us:
+    due_us = row["judged_us"] + SECOND_DUE_US if second else row["due_us"]
+    if (row["status"] != "open" and not second) or due_us <= now_us:
         raise Conflict("review-expired", "this review is past its time and takes no verdict")
-    held = row["claimed_by"] not in (None, principal.key_id) and (row["claim_expires_us"] or 0) > now_us
+    if not second and judged_by(connection, row["id"], judge, source=SECOND):
+        raise Conflict("already-judged", "you were the second to judge this, and cannot be the first as well")
+    held = row["claimed_by"] not in (None, judge.key_id) and (row["claim_expires_us"] or 0) > now_us
     if held:
         raise Conflict("claimed", "somebody else holds this review")
+    return SECOND if second else "review"
 
 
-def check_not_own(row: RowMapping, principal: Principal) -> None:
-    if row["key_id"] == principal.key_id or row["actor_id"] in principal.actors:
+def check_not_own(row: RowMapping, judge: Judge) -> None:
+    if row["key_id"] == judge.key_id or row["actor_id"] in judge.actors:
         raise Forbidden("own-situation", "nobody judges a situation whose actor or key is theirs")

@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from sqlalchemy import BigInteger, Connection, and_, cast, delete, func, select
 
-from app.store.tables import evidence_counters, rollouts
+from app.store.tables import evidence_counters, evidence_totals, rollouts
 from app.store.transaction import CounterKey, Transaction
 
 Totals = dict[tuple[str, str], int]  # (metric, label) -> n
@@ -13,7 +13,9 @@ _HOUR, _DAY = 60, 24 * 60  # minutes
 _US_PER_MINUTE = 60 * 1_000_000
 
 c = evidence_counters.c
+total = evidence_totals.c
 _sum = cast(func.sum(c.n), BigInteger)
+_sum_of_totals = cast(func.sum(total.n), BigInteger)
 
 
 def minute_of(us: int) -> int:
@@ -23,21 +25,21 @@ def minute_of(us: int) -> int:
 
 def totals(connection: Connection, rollout: str, epoch: int, *, version: str) -> Totals:
     """Everything counted of a version in one epoch, over all instances."""
-    query = select(c.metric, c.label, _sum).where(
-        c.rollout == rollout, c.epoch == epoch, c.version == version
+    query = select(total.metric, total.label, _sum_of_totals).where(
+        total.rollout == rollout, total.version == version, total.epoch == epoch
     )
-    return {(metric, label): n for metric, label, n in connection.execute(query.group_by(c.metric, c.label))}
+    rows = connection.execute(query.group_by(total.metric, total.label))
+    return {(metric, label): n for metric, label, n in rows}
 
 
 def totals_of_all(connection: Connection) -> dict[str, Totals]:
     """The totals of every rollout's active version in its current epoch, empty ones included, in one query."""
-    of_active = and_(
-        c.rollout == rollouts.c.name, c.epoch == rollouts.c.epoch, c.version == rollouts.c.version
-    )
-    current = rollouts.outerjoin(evidence_counters, of_active)
-    query = select(rollouts.c.name, c.metric, c.label, _sum).select_from(current)
+    r = rollouts.c
+    of_active = and_(total.rollout == r.name, total.version == r.version, total.epoch == r.epoch)
+    current = rollouts.outerjoin(evidence_totals, of_active)
+    query = select(r.name, total.metric, total.label, _sum_of_totals).select_from(current)
     found: dict[str, Totals] = {}
-    for name, metric, label, n in connection.execute(query.group_by(rollouts.c.name, c.metric, c.label)):
+    for name, metric, label, n in connection.execute(query.group_by(r.name, total.metric, total.label)):
         of_rollout = found.setdefault(name, {})
         if metric is not None:
             of_rollout[metric, label] = n
@@ -60,9 +62,9 @@ def by_day(
 
 def latest_answers(connection: Connection, rollout: str, *, version: str) -> dict[str, int]:
     """A version's answers by decision in the last epoch of the rollout in which it gave any."""
-    of_version = and_(c.rollout == rollout, c.version == version, c.metric == "model")
-    last = select(func.max(c.epoch)).where(of_version).scalar_subquery()
-    query = select(c.label, _sum).where(of_version, c.epoch == last).group_by(c.label)
+    of_version = and_(total.rollout == rollout, total.version == version, total.metric == "model")
+    last = select(func.max(total.epoch)).where(of_version).scalar_subquery()
+    query = select(total.label, _sum_of_totals).where(of_version, total.epoch == last).group_by(total.label)
     return {label: int(n) for label, n in connection.execute(query)}
 
 
@@ -70,7 +72,7 @@ def compact(tx: Transaction, now_us: int) -> None:
     """Fold minutes older than 2 hours into hours, hours older than 2 days into days; no count is lost.
 
     Rows are taken out and added back by what the deletion returns, so a count that another instance
-    adds meanwhile is either in what was taken or stays.
+    adds meanwhile is either in what was taken or stays. Totals know no minutes and stay as they are.
     """
     now = minute_of(now_us)
     _fold(tx, older_than=now - 2 * _DAY, into=_DAY)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, func, null, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, and_, func, null, or_, select
 
 from app.domain.clock import rfc3339
 from app.store import tables as t
@@ -89,7 +89,8 @@ def recount_pairs(
             t.decisions.c.exposed,
             a.version == version,
             a.outcome == "ok",
-            ~a.cached,  # what came from memory was counted when it was computed
+            # Before 0004 nobody wrote down what counted: then it was all but what came from memory.
+            or_(a.counted, and_(a.counted.is_(None), ~a.cached)),
             t.decisions.c.legacy_error.is_(None),
         )
         .group_by(t.decisions.c.legacy_decision, a.decision)

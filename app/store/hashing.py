@@ -12,7 +12,7 @@ from app.store.ids import take
 from app.store.tables import reasonings
 
 GENESIS = "0" * 64
-ADDED_LATER = frozenset({"counted"})
+ADDED_LATER = frozenset({"counted", "claimed_us"})
 _SALT_BYTES = 16
 
 _encode = msgspec.json.Encoder().encode

@@ -1,10 +1,25 @@
 """Which decisions wait for a person, who holds them, and what was said?"""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, and_, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    and_,
+    case,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 
+from app.domain.role import Principal, Role
 from app.domain.stream import Label
 from app.errors import NotFound
 from app.store import tables as t
@@ -15,12 +30,48 @@ MAX_PAGE = 200
 PRIORITY = {"report": 40, "binding": 30, "too_permissive": 20, "drawn": 10, "picked": 5}
 
 
+SECOND_DUE_US = 7 * 86_400_000_000  # from the first verdict on: later no second person judges it
+SECOND = "second"  # the source of the verdict that another person gives blind
+
+_HOUR_US = 3_600_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Whose own situations stay out of sight: their key's and their actors'."""
+    """A person before the queue: their own situations stay out of sight, by key and by actor.
+
+    `keys` are all that are known to be theirs: nobody is their own second judge.
+    """
 
     key_id: str
     actors: frozenset[str]
+    keys: frozenset[str]
+    may_judge: bool
+
+
+def judge_of(connection: Connection, principal: Principal) -> Judge:
+    """Two keys that share an actor are one person's."""
+    k, actors = t.api_keys.c, principal.actors
+    held = connection.execute(select(k.id, k.actors).where(k.actors != "[]")) if actors else ()
+    theirs = (key_id for key_id, named in held if not actors.isdisjoint(json.loads(named)))
+    keys = frozenset({principal.key_id, *theirs})
+    return Judge(principal.key_id, actors, keys, principal.may(Role.REVIEWER))
+
+
+def may_be_second(connection: Connection, review: Mapping[Any, Any], judge: Judge) -> bool:
+    """Whether a second person is wanted and this is one: to them the review is open, and blind."""
+    if review["second_status"] != "open" or not judge.may_judge:
+        return False
+    return not judged_by(connection, review["id"], judge)
+
+
+def judged_by(connection: Connection, review_id: str, judge: Judge, *, source: str | None = None) -> bool:
+    """Whether a person gave a verdict on a review, be it undone since; only of a `source` where it is named."""
+    v = t.verdicts.c
+    said = select(v.id).where(v.review_id == review_id, v.judge.in_(judge.keys), v.decision.is_not(None))
+    if source is not None:
+        said = said.where(v.source == source)
+    return connection.execute(said.limit(1)).first() is not None
 
 
 def queue(
@@ -33,10 +84,13 @@ def queue(
     limit: int,
     offset: int,
 ) -> list[RowMapping]:
-    """Most urgent first, without the judge's own situations and what others hold."""
+    """Most urgent first, without the judge's own situations.
+
+    What waits for a second person is open to those who may be it, and judged to everybody else.
+    """
     query = (
         _with_decision()
-        .where(t.reviews.c.status == status, t.decisions.c.key_id != judge.key_id)
+        .where(_has_status(status, judge), t.decisions.c.key_id != judge.key_id)
         .order_by(t.reviews.c.priority.desc(), t.reviews.c.id)
         .limit(min(limit, MAX_PAGE))
         .offset(offset)
@@ -66,6 +120,8 @@ def review_of(connection: Connection, decision_id: str) -> RowMapping | None:
 
 
 def change_review(tx: Transaction, review_id: str, **columns: Any) -> None:
+    if not columns:
+        return
     tx.connection.execute(update(t.reviews).where(t.reviews.c.id == review_id).values(**columns))
 
 
@@ -76,6 +132,15 @@ def standing_verdicts(connection: Connection, review_id: str) -> list[RowMapping
     rows = list(connection.execute(query).mappings())
     gone = {row["supersedes"] for row in rows}
     return [row for row in rows if row["decision"] is not None and row["id"] not in gone]
+
+
+def has_rolled_back(connection: Connection, rollout: str, version: str, *, decision_id: str) -> bool:
+    """Whether this decision has brought this version of the rollout back before."""
+    c = t.transitions.c
+    query = select(c.from_state).where(
+        c.rollout == rollout, c.kind == "rollback", c.evidence.contains(decision_id)
+    )
+    return any(json.loads(state)["version"] == version for state in connection.execute(query).scalars())
 
 
 def drawn_labels(
@@ -100,7 +165,7 @@ def drawn_labels(
 
 
 def expire_due(tx: Transaction, now_us: int) -> list[str]:
-    """Let overdue reviews go; returns the decisions whose binding review expired to deny."""
+    """Let overdue reviews go, second ones too; returns the decisions whose binding review expired to deny."""
     due = and_(t.reviews.c.status == "open", t.reviews.c.due_us <= now_us)
     binding = select(t.reviews.c.decision_id).where(due, t.reviews.c.kind == "binding")
     expired = list(tx.connection.execute(binding).scalars())
@@ -111,6 +176,8 @@ def expire_due(tx: Transaction, now_us: int) -> list[str]:
             .values(status="expired", claimed_by=None)
         )
     tx.connection.execute(update(t.reviews).where(due).values(status="closed", claimed_by=None))
+    late = and_(t.reviews.c.second_status == "open", t.reviews.c.judged_us <= now_us - SECOND_DUE_US)
+    tx.connection.execute(update(t.reviews).where(late).values(second_status="closed", claimed_by=None))
     return expired
 
 
@@ -130,6 +197,43 @@ def oversight(connection: Connection) -> dict[str, tuple[int | None, int | None]
     )
     oldest: dict[str, int | None] = {row.rollout: row.since for row in connection.execute(waiting)}
     return {name: (last.get(name), oldest.get(name)) for name in {*last, *oldest}}
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits of one rollout's reviews.
+
+    `late` are drawn ones older than 24 hours and binding ones beyond half of their time; `oldest_us` is when
+    the oldest of all began to wait.
+    """
+
+    open: int
+    late: int
+    oldest_us: int
+
+
+def review_backlog(connection: Connection, now_us: int) -> dict[str, Backlog]:
+    """By rollout; one without open reviews is absent."""
+    r = t.reviews.c
+    half = and_(r.kind == "binding", 2 * now_us > r.created_us + r.due_us)
+    old = and_(r.kind != "binding", r.created_us < now_us - 24 * _HOUR_US)
+    late = func.sum(case((or_(half, old), 1), else_=0))
+    query = select(r.rollout, func.count(), late, func.min(r.created_us)).where(r.status == "open")
+    found = connection.execute(query.group_by(r.rollout).order_by(r.rollout))
+    return {rollout: Backlog(n, int(slow), oldest_us) for rollout, n, slow, oldest_us in found}
+
+
+def _has_status(status: str, judge: Judge) -> ColumnElement[bool]:
+    r, v = t.reviews.c, t.verdicts.c
+    if not judge.may_judge or status not in ("open", "judged"):
+        return r.status == status
+    theirs = and_(v.review_id == r.id, v.judge.in_(judge.keys), v.decision.is_not(None))
+    if status == "judged":
+        return and_(
+            r.status == status, or_(func.coalesce(r.second_status, "") != "open", exists().where(theirs))
+        )
+    first = and_(r.status == status, ~exists().where(theirs, v.source == SECOND))
+    return or_(first, and_(r.second_status == "open", ~exists().where(theirs)))
 
 
 def _label(row: RowMapping) -> Label:

@@ -4,14 +4,17 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, RowMapping, func, select, update
 
 from app.domain.clock import from_us, rfc3339, to_us
 from app.domain.phase import Phase
+from app.domain.ramp import Ramp
 from app.domain.rollout import Comparison, Investigation, RolloutState
 from app.errors import NotFound, RevisionConflict
 from app.store import tables as t
 from app.store.counters import minute_of
+from app.store.deliveries import Kind, enqueue
 from app.store.ids import new_id
 from app.store.transaction import Transaction
 
@@ -102,7 +105,7 @@ def record_transition(
     revision: int,
     now_us: int,
 ) -> dict[str, Any]:
-    """One row per change; returns its wire form."""
+    """One row per change, told to whoever wants to know of it; returns its wire form."""
     row = {
         "id": new_id(),
         "created_us": now_us,
@@ -117,7 +120,10 @@ def record_transition(
         "revision": revision,
     }
     tx.insert(t.transitions, row)
-    return _transition(row)
+    transition = _transition(row)
+    told = {name: value for name, value in transition.items() if name != "evidence"}
+    enqueue(tx, kind=Kind.TRANSITION, body={"text": _sentence(transition), **told}, now_us=now_us)
+    return transition
 
 
 def list_transitions(
@@ -221,6 +227,7 @@ def _state(row: RowMapping) -> RolloutState:
         investigation=investigation,
         candidate_mode=None if row["candidate_mode"] is None else Comparison(row["candidate_mode"]),
         candidate_since=None if row["candidate_since_us"] is None else from_us(row["candidate_since_us"]),
+        ramp=None if row["ramp"] is None else msgspec.json.decode(row["ramp"], type=Ramp),
     )
 
 
@@ -232,6 +239,7 @@ def _columns(state: RolloutState) -> dict[str, Any]:
         "candidate_mode": state.candidate_mode.value if state.candidate_mode else None,
         "candidate_since_us": to_us(state.candidate_since) if state.candidate_since else None,
         "investigation_id": state.investigation.id if state.investigation else None,
+        "ramp": msgspec.json.encode(state.ramp).decode() if state.ramp else None,
     }
 
 
@@ -244,3 +252,17 @@ def _transition(row: RowMapping | dict[str, Any]) -> dict[str, Any]:
         "to": json.loads(row["to_state"]),
         "evidence": None if row["evidence"] is None else json.loads(row["evidence"]),
     }
+
+
+def _sentence(transition: dict[str, Any]) -> str:
+    """`read: rollback by automation, phase enforced to advisory: guardrail error: …`."""
+    before, after = transition["from"], transition["to"]
+    changes = [
+        f"{name} {before.get(name)} to {value}"
+        for name, value in after.items()
+        if name not in ("epoch", "revision") and before.get(name) != value
+    ]
+    by = transition["actor"] if transition["automatic"] else f"key {transition['actor']}"
+    where = "the plane" if transition["rollout"] == "*" else transition["rollout"]
+    done = ", ".join([f"{transition['kind'].replace('_', ' ')} by {by}", *changes])
+    return f"{where}: {done}: {transition['reason']}"

@@ -115,6 +115,7 @@ reviews = _table(
     Column("second_status", Text),  # open | judged | closed, where a second person judges it blind
     Column("second_verdict", Text),
     Index("reviews_queue", "status", "priority", "id"),
+    Index("reviews_second", "second_status", "priority", "id"),
     Index("reviews_of_epoch", "rollout", "epoch", "decision_id"),
 )
 
@@ -136,6 +137,8 @@ verdicts = _table(
     Column("matches", Boolean),
     Column("supersedes", Text),  # an earlier verdict's id
     Column("commitment", Text, nullable=False),
+    # When its judge had taken it up; null where they had not claimed it, and before 0004.
+    Column("claimed_us", BigInteger),
 )
 
 rollouts = _table(
@@ -261,7 +264,7 @@ observed_by = _table(
     Column(
         "time_window", Integer, primary_key=True
     ),  # -1: the whole epoch, of which only the first actors are kept
-    Column("who", Text, primary_key=True),  # all | actor:<keyed hash> | key:<id>
+    Column("who", Text, primary_key=True),  # all | actor:<keyed hash> | key:<id> | keys: how many of them
     Column("n", BigInteger, nullable=False),
 )
 

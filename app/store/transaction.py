@@ -17,7 +17,7 @@ from app.store.hashing import (
     encode_entries,
     seal,
 )
-from app.store.tables import REPLACED, chain, evidence_counters
+from app.store.tables import REPLACED, chain, evidence_counters, evidence_totals
 
 __all__ = ["CounterKey", "Transaction", "commitment", "seal", "transaction"]
 
@@ -55,19 +55,24 @@ class Transaction:
             self.connection.exec_driver_sql(writer.sql, parameters)
 
     def count(self, key: CounterKey, n: int = 1) -> None:
-        """Add to a counter; one upsert a key is written when the transaction finishes."""
+        """Add to a counter and to its total; one upsert a key is written when the transaction finishes."""
         self._counts[key] = self._counts.get(key, 0) + n
 
     def add_counts(self, counts: Iterable[tuple[str, CounterKey, int]]) -> None:
-        """Add to counters of any instance at once; `count` is for one's own."""
+        """Add to counters of any instance at once, but not to totals: `count` is for what is new."""
+        self.add(evidence_counters, ((instance, *key, n) for instance, key, n in counts))
+
+    def add(self, table: Table, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Add to `n`, the last of each row, where the others are a table's key; new keys begin at it."""
         # In one order everywhere: two transactions that meet on the same keys cannot deadlock.
-        rows = sorted((instance, *key, n) for instance, key, n in counts)
-        if rows:
-            self.connection.exec_driver_sql(_upsert_counts(self.connection.dialect.name), rows)
+        in_order = sorted(rows)
+        if in_order:
+            self.connection.exec_driver_sql(_upsert(table, self.connection.dialect.name), in_order)
 
     def finish(self, now_us: int) -> Head:
         """Write what was counted and the chain's next row; returns the chain's new head."""
         self.add_counts((self._instance, key, n) for key, n in self._counts.items())
+        self._add_totals()
         head = self._head or read_head(self.connection, self._instance)
         if not self._entries:
             return head
@@ -84,6 +89,13 @@ class Transaction:
         }
         self.insert(chain, row)
         return Head(seq, link)
+
+    def _add_totals(self) -> None:
+        sums: dict[tuple[Any, ...], int] = {}
+        for (rollout, version, epoch, _, metric, label), n in self._counts.items():
+            key = (rollout, version, epoch, metric, label, self._instance)
+            sums[key] = sums.get(key, 0) + n
+        self.add(evidence_totals, ((*key, n) for key, n in sums.items()))
 
     def _parameters(self, writer: "_Writer", values: Mapping[str, Any]) -> tuple[Any, ...]:
         if not values.keys() <= writer.known:
@@ -139,10 +151,11 @@ def _writer(table: Table, dialect: str) -> _Writer:
 
 
 @cache
-def _upsert_counts(dialect: str) -> str:
-    columns = ("instance", *CounterKey._fields)
-    insert = _insert(evidence_counters.name, (*columns, "n"), dialect)
-    return f"{insert} ON CONFLICT ({', '.join(columns)}) DO UPDATE SET n = evidence_counters.n + excluded.n"
+def _upsert(table: Table, dialect: str) -> str:
+    """Add `n`, the last column, to the row that the others name."""
+    key = [column.name for column in table.primary_key.columns]
+    insert = _insert(table.name, (*key, "n"), dialect)
+    return f"{insert} ON CONFLICT ({', '.join(key)}) DO UPDATE SET n = {table.name}.n + excluded.n"
 
 
 def _insert(table: str, columns: Sequence[str], dialect: str) -> str:

@@ -60,7 +60,7 @@ def register(tx: Transaction, document: Mapping[str, Any], *, by: str, now_us: i
 
 def is_used(connection: Connection, version: str) -> bool:
     """Whether a rollout, a validation or anything that was ever counted names the version: then it stands."""
-    r, c, v = t.rollouts.c, t.evidence_counters.c, t.validations.c
+    r, c, v = t.rollouts.c, t.evidence_totals.c, t.validations.c
     in_rollout = exists().where(or_(r.version == version, r.candidate == version, r.previous == version))
     counted, validated = exists().where(c.version == version), exists().where(v.version == version)
     return bool(connection.scalar(select(or_(in_rollout, counted, validated))))

@@ -94,6 +94,22 @@ class Promote(msgspec.Struct, forbid_unknown_fields=True):
     expected_revision: int
 
 
+class NewFreeze(msgspec.Struct, forbid_unknown_fields=True):
+    """`kind`: deny or allow. Times without an offset are those of `zone`, an IANA name; `*` is every rollout."""
+
+    kind: str
+    starts_at: str
+    ends_at: str
+    reason: str
+    rollout: str = "*"
+    weekly: bool = False
+    zone: str = "UTC"
+
+
+class FreezeEnded(msgspec.Struct, forbid_unknown_fields=True):
+    reason: str
+
+
 class Reason(msgspec.Struct, forbid_unknown_fields=True):
     reason: str
     expected_revision: int | None = None
@@ -135,6 +151,20 @@ class NewKey(msgspec.Struct, forbid_unknown_fields=True):
     roles: list[str]
     actors: list[str] = []
     expires_at: str | None = None
+
+
+class Content(msgspec.Struct, forbid_unknown_fields=True):
+    """How content a reviewer is with the model's help: 1, not at all, to 5."""
+
+    score: int
+    comment: str | None = None
+
+
+class NewWebhook(msgspec.Struct, forbid_unknown_fields=True):
+    """`kinds`: transition, guardrail, report, review_backlog; all of them if empty."""
+
+    url: str
+    kinds: list[str] = []
 
 
 class Fault(msgspec.Struct, forbid_unknown_fields=True):

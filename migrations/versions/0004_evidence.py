@@ -22,6 +22,8 @@ def upgrade() -> None:
         op.add_column(table, sa.Column("counted", sa.Boolean))
     op.add_column("reviews", sa.Column("second_status", sa.Text))
     op.add_column("reviews", sa.Column("second_verdict", sa.Text))
+    op.create_index("reviews_second", "reviews", ["second_status", "priority", "id"])
+    op.add_column("verdicts", sa.Column("claimed_us", sa.BigInteger))
     op.add_column("rollouts", sa.Column("ramp", sa.Text))
     _counting()
     _people()
@@ -37,6 +39,8 @@ def downgrade() -> None:
     for table in reversed(TABLES):
         op.drop_table(table)
     op.drop_column("rollouts", "ramp")
+    op.drop_column("verdicts", "claimed_us")
+    op.drop_index("reviews_second", "reviews")
     op.drop_column("reviews", "second_verdict")
     op.drop_column("reviews", "second_status")
     for table in ("candidate_advisories", "advisories"):

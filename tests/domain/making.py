@@ -29,6 +29,7 @@ def policy(**changes: Any) -> RolloutPolicy:
         gates=GATES,
         guardrails=GuardrailLimits(),
         review_rate=1.0,
+        actors_at_least=0,
     )
     return replace(plain, **changes)
 

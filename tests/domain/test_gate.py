@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -5,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.circumstance import OtherRollout
 from app.domain.clock import to_us
-from app.domain.condition import Condition, GateOutcome, OtherRollout, Validated, worst
+from app.domain.condition import Condition, GateOutcome, Validated, worst
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence, unreadable
 from app.domain.gate import Gate, GateContext, assess_gate, to_wire, try_gate
@@ -28,7 +30,12 @@ def judged(
     at: RolloutState | None = None,
     context: GateContext | None = None,
 ) -> Gate:
-    return assess_gate(of or policy(), at or state(), seen, context or GateContext(), to=to, now=NOW)
+    return assess_gate(of or policy(), at or state(), seen, context or seeing(), to=to, now=NOW)
+
+
+def seeing(**more: Any) -> GateContext:
+    """A plane in which nothing hinders a promotion, but for what is said."""
+    return replace(GateContext(latest_at=NOW), **more)
 
 
 def one(gate: Gate, name: str) -> Condition:
@@ -100,7 +107,7 @@ def test_agreement_needs_proof_either_way(disagreed: int, outcome: GateOutcome) 
 def test_a_condition_tells_its_figures_in_a_sentence() -> None:
     condition = one(judged(evidence(shadow_totals(100, disagreed=5))), "agreement")
     assert condition.sentence.startswith("agreement 0.95 of 100, lower bound 0.8")
-    assert condition.sentence.endswith(f", needs above 0.9: about {condition.needed} more")
+    assert condition.sentence.endswith(f", needs above 0.9: {condition.needed} more compared decisions")
 
 
 def test_agreement_with_a_shown_legacy_answer_is_insufficient_however_high() -> None:
@@ -181,7 +188,7 @@ def test_on_low_risk_wrong_allows_are_a_condition_only_where_the_policy_says_so(
 
 
 def validation_of(found: Validated | None, problem: str | None = None) -> Condition:
-    context = GateContext(validation=found, suites_problem=problem)
+    context = seeing(validation=found, suites_problem=problem)
     return one(judged(to=Phase.ENFORCED, of=asking(validation_above=0.95), context=context), "validation")
 
 
@@ -216,7 +223,7 @@ def test_soak_waits_for_the_days_that_the_policy_says() -> None:
     condition = one(judged(evidence(shadow_totals(), days=13)), "soak")
     assert condition.outcome is INSUFFICIENT
     assert (condition.value, condition.limit, condition.eta_s) == (13.0, 14, 86_400.0)
-    assert condition.sentence == "soak 13 days of 14 days"
+    assert condition.sentence == "soak 13 days of 14 days: about 1 day more"
 
 
 def case(*, closed: bool) -> Investigation:
@@ -235,7 +242,7 @@ def case(*, closed: bool) -> Investigation:
 def test_after_a_rollback_promotion_waits_for_its_explanation_and_a_week(
     *, closed: bool, days: float, outcome: GateOutcome
 ) -> None:
-    context = GateContext(observed_days_since_closed=days)
+    context = seeing(observed_days_since_closed=days)
     gate = judged(at=state(investigation=case(closed=closed)), context=context)
     assert gate.outcome is one(gate, "investigation").outcome is outcome
 
@@ -247,7 +254,7 @@ def test_a_hold_freezes_promotions() -> None:
 
 
 def test_nothing_is_promoted_under_the_kill_switch() -> None:
-    assert judged(context=GateContext(kill_switch=True)).outcome is FAIL
+    assert judged(context=seeing(kill_switch=True)).outcome is FAIL
 
 
 @pytest.mark.parametrize(
@@ -261,7 +268,7 @@ def test_nothing_is_promoted_under_the_kill_switch() -> None:
 def test_a_clock_that_jumped_makes_the_gate_an_error(
     ago: timedelta, epoch_ago: timedelta, outcome: GateOutcome
 ) -> None:
-    context = GateContext(clock_jump_us=to_us(NOW - ago))
+    context = seeing(clock_jump_us=to_us(NOW - ago))
     gate = judged(at=state(epoch_started_at=NOW - epoch_ago), context=context)
     assert gate.outcome is outcome
 
@@ -287,7 +294,7 @@ REQUIRING = policy(requires=(Requirement("write", enforced_days=3, override_belo
     ],
 )
 def test_the_tier_below_must_have_held(other: OtherRollout | None, outcome: GateOutcome) -> None:
-    context = GateContext(others={"write": other} if other else {})
+    context = seeing(others={"write": other} if other else {})
     gate = judged(to=Phase.ENFORCED, of=REQUIRING, context=context)
     assert one(gate, "requires:write").outcome is gate.outcome is outcome
     assert judged(of=REQUIRING, context=context).outcome is PASS  # only enforcement waits for it
@@ -300,7 +307,7 @@ def test_error_is_worse_than_fail_and_fail_worse_than_insufficient() -> None:
 
 
 def test_the_wait_is_told_at_the_present_traffic() -> None:
-    context = GateContext(observations_per_day=50.0)
+    context = seeing(pace={Metric.PAIR: 50.0})
     condition = one(judged(evidence(shadow_totals(20)), context=context), "agreement")
     assert condition.needed is not None
     assert condition.eta_s == pytest.approx(condition.needed / 50 * 86_400)

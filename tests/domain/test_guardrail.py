@@ -24,17 +24,24 @@ from app.domain.phase import Phase
 from app.domain.stream import Label, StreamState, from_json, to_json
 from tests.domain.making import NOW, START, evidence, policy, reviewed_totals, shadow_totals
 
-OK, WARNING, BREACH, INSUFFICIENT, ERROR = GuardrailOutcome
-BASELINE = {"allow": 195, "require_attestation": 60, "deny": 45}
+OK, WARNING, BREACH, INSUFFICIENT, ERROR, DRY_RUN, STALE = GuardrailOutcome
+BASELINE = {
+    **{"allow": 195, "require_attestation": 60, "deny": 45},
+    **{"allow>allow": 195, "require_attestation>require_attestation": 60, "deny>deny": 45},
+}
 BAD = {
     (Metric.OBSERVATION, "timeout"): 400,
     (Metric.LATENCY, "48"): 400,
     (Metric.ENFORCED, "all"): 400,
     (Metric.FALLBACK, "timeout"): 400,
     (Metric.MODEL, "deny"): 400,
+    (Metric.PAIR, "allow>deny"): 400,
+    (Metric.SELF, "other"): 400,
     (Metric.WRONG_ALLOW, "all"): 1,
 }
-OTHERS = [guardrail for guardrail in Guardrail if guardrail is not Guardrail.OVERRIDE]
+LATER = (Guardrail.OVERRIDE, Guardrail.AGREEMENT_DRIFT)  # has no labels, or no week before this one
+GOOD = ("all", "48", "deny", "allow>deny")
+OTHERS = [guardrail for guardrail in Guardrail if guardrail not in LATER]
 COUNTED = [guardrail for guardrail in OTHERS if guardrail is not Guardrail.WRONG_ALLOW]
 
 
@@ -59,6 +66,7 @@ def test_every_guardrail_is_judged_in_every_phase(guardrail: Guardrail, phase: P
     assert assessment.name is guardrail
     assert to_wire(assessment).keys() == {
         "name", "outcome", "action", "e_value", "threshold", "rate", "limit", "n", "pending", "sentence",
+        "dry_run",
     }  # fmt: skip
 
 
@@ -91,6 +99,8 @@ def test_a_healthy_rollout_is_ok(guardrail: Guardrail) -> None:
         (Metric.MODEL, "allow"): 650,
         (Metric.MODEL, "require_attestation"): 200,
         (Metric.MODEL, "deny"): 150,
+        (Metric.PAIR, "allow>allow"): 1_000,
+        (Metric.SELF, "same"): 1_000,
     }
     assert look(guardrail, facts(good)).outcome is OK
 
@@ -107,10 +117,8 @@ def test_a_warning_comes_before_the_breach() -> None:
 def test_an_alarm_stands_for_the_epoch_but_is_raised_once(guardrail: Guardrail) -> None:
     of = policy(risk=Risk.HIGH)
     state, _ = advance(guardrail, None, facts(BAD, policy=of))
-    calm = {
-        metric: n + 100_000 for metric, n in {**BAD, **dict.fromkeys([(Metric.OBSERVATION, "ok")], 0)}.items()
-    }
-    calm |= {(Metric.FALLBACK, "timeout"): 400, (Metric.OBSERVATION, "timeout"): 400}
+    calm = {metric: n + 100_000 * (metric[1] in GOOD) for metric, n in BAD.items()}
+    calm |= {(Metric.OBSERVATION, "ok"): 100_000, (Metric.SELF, "same"): 100_000}
     state, again = advance(guardrail, state, facts(calm, policy=of))
     assert again.outcome is BREACH
     assert not again.raised
@@ -148,11 +156,39 @@ def test_a_changed_limit_leaves_the_labels_behind_it_out() -> None:
     assert (assessment.outcome, state.watermark) == (INSUFFICIENT, "d00030")
 
 
-def test_only_the_limits_of_a_guardrail_itself_start_it_anew() -> None:
-    limits, other = GuardrailLimits(), GuardrailLimits(override_limit=0.2)
-    changed = {name for name in Guardrail if limits_hash(limits, name) != limits_hash(other, name)}
-    assert changed == {Guardrail.OVERRIDE}
-    assert limits_hash(limits, Guardrail.SHIFT) != limits_hash(limits, Guardrail.SHIFT, BASELINE)
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("override_limit", {Guardrail.OVERRIDE}),
+        ("error_limit", {Guardrail.ERROR}),
+        ("fallback_limit", {Guardrail.FALLBACK}),
+        ("shift_limit", {Guardrail.SHIFT, Guardrail.PAIRED_SHIFT}),
+        ("latency_target_ms", {Guardrail.LATENCY}),
+        ("latency_alert_ms", {Guardrail.LATENCY_ALERT}),
+        ("drift_limit", {Guardrail.AGREEMENT_DRIFT}),
+        ("self_disagreement_limit", {Guardrail.SELF_DISAGREEMENT}),
+        ("alpha", set(Guardrail)),
+        ("stale_after_days", set()),
+    ],
+)
+def test_only_the_limits_of_a_guardrail_itself_start_it_anew(setting: str, expected: set[Guardrail]) -> None:
+    before, after = policy(), policy(guardrails=GuardrailLimits(**{setting: 0.2345}))
+    changed = {name for name in Guardrail if limits_hash(before, name) != limits_hash(after, name)}
+    assert changed == expected
+    assert limits_hash(before, Guardrail.SHIFT) != limits_hash(before, Guardrail.SHIFT, BASELINE)
+
+
+@pytest.mark.parametrize(
+    "effect", [{"actions": {"error": Action.NOTIFY}}, {"dry_run": ("error",)}], ids=["action", "dry run"]
+)
+def test_what_was_no_reason_to_act_is_none_when_its_effect_changes(effect: dict[str, Any]) -> None:
+    before, after = policy(guardrails=GuardrailLimits(**effect)), policy()
+    state, seen = advance(Guardrail.ERROR, None, facts(BAD, policy=before))
+    assert seen.raised
+    state, assessment = advance(Guardrail.ERROR, state, facts(BAD, policy=after))
+    assert (assessment.outcome, state.alarm) == (OK, None)
+    worse = {metric: 2 * n for metric, n in BAD.items()}
+    assert look(Guardrail.ERROR, facts(worse, policy=after), state).outcome is BREACH
 
 
 @pytest.mark.parametrize("guardrail", OTHERS)
@@ -225,10 +261,69 @@ def test_slow_answers_alert_without_rolling_back() -> None:
     assert look(Guardrail.LATENCY_ALERT, facts(BAD)).action is Action.NOTIFY
 
 
-def test_the_streams_that_act_share_alpha_evenly() -> None:
-    thresholds = {name: threshold_of(name, GuardrailLimits(alpha=0.01)) for name in COUNTED}
-    assert thresholds.pop(Guardrail.LATENCY_ALERT) == 100
-    assert set(thresholds.values()) == {500}
+def test_the_streams_that_act_share_alpha_evenly_and_those_that_notify_have_their_own() -> None:
+    usual = {name: threshold_of(name, policy()) for name in (Guardrail.OVERRIDE, *COUNTED)}
+    acting = {name for name in usual if policy().action(name) is not Action.NOTIFY}
+    assert len(acting) == 5
+    assert usual == {name: pytest.approx(500 if name in acting else 100) for name in usual}
+
+
+def test_a_guardrail_that_is_made_to_act_takes_its_share_of_alpha() -> None:
+    acts = policy(guardrails=GuardrailLimits(actions={"shift": Action.HOLD, "error": Action.NOTIFY}))
+    more = policy(guardrails=GuardrailLimits(actions={"shift": Action.HOLD}))
+    assert threshold_of(Guardrail.SHIFT, acts) == threshold_of(Guardrail.LATENCY, acts) == pytest.approx(500)
+    assert threshold_of(Guardrail.ERROR, acts) == pytest.approx(100)
+    assert threshold_of(Guardrail.LATENCY, more) == pytest.approx(600)
+
+
+@pytest.mark.parametrize("guardrail", [name for name in OTHERS if name is not Guardrail.WRONG_ALLOW])
+def test_a_dry_run_says_what_it_would_have_done_and_nothing_else_changes(guardrail: Guardrail) -> None:
+    dry = policy(guardrails=GuardrailLimits(dry_run=(guardrail.value,)))
+    real, told = look(guardrail, facts(BAD)), look(guardrail, facts(BAD, policy=dry))
+    assert (real.outcome, told.outcome, told.dry_run, told.raised) == (BREACH, DRY_RUN, True, True)
+    assert (told.e_value, told.threshold) == (real.e_value, real.threshold)
+    assert told.sentence.startswith(real.sentence)
+    done = {Action.ROLLBACK: "rolled back", Action.HOLD: "held the rollout", Action.NOTIFY: "notified"}
+    assert told.sentence.endswith(f"it would have {done[told.action]}")
+
+
+def test_a_dry_run_that_is_fine_is_fine() -> None:
+    dry = policy(guardrails=GuardrailLimits(dry_run=("error",)))
+    assert look(Guardrail.ERROR, facts(shadow_totals(100), policy=dry)).outcome is OK
+
+
+def test_a_warning_is_raised_once_in_an_epoch() -> None:
+    state, first = advance(Guardrail.OVERRIDE, None, facts({}, labels=labels([True] * 3)))
+    _, second = advance(Guardrail.OVERRIDE, state, facts({}, labels=labels([True] * 3)))
+    assert [(one.outcome, one.raised) for one in (first, second)] == [(WARNING, True), (WARNING, False)]
+
+
+@pytest.mark.parametrize("guardrail", [name for name in COUNTED if name is not Guardrail.AGREEMENT_DRIFT])
+@pytest.mark.parametrize(("days", "is_stale"), [(2.9, False), (3, True)])
+def test_evidence_without_news_is_stale(guardrail: Guardrail, days: float, *, is_stale: bool) -> None:
+    seen = facts({metric: n // 400 for metric, n in BAD.items()})
+    state, first = advance(guardrail, None, seen)
+    later = replace(seen, now=NOW + timedelta(days=days))
+    after, assessment = advance(guardrail, state, later)
+    assert after == state
+    assert assessment.outcome is (STALE if is_stale else first.outcome)
+    assert ("nothing new since 2026-11-16T00:00:00.000000Z" in assessment.sentence) is is_stale
+    news = {metric: n + (metric[1] in GOOD) for metric, n in later.evidence.totals.items()}
+    news |= {("observation", "ok"): 1, ("self", "same"): 1}
+    fresh = replace(later, evidence=replace(later.evidence, totals=news))
+    assert look(guardrail, fresh, state).outcome is not STALE
+
+
+def test_a_breach_never_goes_stale() -> None:
+    state, _ = advance(Guardrail.ERROR, None, facts(BAD))
+    assert look(Guardrail.ERROR, facts(BAD, now=NOW + timedelta(days=30)), state).outcome is BREACH
+
+
+def test_what_waits_for_a_verdict_is_no_silence() -> None:
+    judged, waiting = labels([False] * 20), labels([*[False] * 20, None])
+    later = NOW + timedelta(days=5)
+    assert look(Guardrail.OVERRIDE, facts({}, labels=judged, now=later)).outcome is STALE
+    assert look(Guardrail.OVERRIDE, facts({}, labels=waiting, now=later)).outcome is OK
 
 
 def test_late_verdicts_are_judged_in_the_order_of_their_decisions() -> None:

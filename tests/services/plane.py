@@ -1,7 +1,8 @@
 """What does a test stand on: a whole server in this process, with a model and clocks that it drives."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -52,9 +53,11 @@ SHIPPED = Path(__file__).parents[2] / "policies"
 VERSION = "fake-1"
 BEGINNING = datetime(2027, 1, 15, 9, tzinfo=UTC)
 
-# Small gates, no chance: every decision is observed, and drawn for review where a test says so.
+# Small gates, no chance: every decision is observed, and drawn for review where a test says so; whoever asks
+# may bring all of the evidence.
 ROLLOUTS = """
-defaults: {deadline_ms: 2000, review_rate: 0, attestation_ttl_s: 900, review_due_days: 7, rollback_observe_days: 7}
+defaults: {deadline_ms: 2000, review_rate: 0, attestation_ttl_s: 900, review_due_days: 7, rollback_observe_days: 7,
+  double_review_rate: 0, actors_at_least: 0, actor_share: 1, ask_twice_rate: 0}
 rollouts:
   read:
     actions: [read]
@@ -301,6 +304,7 @@ class Stage:
     clock: Clock
     files: PolicyFiles
     keys: Holders
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @cached_property
     def litestar(self) -> Litestar:
@@ -327,9 +331,10 @@ class Stage:
         return self.keys[who][0]
 
     async def decide(self, action: str = "read", *, who: str = "caller", **said: Any) -> dict[str, Any]:
-        """Ask the use case itself."""
+        """Ask the use case itself; a question like none before, unless `team_context` is given."""
+        new = {"team_context": f"question {next(self._numbers)}"}
         question = Question(
-            parse_situation(situation(action, **said)),
+            parse_situation(situation(action, **{**new, **said})),
             self.principal(who),
             None,
             monotonic(),

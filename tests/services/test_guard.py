@@ -251,7 +251,7 @@ async def test_a_day_with_few_observations_is_no_soak(stage: Stage) -> None:
 
 async def test_soak_opens_the_gate_only_after_its_days(stage: Stage) -> None:
     await stage.serves("write", days=1)
-    with pytest.raises(GateNotMet, match="soak 1 days of 2 days"):
+    with pytest.raises(GateNotMet, match="soak 1 day of 2 days: about 1 day more"):
         await promote(stage, "write", Phase.ADVISORY)
     await stage.serves("write", days=1)
     await promote(stage, "write", Phase.ADVISORY)

@@ -42,6 +42,10 @@ DECIDED: dict[tuple[str, str], frozenset[Role] | None] = {
     ("GET", "/v1/rollouts/{name:str}/guardrails"): SEEING,
     ("GET", "/v1/rollouts/{name:str}/transitions"): SEEING,
     ("POST", "/v1/rollouts/{name:str}/promote"): STEERING,
+    ("POST", "/v1/rollouts/{name:str}/approve"): frozenset({Role.APPROVER}),
+    ("GET", "/v1/freezes"): SEEING,
+    ("POST", "/v1/freezes"): frozenset({Role.OPERATOR}),
+    ("POST", "/v1/freezes/{freeze_id:str}/end"): frozenset({Role.APPROVER}),
     ("POST", "/v1/rollouts/{name:str}/rollback"): STEERING,
     ("POST", "/v1/rollouts/{name:str}/exposure"): STEERING,
     ("POST", "/v1/rollouts/{name:str}/hold"): STEERING,
@@ -66,6 +70,11 @@ DECIDED: dict[tuple[str, str], frozenset[Role] | None] = {
     ("GET", "/v1/audit"): AUDITING,
     ("GET", "/v1/audit/verify"): AUDITING,
     ("GET", "/v1/events"): AUDITING,
+    ("GET", "/v1/webhooks"): frozenset({Role.OPERATOR}),
+    ("POST", "/v1/webhooks"): frozenset({Role.OPERATOR}),
+    ("DELETE", "/v1/webhooks/{webhook_id:str}"): frozenset({Role.OPERATOR}),
+    ("POST", "/v1/webhooks/{webhook_id:str}/test"): frozenset({Role.OPERATOR}),
+    ("GET", "/v1/webhooks/deliveries"): AUDITING,
     ("POST", "/v1/drills/fault"): NOBODY,
 }
 
@@ -78,7 +87,7 @@ def routes(application: Litestar) -> Iterator[tuple[str, str]]:
 
 
 def address(path: str) -> str:
-    for name in ("decision_id", "review_id", "key_id", "path"):
+    for name in ("decision_id", "review_id", "key_id", "freeze_id", "path"):
         path = path.replace(f"{{{name}:str}}", "none")
     return path.replace("{name:str}", "read")
 

@@ -83,6 +83,19 @@ async def promote(request: Asked, name: FromPath[str], data: JSONBody[Promote]) 
     return await _moved(request, name, pulled)
 
 
+@post("/v1/rollouts/{name:str}/approve", status_code=200, guards=[requires(Role.APPROVER)])
+async def approve(request: Asked, name: FromPath[str], data: JSONBody[Promote]) -> dict[str, Any]:
+    """Say that another may promote it; 409 with the whole gate where anything else is missing."""
+    given = services_of(request).approvals.approve(
+        name,
+        to=phase_of("to", data.to),
+        reason=words_of("reason", data.reason),
+        expected_revision=data.expected_revision,
+        by=principal_of(request),
+    )
+    return await _moved(request, name, given)
+
+
 @post("/v1/rollouts/{name:str}/exposure", status_code=200, guards=_STEER)
 async def exposure(request: Asked, name: FromPath[str], data: JSONBody[Exposure]) -> dict[str, Any]:
     pulled = services_of(request).levers.expose(

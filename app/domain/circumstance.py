@@ -1,0 +1,67 @@
+"""May a rollout be promoted as things stand around it?"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.domain.clock import to_us
+from app.domain.condition import Condition, GateOutcome, override, span, waited
+from app.domain.evidence import Evidence
+from app.domain.limits import Requirement
+from app.domain.phase import Phase
+from app.domain.rollout import Investigation, RolloutState
+
+_DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class OtherRollout:
+    """The present state of a rollout that another one requires."""
+
+    phase: Phase
+    evidence: Evidence
+
+
+def investigation(case: Investigation, *, observed_days: float, days: float) -> Condition:
+    """The last rollback is explained, and the version has been observed for `days` since."""
+    if case.is_open:
+        return Condition("investigation", GateOutcome.FAIL, f"investigation {case.id} is open")
+    said = f"{span(observed_days)} of {span(days)} observed since investigation {case.id} closed"
+    return waited("investigation", said, observed_days, days)
+
+
+def held(state: RolloutState) -> Condition:
+    if state.held:
+        return Condition("held", GateOutcome.FAIL, f"held: {state.hold_reason or 'no reason given'}")
+    return Condition("held", GateOutcome.PASS, "not held")
+
+
+def kill_switch(*, engaged: bool) -> Condition:
+    if engaged:
+        return Condition("kill_switch", GateOutcome.FAIL, "the kill switch is engaged")
+    return Condition("kill_switch", GateOutcome.PASS, "the kill switch is released")
+
+
+def clock(jump_us: int | None, *, epoch_started_at: datetime, now: datetime) -> Condition:
+    """Times are worth nothing where the clock has jumped, in this epoch or within a day."""
+    since = min(to_us(epoch_started_at), to_us(now) - _DAY_US)
+    if jump_us is not None and jump_us >= since:
+        said = "the clock jumped by more than 60 s: times of this epoch cannot be trusted"
+        return Condition("clock", GateOutcome.ERROR, said)
+    return Condition("clock", GateOutcome.PASS, "the clock is steady")
+
+
+def required(requirement: Requirement, other: OtherRollout | None, *, alpha: float) -> Condition:
+    """Another rollout has been enforced for long enough, and people do not override it too often."""
+    name, days = f"requires:{requirement.rollout}", requirement.enforced_days
+    if other is None or other.evidence.problem:
+        return Condition(name, GateOutcome.ERROR, f"{requirement.rollout} cannot be read")
+    if other.phase is not Phase.ENFORCED:
+        said = f"{requirement.rollout} is in {other.phase}, needs {span(days)} enforced"
+        return Condition(name, GateOutcome.INSUFFICIENT, said, limit=days)
+    served = other.evidence.soak_days
+    condition = waited(name, f"{requirement.rollout} enforced {span(served)} of {span(days)}", served, days)
+    if requirement.override_below is None or condition.outcome is not GateOutcome.PASS:
+        return condition
+    judged = override(other.evidence, limit=requirement.override_below, alpha=alpha, per_day=None)
+    said = f"{condition.sentence}; its {judged.sentence}"
+    return Condition(name, judged.outcome, said, judged.value, judged.bound, judged.limit, judged.n)

@@ -1,0 +1,91 @@
+"""What does each guardrail count, against which limit, and what hinders it?"""
+
+from collections.abc import Mapping
+
+from app.domain.assessment import Facts
+from app.domain.condition import LATE_SHARE
+from app.domain.counters import Metric
+from app.domain.decision import Decision
+from app.domain.limits import Guardrail
+from app.domain.pairing import paired_tallies, paired_variation
+from app.domain.phase import Phase
+from app.domain.shift import BASELINE_AT_LEAST, shift_tallies, total_variation
+from app.domain.stream import ONE, Counted, Tally
+
+Figures = tuple[float | None, float, int]  # the rate, its limit, of how many
+
+
+def tallies_of(guardrail: Guardrail, facts: Facts) -> dict[str, Counted]:
+    """The totals that this guardrail's streams count, by the name of the stream."""
+    limits, evidence = facts.policy.guardrails, facts.evidence
+    match guardrail:
+        case Guardrail.SHIFT:
+            return shift_tallies(evidence.distribution, _answers(facts), limit=limits.shift_limit)
+        case Guardrail.PAIRED_SHIFT:
+            return paired_tallies(evidence.of(Metric.PAIR), _pairs(facts), limit=limits.shift_limit)
+        case Guardrail.OVERRIDE | Guardrail.WRONG_ALLOW:
+            return {}
+        case _:
+            return {ONE: tally_of(guardrail, facts)}
+
+
+def tally_of(guardrail: Guardrail, facts: Facts) -> Tally:
+    """What a guardrail with a single stream of totals counts; of drift, the limit is a margin."""
+    limits, evidence = facts.policy.guardrails, facts.evidence
+    match guardrail:
+        case Guardrail.ERROR:
+            return Tally(evidence.observed, evidence.errors, limits.error_limit)
+        case Guardrail.LATENCY:
+            return _late(facts, limits.latency_target_ms)
+        case Guardrail.LATENCY_ALERT:
+            return _late(facts, limits.latency_alert_ms)
+        case Guardrail.FALLBACK:
+            return Tally(evidence.should_have_answered, evidence.fell_back, limits.fallback_limit)
+        case Guardrail.SELF_DISAGREEMENT:
+            return Tally(*evidence.asked_twice, limits.self_disagreement_limit)
+        case Guardrail.AGREEMENT_DRIFT:
+            n = evidence.compared
+            return Tally(n, n - evidence.agreed, limits.drift_limit / 2)
+        case _:
+            raise NotImplementedError(f"{guardrail} has no single tally")
+
+
+def figures_of(guardrail: Guardrail, facts: Facts) -> Figures:
+    """What is shown of a guardrail that counts totals."""
+    limit = facts.policy.guardrails.shift_limit
+    match guardrail:
+        case Guardrail.SHIFT:
+            answers = facts.evidence.distribution
+            return total_variation(answers, _answers(facts)), limit, sum(answers.values())
+        case Guardrail.PAIRED_SHIFT:
+            pairs = facts.evidence.of(Metric.PAIR)
+            return paired_variation(pairs, _pairs(facts)), limit, sum(pairs.values())
+        case _:
+            tally = tally_of(guardrail, facts)
+            return tally.bad / tally.n if tally.n else None, tally.limit, tally.n
+
+
+def missing(guardrail: Guardrail, facts: Facts) -> str | None:
+    """Why there is nothing to judge, or None where there is."""
+    match guardrail:
+        case Guardrail.FALLBACK if facts.phase is not Phase.ENFORCED:
+            return f"fallbacks count in enforced only: in {facts.phase} the legacy engine answers anyway"
+        case Guardrail.SHIFT if (n := sum(_answers(facts).values())) < BASELINE_AT_LEAST:
+            return f"a shift needs a baseline of {BASELINE_AT_LEAST} shadow decisions, there are {n}"
+        case Guardrail.PAIRED_SHIFT if (n := sum(_pairs(facts).values())) < BASELINE_AT_LEAST:
+            return f"a paired shift needs a baseline of {BASELINE_AT_LEAST} shadow pairs, there are {n}"
+        case _:
+            return None
+
+
+def _late(facts: Facts, limit_ms: float) -> Tally:
+    return Tally(facts.evidence.n(Metric.LATENCY), facts.evidence.above_ms(limit_ms), LATE_SHARE)
+
+
+def _answers(facts: Facts) -> Mapping[str, int]:
+    baseline = facts.baseline or {}
+    return {decision.value: baseline.get(decision, 0) for decision in Decision}
+
+
+def _pairs(facts: Facts) -> Mapping[str, int]:
+    return {label: n for label, n in (facts.baseline or {}).items() if ">" in label}

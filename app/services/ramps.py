@@ -1,0 +1,236 @@
+"""A person starts a ramp of exposure; who widens it, and who brings it down?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection
+
+from app.domain.ascent import (
+    RampAssessment,
+    RampContext,
+    Watched,
+    assess_ramp,
+    carried_out,
+    steps_up_to,
+    to_wire,
+)
+from app.domain.clock import to_us
+from app.domain.counters import Metric
+from app.domain.evidence import Evidence
+from app.domain.limits import Guardrail
+from app.domain.phase import Phase
+from app.domain.ramp import Ramp, RampState
+from app.domain.role import Principal
+from app.domain.rollout import RolloutPolicy, RolloutState, exposed
+from app.errors import Conflict, InvalidInput
+from app.services.freezes import frozen_now, refuse_frozen
+from app.services.gates import Gates
+from app.services.levers import Levers
+from app.services.plane import GUARD_PASS_STALE_S, Plane
+from app.services.transitions import AUTOMATION, move
+from app.store.ids import new_id
+from app.store.ledger import Ledger
+from app.store.rollouts import lock_state, read_plane
+from app.store.streams import assessments
+from app.store.transaction import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class RampWish:
+    """What a person approves: steps up to the share `to`, none shorter or thinner than the policy's."""
+
+    to: float
+    reason: str
+    expected_revision: int
+    step_hours: float | None = None
+    observations: int | None = None
+
+
+class Ramps:
+    """Automation goes up only inside what a person approved, in the epoch in which they did (law 4)."""
+
+    def __init__(
+        self, plane: Plane, gates: Gates, levers: Levers, ledger: Ledger, *, now: Callable[[], datetime]
+    ) -> None:
+        self._plane = plane
+        self._gates = gates
+        self._levers = levers
+        self._ledger = ledger
+        self._now = now
+
+    async def start(self, name: str, wish: RampWish, *, by: Principal) -> dict[str, Any]:
+        """Begin at the step where the rollout stands.
+
+        Raises `InvalidInput`, `NotFound`, `RevisionConflict`, and `Conflict` where the rollout is in shadow, held,
+        killed, frozen, between two steps, at the last one, or has a ramp that is running.
+        """
+        now = self._now()
+
+        def work(tx: Transaction) -> dict[str, Any]:
+            state, policy = self._levers.locked(tx, name, wish.expected_revision)
+            _check_wish(policy, wish)
+            _check_state(tx.connection, state, policy, wish, now=now)
+            evidence = self._gates.evidence(tx.connection, state)
+            if evidence.problem is not None:
+                raise Conflict("evidence", f"the evidence cannot be read: {evidence.problem}")
+            ramp = _begun(policy, state, evidence, wish, by=by, now=now)
+            after = exposed(state, exposure=state.exposure, ramp=ramp)
+            document = to_wire(ramp, None)
+            return move(
+                tx,
+                state,
+                after,
+                kind="ramp",
+                actor=by.key_id,
+                reason=wish.reason,
+                now=now,
+                evidence={"ramp": document},
+            )
+
+        return await self._levers.done(await self._ledger.run(work))
+
+    async def stop(self, name: str, *, reason: str, by: Principal) -> dict[str, Any]:
+        """Stay where the rollout stands. Raises `NotFound` and `Conflict("no-ramp")`."""
+        now = self._now()
+
+        def work(tx: Transaction) -> dict[str, Any]:
+            state = lock_state(tx, name)
+            if state.ramp is None or not state.ramp.is_running:
+                raise Conflict("no-ramp", f"{name} has no ramp that is running")
+            ramp = state.ramp.ended(RampState.STOPPED, reason)
+            after = exposed(state, exposure=state.exposure, ramp=ramp)
+            return move(tx, state, after, kind="ramp", actor=by.key_id, reason=reason, now=now)
+
+        return await self._levers.done(await self._ledger.run(work))
+
+    async def advance(self) -> list[dict[str, Any]]:
+        """Do what is due on every running ramp; returns the transitions that it made."""
+        made = []
+        for name, state in self._plane.view.states.items():
+            if state.ramp is None or not state.ramp.is_running:
+                continue
+            # One transaction each: none holds a rollout's row while it waits for another's.
+            transition = await self._ledger.run(partial(self._advanced, name=name))
+            if transition is not None:
+                made.append(await self._levers.done(transition))
+        return made
+
+    def document(
+        self, connection: Connection, policy: RolloutPolicy, state: RolloutState
+    ) -> dict[str, Any] | None:
+        """The `ramp` shape, or None where a rollout has none."""
+        if state.ramp is None:
+            return None
+        if not state.ramp.is_running:
+            return to_wire(state.ramp, None)
+        evidence = self._gates.evidence(connection, state)
+        return to_wire(state.ramp, _assessed(connection, policy, state, evidence, now=self._now()))
+
+    def _advanced(self, tx: Transaction, *, name: str) -> dict[str, Any] | None:
+        """Judged anew under the row's lock: what another leader or a person did first is seen here."""
+        now = self._now()
+        state, policy = self._levers.locked(tx, name, None)
+        if state.ramp is None or not state.ramp.is_running:
+            return None
+        evidence = self._gates.evidence(tx.connection, state)
+        assessed = _assessed(tx.connection, policy, state, evidence, now=now)
+        after = carried_out(state, assessed, evidence, now=now)
+        if after is state:
+            return None
+        return move(
+            tx,
+            state,
+            after,
+            kind="ramp" if after.exposure == state.exposure else "exposure",
+            actor=AUTOMATION,
+            reason=f"ramp {assessed.sentence}",
+            now=now,
+            evidence={"ramp": to_wire(state.ramp, assessed)},
+        )
+
+
+def _assessed(
+    connection: Connection, policy: RolloutPolicy, state: RolloutState, evidence: Evidence, *, now: datetime
+) -> RampAssessment:
+    plane = read_plane(connection)
+    names = {*Guardrail, *(query.name for query in policy.guardrails.queries)}
+    said = assessments(connection, state.name, epoch=state.epoch)
+    context = RampContext(
+        guardrails=[
+            Watched(name, judged["outcome"], judged["sentence"])
+            for name, judged in said.items()
+            if name in names
+        ],
+        are_guardrails_stale=plane.guard_pass_us is None
+        or to_us(now) - plane.guard_pass_us > GUARD_PASS_STALE_S * 1e6,
+        kill_switch=plane.kill_switch,
+        clock_jump_us=plane.clock_jump_us,
+        frozen=frozen_now(connection, state.name, now),
+    )
+    return assess_ramp(policy, state, evidence, context, now=now)
+
+
+def _begun(
+    policy: RolloutPolicy,
+    state: RolloutState,
+    evidence: Evidence,
+    wish: RampWish,
+    *,
+    by: Principal,
+    now: datetime,
+) -> Ramp:
+    return Ramp(
+        id=new_id(),
+        steps=steps_up_to(policy, wish.to),
+        step_hours=policy.ramp_step_hours if wish.step_hours is None else wish.step_hours,
+        observations=policy.ramp_observations if wish.observations is None else wish.observations,
+        epoch=state.epoch,
+        started_by=by.key_id,
+        started_at=now,
+        step=state.exposure,
+        step_started_at=now,
+        served_before_s=evidence.n(Metric.SERVED_S),
+        observed_before=evidence.observed,
+    )
+
+
+def _check_wish(policy: RolloutPolicy, wish: RampWish) -> None:
+    wrong = []
+    if wish.to not in policy.exposure:
+        wrong.append(("to", f"must be one of the policy's steps: {_listed(policy)}"))
+    if wish.step_hours is not None and wish.step_hours < policy.ramp_step_hours:
+        wrong.append(("step_hours", f"must be {policy.ramp_step_hours:g} or more, as the policy says"))
+    if wish.observations is not None and wish.observations < policy.ramp_observations:
+        wrong.append(("observations", f"must be {policy.ramp_observations} or more, as the policy says"))
+    if wrong:
+        raise InvalidInput(wrong)
+
+
+def _check_state(
+    connection: Connection, state: RolloutState, policy: RolloutPolicy, wish: RampWish, *, now: datetime
+) -> None:
+    name = state.name
+    if state.phase is Phase.SHADOW:
+        raise Conflict(
+            "in-shadow", f"{name} is in shadow, which applies to everybody: there is nothing to widen"
+        )
+    if state.ramp is not None and state.ramp.is_running:
+        stop = f"`phasegate ramp stop {name} --reason …`"
+        raise Conflict("ramp-running", f"{name} has a running ramp already: {stop} ends it")
+    if state.held:
+        raise Conflict("held", f"{name} is held: {state.hold_reason}")
+    if read_plane(connection).kill_switch:
+        raise Conflict("kill-switch", "the kill switch is engaged")
+    refuse_frozen(connection, name, now)
+    if state.exposure not in policy.exposure:
+        mend = f"`phasegate exposure {name} PERCENT` takes it to one of {_listed(policy)}"
+        raise Conflict("not-at-step", f"{name} is at {state.exposure:.4g}, which is no step: {mend}")
+    if wish.to <= state.exposure:
+        raise Conflict("not-next-step", f"{name} is at {state.exposure:.4g}: {wish.to:.4g} is no step above")
+
+
+def _listed(policy: RolloutPolicy) -> str:
+    return ", ".join(f"{step:g}" for step in policy.exposure)

@@ -1,0 +1,153 @@
+"""How do facts become one document, that a machine and a person can read?"""
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from app.domain.clock import rfc3339, to_us
+from app.domain.counters import LAST_BUCKET, Metric, bucket_middle_ms
+from app.domain.evidence import Evidence
+from app.domain.sequential import lower_bound, upper, upper_bound
+from app.services.reports.checklist import Outcome, checklist
+from app.services.reports.facts import TREND_DAYS, Facts, RolloutFacts
+from app.services.reports.next_step import next_step
+from app.services.reports.people import EDGES_AT_MOST, edge_cases, reviewers
+from app.services.reports.uptime import OF_MODEL, OF_PLANE
+from app.store import reporting
+
+_DAY_US = 86_400_000_000
+_CLUSTER = ("rollout", "legacy_decision", "model_decision", "action_type", "actor_role", "legacy_rule")
+
+
+def document_of(facts: Facts) -> dict[str, Any]:
+    """The report, JSON-ready. It holds ids of decisions, and nothing of their situations but the actors' roles."""
+    span, rows = facts.span, checklist(facts)
+    met = Counter(row.outcome for row in rows)
+    return {
+        "id": span.id,
+        "period": span.period,
+        "starts_at": rfc3339(to_us(span.starts_at)),
+        "ends_at": rfc3339(to_us(span.ends_at)),
+        "complete": facts.complete,
+        "made_at": rfc3339(to_us(facts.now)),
+        "summary": {outcome.value: met[outcome] for outcome in Outcome},
+        "checklist": [asdict(row) for row in rows],
+        "rollouts": [_rollout(one, facts) for one in facts.rollouts],
+        "disagreements": _disagreements(facts),
+        "edge_cases": edge_cases(facts.verdicts),
+        "reviewers": reviewers(facts.verdicts, facts.backlog),
+        "uptime": _uptime(facts),
+        "compute": _compute(facts),
+        "bounds": _bounds(facts),
+    }
+
+
+def _rollout(one: RolloutFacts, facts: Facts) -> dict[str, Any]:
+    document, gate = one.document, one.document["gate"]
+    return {
+        "name": one.name,
+        "risk": one.policy.risk,
+        "phase": document["phase"],
+        "exposure": document["exposure"],
+        "version": document["version"],
+        "period_version": one.period.version,
+        "status": document["status"],
+        "gate": None if gate is None else {name: gate[name] for name in ("to", "outcome", "sentence")},
+        "guardrails": [
+            {name: guardrail[name] for name in ("name", "outcome", "sentence")}
+            for guardrail in document["guardrails"]
+        ],
+        "figures": figures(one.period, alpha=one.policy.gate_alpha),
+        "trend": [{"day": rfc3339(day * _DAY_US)[:10], **_point(seen)} for day, seen in one.days.items()],
+        "baseline": None if one.baseline is None else {"epoch": one.baseline.epoch, **_point(one.baseline)},
+        "transitions": [
+            {**{name: row[name] for name in ("kind", "actor", "automatic", "reason")}, "at": rfc3339(row["created_us"])}
+            for row in facts.transitions
+            if row["rollout"] in (one.name, reporting.PLANE)
+        ],
+        "next_step": next_step(one),
+    }
+
+
+def figures(seen: Evidence, *, alpha: float) -> dict[str, Any]:
+    """Rates with the bound of risk `alpha` on the side that matters."""
+    n, agreed, reviewed = seen.compared, seen.agreed, seen.n(Metric.REVIEWED)
+    groups = seen.override_groups
+    return {
+        **_point(seen),
+        "decisions": seen.n(Metric.DECISION) + seen.n(Metric.UNEXPOSED),
+        "agreement_lower": lower_bound(n, agreed, alpha) if n else None,
+        "errors_upper": upper_bound(seen.observed, seen.errors, alpha) if seen.observed else None,
+        "reviewed": reviewed,
+        "override_rate": seen.override_rate,
+        "override_upper": upper(groups, alpha) if reviewed else None,
+        "wrong_allows": seen.wrong_allows,
+        "fell_back": seen.fell_back,
+    }
+
+
+def _point(seen: Evidence) -> dict[str, Any]:
+    return {
+        "observed": seen.observed,
+        "pairs": seen.compared,
+        "agreement": _share(seen.agreed, seen.compared),
+        "error_rate": _share(seen.errors, seen.observed),
+        "p50_ms": seen.percentile_ms(0.50),
+        "p95_ms": seen.percentile_ms(0.95),
+        "p99_ms": seen.percentile_ms(0.99),
+        "distribution": seen.distribution,
+    }
+
+
+def _disagreements(facts: Facts) -> dict[str, Any]:
+    found, looked = facts.disagreements["found"], facts.disagreements["looked_at"]
+    clusters = [
+        {**{name: row[name] for name in _CLUSTER}, "n": row["n"], "share": row["n"] / found, "example": row["example"]}
+        for row in facts.clusters
+    ]
+    return {"looked_at": looked, "found": found, "clusters": clusters}
+
+
+def _uptime(facts: Facts) -> dict[str, Any]:
+    """Seconds counted, of the seconds since the plane first started or the period began."""
+    served = facts.sums(Metric.UP_S, plane=True)
+    return {
+        "counted_from": rfc3339(to_us(facts.counted_from)),
+        "wall_s": facts.wall_s,
+        "plane_s": served[OF_PLANE],
+        "model_s": served[OF_MODEL],
+    }
+
+
+def _compute(facts: Facts) -> dict[str, Any]:
+    """What the model's answers took; time-outs are left out, for nobody knows how long they would have."""
+    buckets = {int(label): n for label, n in facts.sums(Metric.LATENCY).items() if int(label) < LAST_BUCKET}
+    answers, seconds = sum(buckets.values()), sum(n * bucket_middle_ms(k) / 1000 for k, n in buckets.items())
+    tokens = facts.disagreements["prompt_tokens"]
+    return {
+        "answers": answers,
+        "model_s": seconds,
+        "answers_per_model_s": answers / seconds if seconds else None,
+        "prompt_tokens": None if tokens is None else round(float(tokens) * answers),
+        "worker_cpu_s": facts.resources.worker_cpu_s,
+    }
+
+
+def _bounds(facts: Facts) -> list[str]:
+    """What the document says little or nothing of, and how it counts."""
+    now = "" if facts.complete else "The period is not over: figures are of its days so far. "
+    return [
+        f"{now}Figures are sums of counters over whole UTC days; phases, gates, guardrails, reviews that wait and "
+        "resources are as they stood when the report was made.",
+        f"Trends reach back {TREND_DAYS} days at least. The baseline is the rollout's last shadow epoch with answers.",
+        f"Disagreements are among the newest {reporting.ADVISORIES_AT_MOST:,} advisories of the period, grouped from "
+        f"the newest {reporting.DISAGREEMENTS_AT_MOST:,}; at most {reporting.CLUSTERS_AT_MOST} groups are shown.",
+        f"Verdicts are the newest {reporting.VERDICTS_AT_MOST:,}; at most {EDGES_AT_MOST} edge cases are shown.",
+        "A checklist row compares the figure itself, from 30 cases on; proof is what a gate asks for.",
+        "Model seconds come from latency buckets (4.4 % at most off) without time-outs, prompt tokens from the mean "
+        "of the advisories looked at; CPU seconds are the running worker's since it started.",
+    ]
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
