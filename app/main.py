@@ -30,6 +30,7 @@ from app.services.freezes import Freezes
 from app.services.gates import Gates
 from app.services.guard import Guard
 from app.services.idempotency import Replays
+from app.services.late import LateAnswers
 from app.services.levers import Levers
 from app.services.notices import Notices
 from app.services.observe import Observer
@@ -37,8 +38,11 @@ from app.services.opinion import Opinions
 from app.services.plane import Plane
 from app.services.policies import Policies, PolicyFiles, settle_at_start
 from app.services.ports import Models, NoModel, Sole
+from app.services.queries import Queries
 from app.services.ramps import Ramps
 from app.services.records import Strata
+from app.services.reports.gathering import Gathering
+from app.services.reports.reports import Reports
 from app.services.review import Reviews
 from app.services.rollouts import Rollouts
 from app.services.satisfaction import Satisfaction
@@ -94,7 +98,16 @@ def open_server(settings: Settings) -> Iterator[Server]:
         journal = Journal(settings.data_dir / "journal")
         ledger = Ledger(database, journal, instance)
         try:
-            services = wire(database, ledger, files, models, versions, drills=settings.drills)
+            services = wire(
+                database,
+                ledger,
+                files,
+                models,
+                versions,
+                drills=settings.drills,
+                data_dir=settings.data_dir,
+                prometheus_url=settings.prometheus_url,
+            )
             services.plane.refresh()
             lifespan = _lifespan(settings, services, instance=instance)
             yield Server(create_app(services, lifespan=[lifespan]), services, instance)
@@ -203,6 +216,8 @@ def wire(
     versions: dict[str, ModelVersion],
     *,
     drills: bool = False,
+    data_dir: Path | None = None,
+    prometheus_url: str | None = None,
     now: Callable[[], datetime] = now,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Services:
@@ -218,10 +233,12 @@ def wire(
     experiments = Experiments(plane, gates, now=now)
     levers = Levers(plane, ledger, gates, notices, now=now)
     ramps = Ramps(plane, gates, levers, ledger, now=now)
-    reviews = Reviews(plane, ledger, notices, now=now)
     admissions = Admissions(plane, ledger)
-    observer = Observer(models, ledger, reviews, strata, admissions)
-    guard = Guard(plane, ledger, models, notices, now=now, monotonic=monotonic)
+    observer = Observer(models, ledger, LateAnswers(plane, ledger, notices, now=now), strata, admissions)
+    queries = Queries(prometheus_url)
+    guard = Guard(plane, ledger, models, notices, queries, now=now, monotonic=monotonic)
+    rollouts = Rollouts(plane, gates, guard, ramps, now=now)
+    gathering = Gathering(plane, gates, rollouts, models, versions, files.policies_dir, data_dir)
     return Services(
         database=database,
         ledger=ledger,
@@ -235,10 +252,10 @@ def wire(
         replays=Replays(plane, ledger, now=now),
         opinions=Opinions(plane, models),
         stories=Stories(database, ledger, models, notices, now=now),
-        reviews=reviews,
+        reviews=Reviews(plane, ledger, notices, now=now),
         satisfaction=Satisfaction(plane, ledger, now=now),
         gates=gates,
-        rollouts=Rollouts(plane, gates, guard, ramps, now=now),
+        rollouts=rollouts,
         levers=levers,
         ramps=ramps,
         approvals=Approvals(levers, gates, plane, ledger, now=now),
@@ -250,6 +267,7 @@ def wire(
         policies=Policies(files, plane, ledger, version=models.default.version_id, now=now),
         validations=Validations(plane, ledger, models, versions, policies_dir=files.policies_dir, now=now),
         administration=Administration(plane, ledger, now=now),
+        reports=Reports(database, ledger, gathering, notices, now=now),
         webhooks=Webhooks(plane, ledger, notices, now=now),
         drills=drills,
         now_us=now_us,

@@ -40,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str
     guardrail_interval_s: float
     snapshot_interval_s: float
+    prometheus_url: str | None
     retention_days: int
     queue_limit: int
     instance: str | None
@@ -134,6 +135,7 @@ def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         "log_level": "info",
         "guardrail_interval_s": 5.0,
         "snapshot_interval_s": 1.0,
+        "prometheus_url": None,
         "retention_days": 90,
         "queue_limit": 64,
         "instance": None,
@@ -286,6 +288,7 @@ _SPECS = (
     # A guardrail pass older than 60 s and a snapshot older than 5 s are stale (law 8).
     _Spec("guardrail_interval_s", _number(0.1, 30), "5", "Seconds between two guardrail passes."),
     _Spec("snapshot_interval_s", _number(0.05, 2), "1", "Seconds between two polls of the phases."),
+    _Spec("prometheus_url", _url, "none", "Prometheus that the queries of guardrails are put to."),
     _Spec("retention_days", _whole(1, 36_500), "90", "Days that decisions can be explained."),
     _Spec("queue_limit", _whole(1, 100_000), "64", "Situations that may wait for the model."),
     _Spec(

@@ -27,11 +27,13 @@ COMMANDS = {
     "versions": ("versions", "versions", "List model versions, try one, activate it, or go back."),
     "gates": ("gates", "gates", "Show what a promotion still needs, or try limits out."),
     "guardrails": ("guardrails", "guardrails", "Show a rollout's guardrails, or try limits out."),
+    "replay": ("replay", "replay", "Answer recorded situations again, and say what would have been different."),
     "promote": ("levers", "promote", "Take a rollout one phase up, if its gate passes."),
     "approve": ("levers", "approve", "Say that another may promote a rollout."),
     "freeze": ("freezes", "freeze", "Say when promotions rest."),
     "rollback": ("levers", "rollback", "Take a rollout down, now."),
     "exposure": ("levers", "exposure", "Change the share of actors that a phase applies to."),
+    "ramp": ("ramp", "ramp", "Let exposure widen by itself, step by step, or see how far it is."),
     "hold": ("levers", "hold", "Freeze promotions and ramps of a rollout."),
     "resume": ("levers", "resume", "End a hold."),
     "investigation": ("levers", "investigation", "Close the investigation that a rollback opened."),
@@ -41,6 +43,7 @@ COMMANDS = {
     "learn": ("learn", "learn", "Make a new model version out of an old one and people's verdicts."),
     "keys": ("keys", "keys", "List, create and revoke API keys."),
     "webhooks": ("webhooks", "webhooks", "Tell other systems what happens, and see whether they heard it."),
+    "report": ("report", "report", "How the day, week or month stands, against the checklist."),
     "audit": ("audit", "audit", "Verify that the history was neither changed nor cut."),
 }
 

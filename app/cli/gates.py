@@ -48,11 +48,15 @@ def gate_shown(*, as_json: bool) -> Iterator[None]:
         raise SystemExit(EXIT_GATE) from None
 
 
+def emit_conditions(conditions: list[Document]) -> None:
+    rows = [(each["name"], each["outcome"], span(each["eta"]), each["sentence"]) for each in conditions]
+    emit_table(("condition", "outcome", "eta", "what was seen"), rows)
+
+
 def emit_gate(gate: Document) -> None:
     """The conditions as a checklist, and how many are open; `eta` is at the present traffic."""
     conditions = gate["conditions"]
-    rows = [(each["name"], each["outcome"], span(each["eta"]), each["sentence"]) for each in conditions]
-    emit_table(("condition", "outcome", "eta", "what was seen"), rows)
+    emit_conditions(conditions)
     still_open = sum(each["outcome"] != "pass" for each in conditions)
     met = f"all {len(conditions)} conditions hold"
     unmet = f"{still_open} of {len(conditions)} conditions do not hold yet"

@@ -15,20 +15,19 @@ import rich_click as click
 
 from app.cli.output import Row, emit, emit_table, json_option, say
 from app.cli.validate import opened
-from app.domain.clock import to_us
+from app.domain.clock import rfc3339, to_us
 from app.domain.phase import Phase
-from app.engines.model.version import ModelVersion, load_versions
+from app.engines.model.version import load_versions
 from app.errors import NotFound
 from app.observability import configure_logging
 from app.services.declarations import version_of
-from app.services.plane import Policy
 from app.services.policies import PolicyFiles
 from app.services.replay import WhatIf, policy_of
 from app.services.replay_report import Replay
-from app.settings import Settings, load_settings
+from app.settings import load_settings
 from app.store.database import Database
 from app.store.policies import applied
-from app.store.recorded import count, recorded, rollbacks
+from app.store.recorded import recorded, rollbacks
 from app.store.rollouts import baselines
 from app.store.versions import registered
 
@@ -37,7 +36,7 @@ _AGO = re.compile(r"(\d+)([dhm])")
 _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 
 
-class _Instant(click.ParamType):
+class Instant(click.ParamType[datetime]):
     """A date, an RFC 3339 time (UTC without an offset), or so long ago: `7d`, `12h`, `30m`."""
 
     name = "time"
@@ -54,13 +53,12 @@ class _Instant(click.ParamType):
 
 
 @click.command()
-@click.option(
-    "--from", "since", type=_Instant(), required=True, help="A date, a time, or 7d for so long ago."
-)
-@click.option("--to", "until", type=_Instant(), default="0m", help="Before this; by default until now.")
+@click.option("--from", "since", type=Instant(), required=True, help="A date, a time, or 7d for so long ago.")
+@click.option("--to", "until", type=Instant(), default="0m", help="Before this; by default until now.")
 @click.option("--version", help="Ask this version about every situation; by default what was said counts.")
 @click.option(
     "--policies",
+    "files",
     type=click.Path(exists=True, path_type=Path),
     help="A directory like policies/, or one file of rollouts or legacy rules; by default what is in force.",
 )
@@ -73,48 +71,51 @@ def replay(
     since: datetime,
     until: datetime,
     version: str | None,
-    policies: Path | None,
+    files: Path | None,
     phase: Phase | None,
     only: tuple[str, ...],
     limit: int,
     as_json: bool,
 ) -> None:
-    """Answer recorded situations again and say what would have been different.
+    """Answer recorded situations again, and say what would have been different.
 
     Reads the database only, beside a running server or without one; nothing that it finds is recorded.
     """
     if since >= until:
         raise click.UsageError("--from must lie before --to")
-    settings = load_settings()
-    configure_logging(msgspec.structs.replace(settings, log_file=None, log_level="error"))
-    if policies is not None and (policies / "versions").is_dir():
-        settings = msgspec.structs.replace(settings, policies_dir=policies)
     period = {"since_us": to_us(since), "until_us": to_us(until)}
-    with closing(Database(settings.database_url)) as database:
-        database.check_schema()
-        work = _replayed(database, settings, period, version, policies, phase=phase, only=only, limit=limit)
-        found = asyncio.run(work)
+    found = asyncio.run(_replayed(period, version, files, phase=phase, only=only, limit=limit))
     emit(found, _show, as_json=as_json)
     say(_summary(found))
 
 
 async def _replayed(
-    database: Database,
-    settings: Settings,
     period: dict[str, int],
     version: str | None,
-    policies: Path | None,
+    path: Path | None,
     *,
     phase: Phase | None,
     only: tuple[str, ...],
     limit: int,
 ) -> dict[str, Any]:
-    in_force, files, versions, bases = _known(database, settings)
+    settings = load_settings()
+    configure_logging(msgspec.structs.replace(settings, log_file=None, log_level="error"))
+    if path is not None and (path / "versions").is_dir():
+        settings = msgspec.structs.replace(settings, policies_dir=path)
+    files = PolicyFiles(settings.policies_dir, settings.legacy, settings.legacy_deadline_ms / 1000)
     async with AsyncExitStack() as stack:
+        database = stack.enter_context(closing(Database(settings.database_url)))
+        database.check_schema()
+        with database.read() as connection:
+            sha256, documents = applied(connection)
+            kept, bases = registered(connection), baselines(connection)
+        versions = {name: version_of(found.document) for name, found in kept.items()}
+        versions |= load_versions(settings.policies_dir)
+        documents = documents or files.read()
+        policy = in_force = files.compile(sha256, documents)
         stack.push_async_callback(in_force.legacy.close)
-        policy = in_force if policies is None else policy_of(policies, in_force, files)
-        for name in only:
-            policy.book.get(name)
+        if path is not None:
+            policy = policy_of(path, in_force, replace(files, legacy=documents["engine"]))
         what = WhatIf(policy.book, versions, phase=phase)
         if policy.legacy is not in_force.legacy:
             stack.push_async_callback(policy.legacy.close)
@@ -124,133 +125,79 @@ async def _replayed(
                 raise NotFound("version", version, known=versions)
             subject, _ = await stack.enter_async_context(opened(settings, versions[version]))
             what, bases = replace(what, subject=subject, version=version), {}
-        again = Replay(what, bases, only, limit)
-        ahead = count(database, **period)
-        since = told = time.monotonic()
-        for done, was in enumerate(recorded(database, **period), 1):
-            await again.take(was)
-            now = time.monotonic()
-            if now - told >= _EVERY_S:
-                told = now
-                say(f"{done:,} of {ahead:,} decisions, {done / (now - since):,.0f} a second …")
+        again = Replay(what, bases, [policy.book.get(name).name for name in only], limit)
+        await _taken(again, database, period)
         return again.to_wire(rollbacks(database, **period), **period)
 
 
-def _known(
-    database: Database, settings: Settings
-) -> tuple[Policy, PolicyFiles, dict[str, ModelVersion], dict[str, dict[str, int]]]:
-    """The policy in force, what reads others like it, every version, and the baselines."""
-    with database.read() as connection:
-        sha256, documents = applied(connection)
-        kept, bases = registered(connection), baselines(connection)
-    files = PolicyFiles(settings.policies_dir, settings.legacy, settings.legacy_deadline_ms / 1000)
-    documents = documents or files.read()
-    versions = {name: version_of(found.document) for name, found in kept.items()}
-    versions |= load_versions(settings.policies_dir)
-    return files.compile(sha256, documents), replace(files, legacy=documents["engine"]), versions, bases
+async def _taken(again: Replay, database: Database, period: dict[str, int]) -> None:
+    began = told = time.monotonic()
+    for done, was in enumerate(recorded(database, **period), 1):
+        await again.take(was)
+        now = time.monotonic()
+        if now - told >= _EVERY_S:
+            told = now
+            say(f"{done:,} decisions, {done / (now - began):,.0f} a second, at {rfc3339(was.at_us)} …")
 
 
 def _show(found: dict[str, Any]) -> None:
     rows = found["rollouts"]
-    emit_table(
-        (
-            "rollout",
-            "decisions",
-            "changed",
-            "milder",
-            "stricter",
-            "agreement then",
-            "now",
-            "judged",
-            "right then",
-        )
-        + ("now", "wrong allows then", "now"),
-        [_row(row) for row in rows],
-    )
+    columns = "decisions changed milder stricter agreement:then now right:then now wrong-allows:then now of"
+    _section("rollout " + columns, [_row(row) for row in rows])
     for what, member in (("decision", "confusion"), ("model", "model_confusion")):
-        moved = [
-            (row["rollout"], pair, n) for row in rows for pair, n in row[member].items() if _differs(pair)
-        ]
-        _section(("rollout", f"{what} then>now", "n"), moved)
+        pairs = [(row["rollout"], pair, n) for row in rows for pair, n in row[member].items()]
+        _section(f"rollout {what}:then>now n", [each for each in pairs if len(set(each[1].split(">"))) > 1])
+    examples = [_example(each) for row in rows for each in row["examples"]]
+    _section("changed at action role legacy model:then now decision:then now verdict rule", examples)
+    alarms = [(row["rollout"], each) for row in rows for each in row["alarms"]]
     _section(
-        (
-            "changed",
-            "at",
-            "action",
-            "role",
-            "legacy",
-            "model then",
-            "now",
-            "decision then",
-            "now",
-            "verdict",
-            "rule",
-        ),
-        [_example(each) for row in rows for each in row["examples"]],
+        "at rollout guardrail would decisions because",
+        [(a["at"], name, a["guardrail"], a["would"], a["decisions"], a["sentence"]) for name, a in alarms],
     )
-    _section(
-        ("at", "rollout", "guardrail", "would have led to", "after", "because"),
-        [_alarm(row["rollout"], each) for row in rows for each in row["alarms"]],
-    )
-    _section(
-        ("at", "rollout", "was rolled back", "because"),
-        [
-            (each["at"], row["rollout"], "by itself" if each["automatic"] else "by a person", each["reason"])
-            for row in rows
-            for each in row["rollbacks"]
-        ],
-    )
+    backs = [(row["rollout"], each) for row in rows for each in row["rollbacks"]]
+    _section("at rolled-back because", [(each["at"], name, each["reason"]) for name, each in backs])
     if found["version"] is not None:
         latencies = [
             (row["rollout"], *row["now"]["latency_ms"].values(), row["now"]["errors"]) for row in rows
         ]
-        _section(("rollout", "latency p50 (ms)", "p95", "errors"), latencies)
+        _section("rollout latency-ms:p50 p95 errors", latencies)
     gates = [(row["rollout"], row["gate"]["sentence"]) for row in rows if row["gate"]]
-    _section(("rollout", "what this evidence alone says of a promotion"), gates)
+    _section("rollout this-evidence-alone", gates)
 
 
-def _section(columns: Sequence[str], rows: Sequence[Row]) -> None:
+def _section(columns: str, rows: Sequence[Row]) -> None:
+    """A table and an empty line, if there is anything in it."""
     if rows:
+        emit_table(columns.split(), rows)
         click.echo()
-        emit_table(columns, rows)
 
 
 def _row(row: dict[str, Any]) -> Row:
     then, now = row["then"], row["now"]
     return (
         *(row[name] for name in ("rollout", "decisions", "changed", "milder", "stricter")),
-        *(then["agreement"]["rate"], now["agreement"]["rate"]),
-        *(now["verdicts"]["n"], then["verdicts"]["right"], now["verdicts"]["right"]),
-        *(then["wrong_allows"], now["wrong_allows"]),
+        *(side["agreement"]["rate"] for side in (then, now)),
+        *(side["verdicts"]["right"] for side in (then, now)),
+        *(side["wrong_allows"] for side in (then, now)),
+        now["verdicts"]["n"],
     )
-
-
-def _differs(pair: str) -> bool:
-    then, _, now = pair.partition(">")
-    return then != now
 
 
 def _example(each: dict[str, Any]) -> Row:
     plain = (each[name] for name in ("id", "at", "action", "role"))
-    decision, legacy, model = each["decision"], each["legacy"]["now"], each["model"]
-    rest = (decision["then"], decision["now"], each["verdict"], each["rule"])
-    return (*plain, legacy, model["then"], model["now"], *rest)
-
-
-def _alarm(rollout: str, each: dict[str, Any]) -> Row:
-    after = f"{each['decisions']:,} decisions of epoch {each['epoch']}"
-    return (each["at"], rollout, each["guardrail"], each["would"], after, each["sentence"])
+    changes = (each[what][when] for what in ("model", "decision") for when in ("then", "now"))
+    return (*plain, each["legacy"]["now"], *changes, each["verdict"], each["rule"])
 
 
 def _summary(found: dict[str, Any]) -> str:
-    alarms = [alarm for row in found["rollouts"] for alarm in row["alarms"]]
-    said = f"{found['decisions']:,} decisions from {found['from']} to {found['to']} answered again: "
-    said += f"{found['changed']:,} otherwise, {found['milder']:,} milder and {found['stricter']:,} stricter; "
-    back = sum(alarm["would"].startswith("rollback") for alarm in alarms)
-    said += f"{len(alarms)} alarms, {back} of which would have rolled back"
-    was = sum(len(row["rollbacks"]) for row in found["rollouts"])
-    said += f"; {was} rollbacks were recorded"
-    left_out = (("erased", "with their situation erased"), ("unasked", "of which the model was not asked"))
-    for name, why in left_out:
-        said += f"; {found[name]:,} left out {why}" if found[name] else ""
+    rows = found["rollouts"]
+    would = [alarm["would"] for row in rows for alarm in row["alarms"]]
+    said = (
+        f"{found['decisions']:,} decisions answered again: {found['changed']:,} otherwise, "
+        f"{found['milder']:,} of them milder; {len(would)} alarms, "
+        f"{sum(each.startswith('rollback') for each in would)} of them to roll back, "
+        f"where {sum(len(row['rollbacks']) for row in rows)} rollbacks were recorded"
+    )
+    for name, why in (("erased", "their situations are erased"), ("unasked", "the model was not asked")):
+        said += f"; {found[name]:,} left out: {why}" if found[name] else ""
     return said

@@ -57,6 +57,10 @@ class Management(ABC, Generic[One, Many]):
         body = {"to": to, "reason": reason, "expected_revision": expected_revision}
         return self.post(f"/v1/rollouts/{name}/approve", **body)
 
+    def ramp(self, name: str, /, *, action: str, reason: str, **options: Any) -> One:
+        """`action`: start, with `expected_revision=…` and options such as `to=0.5`, or stop."""
+        return self.post(f"/v1/rollouts/{name}/ramp", action=action, reason=reason, **options)
+
     def rollback(self, name: str, /, *, reason: str) -> One:
         return self.post(f"/v1/rollouts/{name}/rollback", reason=reason)
 

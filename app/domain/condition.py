@@ -4,6 +4,7 @@ Pass needs proof, fail needs proof of the contrary (law 5), and both by the same
 lies between is insufficient. What cannot be read is an error.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -211,13 +212,14 @@ def proof(groups: Sequence[Group], limit: float, alpha: float) -> tuple[GateOutc
 
 def _latency_bound_ms(evidence: Evidence, alpha: float) -> float | None:
     """The smallest bucket edge that the p95 is proved to be below."""
-    buckets = sorted(int(label) for label in evidence.of(Metric.LATENCY))
+    edges = sorted(bucket_edge_ms(int(label)) for label in evidence.of(Metric.LATENCY))
     n = evidence.n(Metric.LATENCY)
-    for bucket in buckets:
-        late = evidence.above_ms(bucket_edge_ms(bucket))
-        if below([Group(n, late)], LATE_SHARE, alpha):
-            return bucket_edge_ms(bucket)
-    return None
+
+    def is_proved(edge_ms: float) -> bool:
+        return below([Group(n, evidence.above_ms(edge_ms))], LATE_SHARE, alpha)
+
+    first = bisect_left(edges, True, key=is_proved)
+    return edges[first] if first < len(edges) else None
 
 
 def told(judged: Condition, per_day: float | None, what: str) -> Condition:

@@ -149,11 +149,6 @@ def served_counts(seconds: int) -> tuple[Count, ...]:
     return ((Metric.SERVED_S.value, ALL, seconds),)
 
 
-def retracted(counts: Iterable[Count]) -> tuple[Count, ...]:
-    """The opposite of some counts: what an undone or superseded verdict takes back."""
-    return tuple((metric, label, -n) for metric, label, n in counts)
-
-
 def latency_bucket(latency_ms: float) -> int:
     """The k whose bucket, from edge k-1 to edge k = 5000 ms * 2^(k/8), holds a latency."""
     if latency_ms <= 0:

@@ -4,7 +4,7 @@ D_k is 1 where the model alone says k, -1 where the legacy engine alone does, el
 engines alike, so the mean of D_k stays; another model moves it. "No mean has moved by more than delta from
 the baseline's" is six one-sided limits on +-D_k, each a bet on the mean of a bounded variable: the factor of
 a sample is 1 + l (+-D_k - limit), whose mean is at most 1 within the limit (Waudby-Smith & Ramdas 2024,
-"Estimating means of bounded random variables by betting", eq. 22).
+"Estimating means of bounded random variables by betting": the capital process).
 """
 
 import math

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 from app.domain.beta import log_beta, log_share_below
 
@@ -18,6 +19,7 @@ ODDS_RATIOS = (1.6, 2.2, 3.5, 7.0, 20.0)
 HEAD_START = 0.5
 
 Stream = tuple[float, ...]
+Number = TypeVar("Number", int, float)
 
 _LARGEST = 1e300  # evidence beyond this says nothing more, and infinity cannot be multiplied by 0
 _LOG_LARGEST = math.log(_LARGEST)
@@ -26,6 +28,7 @@ _PRIOR = 0.5
 _GRID = 128
 _BISECTIONS = 60
 _MOST_NEEDED = 10_000_000
+_PRECISION = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,13 @@ def weighted_log_m(groups: Sequence[Group], limit: float) -> float:
     # Beta(1/2, 1/2) is uniform in the angle whose squared sine is the rate.
     end = math.asin(math.sqrt(limit))
     rates = (math.sin(end * (node + 0.5) / _GRID) ** 2 for node in range(_GRID))
-    return log_mean_exp([_log_factors(groups, limit, rate) for rate in rates])
+    bets = [(limit - rate) / (limit * (1 - limit)) for rate in rates]
+    log_factors = [0.0] * _GRID
+    for group in groups:  # plain loops: a person waits for this
+        good, if_good, if_bad = group.n - group.bad, group.weight * limit, group.weight * (limit - 1)
+        for node, bet in enumerate(bets):
+            log_factors[node] += good * math.log1p(bet * if_good) + group.bad * math.log1p(bet * if_bad)
+    return log_mean_exp(log_factors)
 
 
 def below(groups: Sequence[Group], limit: float, alpha: float) -> bool:
@@ -145,9 +154,22 @@ def lower_bound(n: float, bad: float, alpha: float) -> float:
 
 def upper(groups: Sequence[Group], alpha: float) -> float:
     """`upper_bound` for groups."""
-    if sum(group.n for group in groups) <= sum(group.bad for group in groups):
+    n = sum(group.n for group in groups)
+    if n <= sum(group.bad for group in groups):
         return 1.0
-    return smallest(lambda limit: limit >= 1 or below(groups, limit, alpha), above=weighted_rate(groups))
+
+    def excess(limit: float) -> float:
+        return weighted_log_m(groups, limit) + math.log(alpha)
+
+    low, width, at_low = weighted_rate(groups), 2 / math.sqrt(n), math.log(alpha)
+    while True:
+        high = min(low + width, (low + 1) / 2)
+        at_high = excess(high)
+        if at_high >= 0:
+            return _crossing(excess, (low, at_low), (high, at_high), _between)
+        if 1 - high < _PRECISION:
+            return 1.0
+        low, at_low = high, at_high
 
 
 def lower(groups: Sequence[Group], alpha: float) -> float:
@@ -169,12 +191,18 @@ def needed(groups: Sequence[Group], limit: float, alpha: float) -> int | None:
     n = sum(group.n for group in groups)
     seen = [Group(g.n / n, g.bad / n, g.weight) for g in groups] if n else [Group(1.0, 0.0)]
 
-    def enough(more: int) -> bool:
-        return n + more > 0 and below(
-            [Group(g.n * (n + more), g.bad * (n + more), g.weight) for g in seen], limit, alpha
-        )
+    def excess(more: int) -> float:
+        of_so_many = [Group(g.n * (n + more), g.bad * (n + more), g.weight) for g in seen]
+        return weighted_log_m(of_so_many, limit) + math.log(alpha)
 
-    return 0 if enough(0) else fewest(enough)
+    low, at_low, high = 0, excess(0), 1
+    if at_low >= 0:
+        return 0
+    while (at_high := excess(high)) < 0:
+        if high >= _MOST_NEEDED:
+            return None
+        low, at_low, high = high, at_high, min(high * 4, _MOST_NEEDED)
+    return _crossing(excess, (low, at_low), (high, at_high), _whole_between)
 
 
 def fewest(enough: Callable[[int], bool]) -> int | None:
@@ -227,13 +255,37 @@ def _alternatives(limit: float) -> Iterable[float]:
     return (odds * ratio / (1 + odds * ratio) for ratio in ODDS_RATIOS)
 
 
-def _log_factors(groups: Sequence[Group], limit: float, rate: float) -> float:
-    bet = (limit - rate) / (limit * (1 - limit))
-    return sum(
-        group.bad * math.log1p(bet * group.weight * (limit - 1))
-        + (group.n - group.bad) * math.log1p(bet * group.weight * limit)
-        for group in groups
-    )
+def _crossing(
+    excess: Callable[[Number], float],
+    below_it: tuple[Number, float],
+    above_it: tuple[Number, float],
+    between: Callable[[Number, Number, float], Number | None],
+) -> Number:
+    """Where a rising function crosses zero, from above: the Illinois method (Dowell & Jarratt 1971).
+
+    Begins with a place and the function's value on either side; `between` takes two places and a guess to
+    the next place to look at, or None where they are close enough.
+    """
+    (low, at_low), (high, at_high), was = below_it, above_it, 0
+    while (place := between(low, high, high - (high - low) * at_high / (at_high - at_low))) is not None:
+        value = excess(place)
+        if value >= 0:
+            high, at_high = place, value
+            at_low, was = (at_low / 2 if was > 0 else at_low), 1
+        else:
+            low, at_low = place, value
+            at_high, was = (at_high / 2 if was < 0 else at_high), -1
+    return high
+
+
+def _between(low: float, high: float, guess: float) -> float | None:
+    # Never quite at an end, so that both ends close in.
+    margin = (high - low) / 1_000
+    return None if high - low <= _PRECISION else min(max(guess, low + margin), high - margin)
+
+
+def _whole_between(low: int, high: int, guess: float) -> int | None:
+    return None if high - low <= 1 else min(max(round(guess), low + 1), high - 1)
 
 
 def log_mean_exp(values: Sequence[float]) -> float:

@@ -21,6 +21,7 @@ EXAMPLES_AT_LEAST = 50
 ALL = "all"
 
 _MODES = set(ReviewMode)
+_SOURCES = {"review", "second", "report"}
 _KINDS = {"binding", "drawn", "report"}  # not those that a reviewer picked
 _ACTOR_SHARE, _ACTOR_AT_LEAST = 0.05, 3  # EVIDENCE.md 7: what one actor may weigh
 _JUDGES = {Role.REVIEWER, Role.ADMIN}
@@ -138,7 +139,7 @@ def _fault(row: RowMapping) -> str | None:
     """Why a verdict may not teach."""
     if row["roles"] is None or not _JUDGES & set(row["roles"].split()):
         return "no reviewer's key"
-    if row["source"] not in {"review", "report"} or row["kind"] not in _KINDS or row["mode"] not in _MODES:
+    if row["source"] not in _SOURCES or row["kind"] not in _KINDS or row["mode"] not in _MODES:
         return "unknown source"
     if row["body"] is None:
         return "situation erased"
@@ -156,7 +157,7 @@ def _example(row: RowMapping) -> Example:
         decision=Decision(row["decision"]),
         legacy=Decision(row["legacy_decision"]),
         judge=row["judge"],
-        mode=row["mode"],
+        mode=ReviewMode.BLIND if row["source"] == "second" else row["mode"],
         model=Decision(row["llm_decision"]) if row["llm_decision"] else None,
         category=row["category"],
         notes=row["notes"],

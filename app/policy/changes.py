@@ -3,12 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
 from app.domain.limits import GateLimits, Guardrail, GuardrailLimits, Requirement
-from app.domain.phase import Phase
 from app.domain.rollout import RolloutPolicy
 from app.errors import PolicyError
 from app.policy.rollouts import RolloutBook, book_of
@@ -90,24 +89,28 @@ def _added(policy: RolloutPolicy) -> Iterator[Change]:
 
 
 def _between(before: RolloutPolicy, after: RolloutPolicy) -> Iterator[Change]:
-    old, new = _flat(before, ceiling=after.ceiling), _flat(after, ceiling=after.ceiling)
+    old, new = _flat(before, like=after), _flat(after, like=after)
     for key in sorted(old.keys() | new.keys()):
         one, other = old.get(key), new.get(key)
         if one != other:
             yield Change(after.name, key, one, other, loosens=_loosens(key, one, other))
 
 
-def _flat(policy: RolloutPolicy, *, ceiling: Phase) -> dict[str, Any]:
-    """Dotted keys to values; what is not asked for, and gates above the ceiling, are left out."""
+def _flat(policy: RolloutPolicy, *, like: RolloutPolicy) -> dict[str, Any]:
+    """Dotted keys to values; what is not asked for, and gates above the ceiling of `like`, are left out.
+
+    Guardrails act as at the risk of `like`: what another risk brings along is told as the risk alone.
+    """
     parts = {name: getattr(policy, name) for name in _PLAIN}
     parts["actions"] = tuple(sorted(policy.actions))
     nested: dict[str, GateLimits | GuardrailLimits | Requirement] = {"guardrails": policy.guardrails}
-    nested |= {f"gates.{phase}": gate for phase, gate in policy.gates.items() if phase.rank <= ceiling.rank}
+    nested |= {f"gates.{phase}": gate for phase, gate in policy.gates.items() if phase.rank <= like.ceiling.rank}
     nested |= {f"requires.{item.rollout}": item for item in policy.requires}
     for prefix, limits in nested.items():
         parts |= {f"{prefix}.{name}": value for name, value in asdict(limits).items() if name != "rollout"}
     parts["guardrails.actions"] = None  # told one by one, as they come out
-    parts |= {f"guardrails.actions.{name}": policy.action(name) for name in Guardrail}
+    at_risk = replace(policy, risk=like.risk)
+    parts |= {f"guardrails.actions.{name}": at_risk.action(name) for name in Guardrail}
     return {key: value for key, value in parts.items() if value is not None}
 
 
@@ -120,7 +123,7 @@ def _loosens(key: str, before: Any, after: Any) -> bool:
     if name == "queries":
         return not {*map(str, before)} <= {*map(str, after)}
     if ".actions." in key:
-        name = "actions"
+        name = "action"
     if name == "exposure":  # more steps, and none skipped, is the slower ramp
         return not set(before) <= set(after)
     if name not in _LOOSER_UP and name not in _LOOSER_DOWN:
@@ -154,7 +157,7 @@ _LOOSER_UP = frozenset(
     | {"override_below", "error_below", "wrong_allow_below", "p95_below_ms"}
     | {"override_limit", "error_limit", "fallback_limit", "shift_limit"}
     | {"latency_target_ms", "latency_alert_ms", "horizon_days"}
-    | {"drift_limit", "self_disagreement_limit", "stale_after_days", "actions", "actor_share"}
+    | {"drift_limit", "self_disagreement_limit", "stale_after_days", "action", "actor_share"}
 )
 _LOOSER_DOWN = frozenset(
     {"risk", "approval", "review_rate", "confidence_at_least", "rollback_observe_days"}

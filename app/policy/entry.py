@@ -207,7 +207,7 @@ def _query(name: str, node: Node) -> Query:
         name,
         found["query"].text(),
         found["above"].number(at_least=-1e12, at_most=1e12),
-        found["looks"].whole() if "looks" in found else 3,
+        int(found["looks"].number(at_least=1, at_most=1_000)) if "looks" in found else 3,
         found["action"].one_of(Action) if "action" in found else Action.NOTIFY,
     )
 

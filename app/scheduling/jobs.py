@@ -21,6 +21,7 @@ log = structlog.get_logger()
 _MISFIRE_S = 300
 _COMPACT_S = 600
 _RETAIN_S = 3_600
+_REMIND_S = 86_400
 _LOG_KEPT_DAYS = 30  # of deliveries that are settled
 _DAY_US = 86_400_000_000
 
@@ -57,7 +58,9 @@ class Jobs:
         self._every(1.0, "expire_reviews", self._leading(self._expire))
         self._every(60.0, "oversight", self._leading(self._oversight))
         self._every(60.0, "ramps", self._leading(self._ramps))
+        self._every(60.0, "reports", self._leading(self._reports))
         self._every(2.0, "deliver", self._leading(self._deliver))
+        self._every(600.0, "remind", self._leading(self._remind))
         self._every(_COMPACT_S, "compact", self._leading(self._compact))
         self._every(_RETAIN_S, "retention", self._leading(self._retain))
 
@@ -117,8 +120,16 @@ class Jobs:
     async def _ramps(self) -> None:
         await self._services.ramps.advance()
 
+    async def _reports(self) -> None:
+        await self._services.reports.keep_due()
+
     async def _deliver(self) -> None:
         await self._services.webhooks.deliver()
+
+    async def _remind(self) -> None:
+        if await self._leadership.claims("remind", every_s=_REMIND_S):
+            late = await asyncio.to_thread(self._services.reviews.backlogs)
+            await self._services.webhooks.tell_backlog(late)
 
     async def _compact(self) -> None:
         if await self._leadership.claims("compact", every_s=_COMPACT_S):

@@ -51,7 +51,7 @@ class Sighting:
 
 
 class LateVerdicts(Protocol):
-    """Takes what a candidate said of a decision that people may have judged already (services/review.py)."""
+    """Takes what a candidate said of a decision that people may have judged already (services/late.py)."""
 
     async def is_reviewed(self, decision_id: str) -> bool: ...
 

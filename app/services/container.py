@@ -21,6 +21,7 @@ from app.services.plane import Plane
 from app.services.policies import Policies
 from app.services.ports import Models
 from app.services.ramps import Ramps
+from app.services.reports.reports import Reports
 from app.services.review import Reviews
 from app.services.rollouts import Rollouts
 from app.services.satisfaction import Satisfaction
@@ -64,6 +65,7 @@ class Services:
     policies: Policies
     validations: Validations
     administration: Administration
+    reports: Reports
     webhooks: Webhooks
     drills: bool
     now_us: Callable[[], int]  # the wall clock

@@ -1,58 +1,51 @@
 """Has a rollout become so bad that it must go back, and did somebody watch?"""
 
+import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection
 
+from app.domain.assessment import Answer, Assessment, GuardrailOutcome, to_wire
 from app.domain.clock import to_us
 from app.domain.counters import served_counts
-from app.domain.evidence import Evidence, from_totals
-from app.domain.guardrail import Assessment, Facts, GuardrailOutcome, advance, to_wire
 from app.domain.limits import Action, Guardrail
+from app.domain.phase import Phase
 from app.domain.rollout import RolloutPolicy, RolloutState
-from app.domain.stream import StreamState
-from app.observability import GUARDRAIL_E_VALUE, Event
+from app.observability import Event
+from app.services.judging import Judged, Judging, names_of
 from app.services.notices import Notices
 from app.services.oversight import lapse
 from app.services.plane import Plane
 from app.services.ports import Models
+from app.services.queries import Queries
 from app.services.reports.uptime import count_uptime
 from app.services.transitions import AUTOMATION, hold, roll_back
-from app.store.counters import Totals, minute_of, totals_of_all
+from app.store.counters import minute_of
+from app.store.deliveries import Kind, enqueue
 from app.store.ledger import Ledger
-from app.store.reviews import drawn_labels, expire_due
-from app.store.rollouts import PlaneRow, baselines, load_states, lock_state, read_plane, touch_plane
-from app.store.streams import assessments, load_streams, save_streams
+from app.store.reviews import expire_due
+from app.store.rollouts import PlaneRow, load_states, lock_state, read_plane, touch_plane
+from app.store.streams import assessments, save_streams
 from app.store.transaction import CounterKey, Transaction
 
 log = structlog.get_logger()
 
 CLOCK_JUMP_S = 60.0
-_LABELS_AT_MOST = 20_000  # of one rollout's open tail
 _SERVED_AT_MOST_S = 60  # a longer gap between passes was no service
-_DAY_US = 86_400_000_000
+_ROWS_AT_MOST = 400  # in one transaction: no decision waits long behind it
 
-Judged = dict[tuple[str, str], tuple[StreamState, dict[str, Any]]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Pass:
-    """One look at every rollout, in one transaction."""
-
-    tx: Transaction
-    plane: PlaneRow
-    now: datetime
-    elapsed_s: int
-    raised: list[dict[str, Any]] = field(default_factory=list)  # alarms that came at this look
+Transitions = list[dict[str, Any]]
 
 
 class Guard:
-    """Judges every rollout's guardrails; harm is judged before any hold, in every phase."""
+    """Judges every rollout's guardrails; harm is judged before any hold, in every phase.
+
+    A pass reads and judges beside the ledger's writer; only what changed is written, in short transactions.
+    """
 
     def __init__(
         self,
@@ -60,6 +53,7 @@ class Guard:
         ledger: Ledger,
         models: Models,
         notices: Notices,
+        queries: Queries,
         *,
         now: Callable[[], datetime],
         monotonic: Callable[[], float] = time.monotonic,
@@ -68,35 +62,67 @@ class Guard:
         self._ledger = ledger
         self._models = models
         self._notices = notices
+        self._queries = queries
         self._now = now
         self._monotonic = monotonic
         self._last: tuple[datetime, float] | None = None
+        self._judging = Judging()
 
-    async def look(self) -> list[dict[str, Any]]:
+    async def look(self) -> Transitions:
         """One complete pass; returns the transitions that it made."""
         now, tick = self._now(), self._monotonic()
         jumped = self._clock_jumped(now, tick)
         self._last = now, tick
-
-        def work(tx: Transaction) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-            plane = read_plane(tx.connection)
-            elapsed_s = _elapsed_s(plane, now)
-            this = _Pass(tx, plane, now, elapsed_s)
-            made = self._judge_all(this)
-            self._count_uptime(this)
-            marks: dict[str, Any] = {"guard_passes": plane.guard_passes + 1, "guard_pass_us": to_us(now)}
-            if jumped:
-                marks["clock_jump_us"] = to_us(now)
-            touch_plane(tx, **marks)
-            return made, this.raised
-
-        made, raised = await self._ledger.run(work)
+        policies = self._plane.view.policy.book.policies
+        asked = (query.query for policy in policies for query in policy.guardrails.queries)
+        answers = await self._queries.ask(asked)
+        made: Transitions = []
+        try:
+            plane, states, judged = await asyncio.to_thread(self._read, policies, answers, now)
+            for part in _parts(judged):
+                made += await self._settle(part, now)
+            served = [states[policy.name] for policy in policies]
+            await self._ledger.run(partial(self._complete, plane, served, now=now, jumped=jumped))
+        except BaseException:
+            self._judging.forget()  # nobody knows what of it was written
+            raise
         await self._plane.refresh_soon()
-        for alarm in raised:
-            self._notices.publish("guardrail", alarm)
+        return made
+
+    def _read(
+        self, policies: Iterable[RolloutPolicy], answers: Mapping[str, Answer], now: datetime
+    ) -> tuple[PlaneRow, dict[str, RolloutState], list[Judged]]:
+        with self._plane.database.read() as connection:
+            plane, states = read_plane(connection), load_states(connection)
+            found = self._judging.read(connection, policies, states, answers, now=now)
+        return plane, states, self._judging.judge(found)
+
+    async def _settle(self, part: list[Judged], now: datetime) -> Transitions:
+        """Write and announce what some rollouts came to, and act on it."""
+        made = await self._ledger.run(partial(_written, part, now=now))
+        if made:
+            await self._plane.refresh_soon()
+        for judged in part:
+            for assessment in judged.raised:
+                self._notices.publish("guardrail", _told(judged, assessment))
         for transition in made:
             self._notices.moved(transition)
         return made
+
+    def _complete(
+        self, plane: PlaneRow, served: Iterable[RolloutState], tx: Transaction, *, now: datetime, jumped: bool
+    ) -> None:
+        """The pass is over: count the time that it stands for, and let every instance know."""
+        elapsed_s = _elapsed_s(plane, now)
+        if elapsed_s and not plane.kill_switch:
+            for state in served:
+                self._count_service(tx, state, elapsed_s, now)
+        versions = {state.version for state in served}
+        count_uptime(tx, self._models, versions, seconds=elapsed_s, minute=minute_of(to_us(now)))
+        marks: dict[str, Any] = {"guard_passes": plane.guard_passes + 1, "guard_pass_us": to_us(now)}
+        if jumped:
+            marks["clock_jump_us"] = to_us(now)
+        touch_plane(tx, **marks)
 
     def _clock_jumped(self, now: datetime, tick: float) -> bool:
         if self._last is None:
@@ -107,91 +133,19 @@ class Guard:
         log.error(Event.CLOCK_JUMPED, wall_s=wall_s, steady_s=steady_s)
         return True
 
-    def _judge_all(self, this: _Pass) -> list[dict[str, Any]]:
-        connection = this.tx.connection
-        states, counted = load_states(connection), totals_of_all(connection)
-        streams, bases = load_streams(connection), baselines(connection)
-        judged: Judged = {}
-        made: list[dict[str, Any]] = []
-        for policy in self._plane.view.policy.book.policies:
-            state = states[policy.name]
-            self._count_service(this, state)
-            evidence = _evidence(state, counted[policy.name])
-            facts = _facts(connection, policy, state, evidence, bases, streams, now=this.now)
-            transition = self._judge(this, state, facts, streams, judged)
-            if transition is not None:
-                made.append(transition)
-        save_streams(this.tx, judged, now_us=to_us(this.now))
-        return made
-
-    def _judge(
-        self,
-        this: _Pass,
-        state: RolloutState,
-        facts: Facts,
-        streams: dict[tuple[str, str], StreamState],
-        judged: Judged,
-    ) -> dict[str, Any] | None:
-        """Advance all of a rollout's guardrails, then act on the gravest breach."""
-        breaches: list[Assessment] = []
-        for guardrail in Guardrail:
-            key = (state.name, guardrail.value)
-            stream, assessment = advance(guardrail, streams.get(key), facts)
-            judged[key] = stream, to_wire(assessment)
-            if assessment.e_value is not None:
-                GUARDRAIL_E_VALUE.labels(state.name, guardrail).set(assessment.e_value)
-            if assessment.outcome is GuardrailOutcome.BREACH:
-                breaches.append(assessment)
-            if assessment.raised:
-                this.raised.append({"rollout": state.name, **to_wire(assessment)})
-        return self._act(this, state, facts.policy, breaches)
-
-    def _act(
-        self, this: _Pass, state: RolloutState, policy: RolloutPolicy, breaches: list[Assessment]
-    ) -> dict[str, Any] | None:
-        for breach in (b for b in breaches if b.action is Action.ROLLBACK):
-            state = lock_state(this.tx, state.name)
-            transition = roll_back(
-                this.tx,
-                state,
-                policy,
-                actor=AUTOMATION,
-                reason=f"guardrail {breach.name}: {breach.sentence}",
-                now=this.now,
-                evidence={"guardrail": to_wire(breach)},
-            )
-            if transition is not None:
-                return transition
-        for breach in breaches:
-            if breach.action is Action.HOLD and not state.held and breach.raised:
-                return hold(
-                    this.tx,
-                    lock_state(this.tx, state.name),
-                    actor=AUTOMATION,
-                    reason=f"guardrail {breach.name}: {breach.sentence}",
-                    now=this.now,
-                    evidence={"guardrail": to_wire(breach)},
-                )
-        return None
-
-    def _count_service(self, this: _Pass, state: RolloutState) -> None:
+    def _count_service(self, tx: Transaction, state: RolloutState, elapsed_s: int, now: datetime) -> None:
         """Soak counts time in which the rollout was really served by this plane and its model.
 
         A candidate's soak is counted beside it, by the same rule.
         """
-        if state.held or this.plane.kill_switch or this.elapsed_s <= 0:
+        if state.held:
             return
-        minute = minute_of(to_us(this.now))
+        minute = minute_of(to_us(now))
         for version in (state.version, state.candidate):
             if version is None or not self._is_up(version):
                 continue
-            for metric, label, n in served_counts(this.elapsed_s):
-                this.tx.count(CounterKey(state.name, version, state.epoch, minute, metric, label), n)
-
-    def _count_uptime(self, this: _Pass) -> None:
-        versions = {state.version for state in self._plane.view.states.values()}
-        minute = minute_of(to_us(this.now))
-        count_uptime(this.tx, self._models, versions, seconds=this.elapsed_s, minute=minute)
+            for metric, label, n in served_counts(elapsed_s):
+                tx.count(CounterKey(state.name, version, state.epoch, minute, metric, label), n)
 
     def _is_up(self, version: str) -> bool:
         model = self._models.of(version)
@@ -220,45 +174,66 @@ class Guard:
         return made
 
     def assessments(self, name: str) -> list[dict[str, Any]]:
-        """Every guardrail of a rollout in its fixed order, as last judged."""
+        """Every guardrail of a rollout in its fixed order, and then its queries, as last judged."""
+        policy = self._plane.view.policy.book.get(name)
         with self._plane.database.read() as connection:
-            state = load_states(connection)[self._plane.view.policy.book.get(name).name]
-            said = assessments(connection, name, epoch=state.epoch)
-        return [said.get(guardrail.value) or _unjudged(guardrail) for guardrail in Guardrail]
+            said = assessments(connection, name, epoch=load_states(connection)[name].epoch)
+        return [said.get(each) or _unjudged(policy, each) for each in names_of(policy)]
 
 
-def _facts(
-    connection: Connection,
-    policy: RolloutPolicy,
-    state: RolloutState,
-    evidence: Evidence,
-    bases: dict[str, dict[str, int]],
-    streams: dict[tuple[str, str], StreamState],
-    *,
-    now: datetime,
-) -> Facts:
-    stream = streams.get((state.name, Guardrail.OVERRIDE.value))
-    after = stream.watermark if stream is not None and stream.epoch == state.epoch else None
-    labels = drawn_labels(
-        connection,
-        state.name,
-        version=state.version,
-        epoch=state.epoch,
-        after=after,
-        limit=_LABELS_AT_MOST,
-    )
-    return Facts(policy, state.phase, evidence, now, labels, bases.get(state.name))
+def _parts(judged: Iterable[Judged]) -> Iterator[list[Judged]]:
+    """Rollouts with something to write, few enough for one short transaction."""
+    part: list[Judged] = []
+    rows = 0
+    for each in judged:
+        if each.rows or each.act_on is not None:
+            part.append(each)
+            rows += len(each.rows)
+        if rows >= _ROWS_AT_MOST:
+            yield part
+            part, rows = [], 0
+    if part:
+        yield part
 
 
-def _evidence(state: RolloutState, counted: Totals) -> Evidence:
-    return from_totals(
-        state.name,
-        state.version,
-        epoch=state.epoch,
-        epoch_started_at=state.epoch_started_at,
-        totals=counted,
-        days={},
-    )
+def _written(part: Iterable[Judged], tx: Transaction, *, now: datetime) -> Transitions:
+    made = []
+    for judged in part:
+        save_streams(tx, judged.rows)
+        for assessment in judged.raised:
+            enqueue(tx, kind=Kind.GUARDRAIL, body=_told(judged, assessment), now_us=to_us(now))
+        transition = _acted(tx, judged, now=now)
+        if transition is not None:
+            made.append(transition)
+    return made
+
+
+def _acted(tx: Transaction, judged: Judged, *, now: datetime) -> dict[str, Any] | None:
+    """Roll back or hold, whatever the revision, unless the epoch that was judged is over.
+
+    In shadow, where the model decides nothing, a breach is only reported.
+    """
+    breach = judged.act_on
+    if breach is None:
+        return None
+    state = lock_state(tx, judged.policy.name)
+    if state.epoch != judged.epoch or state.phase is Phase.SHADOW:
+        return None
+    reason = f"guardrail {breach.name}: {breach.sentence}"
+    evidence = {"guardrail": to_wire(breach), "evidence": judged.evidence}
+    if breach.action is Action.ROLLBACK:
+        return roll_back(
+            tx, state, judged.policy, actor=AUTOMATION, reason=reason, now=now, evidence=evidence
+        )
+    if state.held:
+        return None
+    return hold(tx, state, actor=AUTOMATION, reason=reason, now=now, evidence=evidence)
+
+
+def _told(judged: Judged, assessment: Assessment) -> dict[str, Any]:
+    name, outcome = assessment.name, assessment.outcome.replace("_", " ")
+    text = f"{judged.policy.name}: guardrail {name}: {outcome}: {assessment.sentence}"
+    return {"text": text, "rollout": judged.policy.name, **to_wire(assessment)}
 
 
 def _elapsed_s(plane: PlaneRow, now: datetime) -> int:
@@ -269,16 +244,8 @@ def _elapsed_s(plane: PlaneRow, now: datetime) -> int:
     return passed if 0 <= passed <= _SERVED_AT_MOST_S else 0
 
 
-def _unjudged(guardrail: Guardrail) -> dict[str, Any]:
-    return {
-        "name": guardrail.value,
-        "outcome": GuardrailOutcome.INSUFFICIENT.value,
-        "action": None,
-        "e_value": None,
-        "threshold": None,
-        "rate": None,
-        "limit": None,
-        "n": 0,
-        "pending": 0,
-        "sentence": "not judged yet in this epoch",
-    }
+def _unjudged(policy: RolloutPolicy, name: str) -> dict[str, Any]:
+    of_query = (query.action for query in policy.guardrails.queries if query.name == name)
+    action = policy.action(Guardrail(name)) if name in list(Guardrail) else next(of_query)
+    is_dry, said = name in policy.guardrails.dry_run, "not judged yet in this epoch"
+    return to_wire(Assessment(name, GuardrailOutcome.INSUFFICIENT, action, said, dry_run=is_dry))

@@ -51,7 +51,7 @@ _Unexplained = tuple[str, Placed, LegacyAnswer, Advisory]
 
 
 class LateLabels(LateVerdicts, Protocol):
-    """Takes an advisory for a decision that people may have judged already (services/review.py)."""
+    """Takes an advisory for a decision that people may have judged already (services/late.py)."""
 
     async def advisory_for_reviewed(
         self, observation: Observation, advisory: Advisory, draw: Draw | None

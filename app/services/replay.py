@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app.domain.advisory import Advisory, Outcome
-from app.domain.decision import LegacyAnswer
+from app.domain.decision import Decision, LegacyAnswer
 from app.domain.phase import Phase, lowest
 from app.domain.rollout import RolloutPolicy, RolloutState
 from app.domain.routing import Answer, Engine, FallbackReason, PlaneState, Route, route, settle
@@ -59,6 +59,11 @@ class Replayed:
     legacy: LegacyAnswer
     advisory: Advisory | None
     answer: Answer
+
+    @property
+    def model(self) -> Decision | None:
+        """The model's decision where it may be relied upon."""
+        return self.advisory.answer if self.advisory else None
 
 
 async def answer_again(was: Recorded, situation: Situation, what: WhatIf) -> Replayed | None:

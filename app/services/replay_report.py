@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from app.domain.admission import Claim
 from app.domain.advisory import Advisory
 from app.domain.clock import from_us, rfc3339
 from app.domain.condition import worst
@@ -20,8 +21,10 @@ from app.store.recorded import Recorded
 
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 # What a replay can know of a gate; soak, validation, approvals and investigations are of the present.
-_KNOWN = ("gate", "evidence", "agreement", "error", "latency_p95", "override", "reviewed", "reviews_judged")
-_KNOWN += ("wrong_allows",)
+_KNOWN = (
+    *("gate", "evidence", "agreement", "error", "latency_p95", "override", "reviewed", "reviews_judged"),
+    "wrong_allows",
+)
 
 
 @dataclass(slots=True)
@@ -36,7 +39,8 @@ class _Side:
     def add(self, advisory: Advisory | None, legacy: LegacyAnswer, verdict: Decision | None) -> None:
         if advisory is None:
             return
-        for metric, label, n in advisory_counts(replace(advisory, cached=False), legacy, exposed=True):
+        said = replace(advisory, cached=False)
+        for metric, label, n in advisory_counts(said, legacy, exposed=True, claim=Claim.ADMITTED):
             self.totals[metric, label] += n
         if verdict is not None and advisory.answer is not None:
             self.judged += 1
@@ -70,9 +74,8 @@ class _Account:
 
     def add(self, now: Replayed) -> None:
         was = now.was
-        verdict = was.review.verdict if was.review else None
-        self._then.add(was.advisory, was.legacy, verdict)
-        self._now.add(now.advisory, now.legacy, verdict)
+        self._then.add(was.advisory, was.legacy, was.verdict)
+        self._now.add(now.advisory, now.legacy, was.verdict)
         self._decisions[was.decision, now.answer.decision] += 1
         if was.advisory is not None and now.advisory is not None:
             self._answers[_said(was.advisory), _said(now.advisory)] += 1
@@ -140,12 +143,7 @@ class Replay:
 
     def _account(self, policy: RolloutPolicy) -> _Account:
         if policy.name not in self.accounts:
-            watch = Watch(
-                policy,
-                self.baselines.get(policy.name),
-                is_independent=self._is_independent,
-                one_phase=self.what.phase is not None,
-            )
+            watch = Watch(policy, self.what, self.baselines.get(policy.name))
             self.accounts[policy.name] = _Account(watch, limit=self.limit)
         return self.accounts[policy.name]
 
@@ -172,10 +170,6 @@ class Replay:
             "rollouts": rows,
         }
 
-    def _is_independent(self, version: str) -> bool:
-        declared = self.what.versions.get(version)
-        return declared is not None and not declared.show_legacy
-
 
 def _kind(now: Replayed) -> str | None:
     then, decision = now.was.decision, now.answer.decision
@@ -199,7 +193,7 @@ def _example(now: Replayed) -> dict[str, Any]:
         "decision": {"then": was.decision, "now": now.answer.decision},
         "legacy": {"then": was.legacy.decision, "now": now.legacy.decision},
         "model": {"then": _said(was.advisory), "now": _said(now.advisory)},
-        "verdict": was.review.verdict if was.review else None,
+        "verdict": was.verdict,
         "rule": now.legacy.rule,
         "answered_by": now.answer.answered_by,
         "fallback_reason": now.answer.fallback_reason,

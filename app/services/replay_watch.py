@@ -6,63 +6,35 @@ Prometheus are not asked, because their past is not ours to know.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from heapq import heappop, heappush
 from typing import Any
 
+from app.domain.admission import Claim
+from app.domain.assessment import Assessment, Facts, GuardrailOutcome
 from app.domain.clock import from_us, rfc3339
 from app.domain.counters import Count, Metric, advisory_counts, decision_counts, draw_counts, verdict_counts
-from app.domain.decision import Decision
 from app.domain.evidence import Evidence, from_totals
-from app.domain.guardrail import Assessment, Facts, advance
+from app.domain.guardrail import advance
 from app.domain.limits import Action, Guardrail
 from app.domain.phase import Phase, lowest
 from app.domain.rollout import RolloutPolicy
 from app.domain.sampling import recorded_draw
 from app.domain.stream import Label, StreamState
-from app.services.replay import Replayed
-from app.store.recorded import Reviewed
+from app.services.replay import Replayed, WhatIf
 
 _MINUTE_US = 60_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Drawn:
-    """A decision drawn for review, whose label shows when it was judged or its time was over."""
-
-    decision_id: str
-    at_us: int
-    model: Decision
-    review: Reviewed
-    inclusion_probability: float
-
-    def label(self, now_us: int) -> Label:
-        review = self.review
-        judged = review.verdict is not None and review.judged_us is not None and review.judged_us <= now_us
-        bad = review.verdict is not self.model if judged else None
-        closed = bad is None and review.due_us <= now_us
-        return Label(self.decision_id, self.at_us, bad, self.inclusion_probability, closed)
 
 
 class Watch:
     """One rollout's evidence, an epoch at a time, and the alarms that its guardrails raise."""
 
-    def __init__(
-        self,
-        policy: RolloutPolicy,
-        baseline: Mapping[str, int] | None,
-        *,
-        is_independent: Callable[[str], bool],
-        one_phase: bool,
-    ) -> None:
-        """With `one_phase` a new epoch begins only where another version does."""
+    def __init__(self, policy: RolloutPolicy, what: WhatIf, baseline: Mapping[str, int] | None) -> None:
         self.policy = policy
         self.alarms: list[dict[str, Any]] = []
         self.phase = Phase.SHADOW
+        self._what = what
         self._baseline = baseline
-        self._is_independent = is_independent
-        self._one_phase = one_phase
         self._epoch: int | None = None
         self._later: list[tuple[int, str, int, tuple[Count, ...]]] = []  # verdicts that are yet to come
 
@@ -71,6 +43,7 @@ class Watch:
         """Of the latest epoch; None before the first decision."""
         if self._epoch is None:
             return None
+        declared = self._what.versions.get(self._version)
         return from_totals(
             self.policy.name,
             self._version,
@@ -78,7 +51,7 @@ class Watch:
             epoch_started_at=from_us(self._began_us),
             totals=self._totals,
             days={},
-            independent=self._is_independent(self._version),
+            independent=declared is not None and not declared.show_legacy,
         )
 
     def see(self, now: Replayed) -> None:
@@ -89,9 +62,11 @@ class Watch:
             return  # its epoch was over when it was committed
         if now.plan.exposed:
             self.phase = now.plan.phase
-        counts = decision_counts(now.answer, phase=now.plan.phase, exposed=now.plan.exposed)
-        if now.advisory is not None and was.counted:
-            counts += advisory_counts(now.advisory, now.legacy, exposed=now.plan.exposed)
+        claim = Claim.ADMITTED if was.admitted else Claim.REPEATED
+        exposed = now.plan.exposed
+        counts = decision_counts(now.answer, phase=now.plan.phase, exposed=exposed, claim=claim)
+        if now.advisory is not None:
+            counts += advisory_counts(now.advisory, now.legacy, exposed=exposed, claim=claim)
         self._count((*counts, *self._reviewed(now)), was.at_us)
 
     def wait(self, until_us: int) -> None:
@@ -107,11 +82,11 @@ class Watch:
         self._look()
 
     def _enters(self, now: Replayed) -> bool:
-        """Whether a decision belongs to the epoch that goes on, which it may begin."""
+        """Whether a decision belongs to the epoch that goes on, which it may be the first of."""
         was = now.was
         if self._epoch is not None:
             of_another = was.rollout != self.policy.name  # by this policy it would have been one of these
-            goes_on = self._one_phase and now.version == self._version
+            goes_on = self._what.phase is not None and now.version == self._version
             if of_another or was.epoch == self._epoch or goes_on:
                 return True
             if was.epoch < self._epoch:
@@ -129,22 +104,19 @@ class Watch:
         self._version, self._began_us, self._minute = now.version, was.at_us, was.at_us // _MINUTE_US
         self._totals: Counter[tuple[str, str]] = Counter()
         self._streams: dict[Guardrail, StreamState] = {}
-        self._labels: list[_Drawn] = []
+        self._drawn: list[Replayed] = []
 
     def _reviewed(self, now: Replayed) -> tuple[Count, ...]:
         """What being drawn counts; what the verdict counts waits for its time."""
-        was, model = now.was, now.advisory.answer if now.advisory else None
-        review = was.review
-        if review is None or model is None or self._epoch is None:
+        was, model, draw = now.was, now.model, None
+        if model is None or self._epoch is None:
             return ()
-        draw = None
-        if review.inclusion_probability is not None:
-            agrees = model is now.legacy.decision
-            draw = recorded_draw(review.inclusion_probability, agrees=agrees)
-            self._labels.append(_Drawn(was.id, was.at_us, model, review, review.inclusion_probability))
-        if review.verdict is not None and review.judged_us is not None:
-            counts = verdict_counts(model, review.verdict, draw)
-            heappush(self._later, (review.judged_us, was.id, self._epoch, counts))
+        if was.inclusion_probability is not None:
+            draw = recorded_draw(was.inclusion_probability, agrees=model is now.legacy.decision)
+            self._drawn.append(now)
+        if was.verdict is not None and was.judged_us is not None:
+            counts = verdict_counts(model, was.verdict, draw)
+            heappush(self._later, (was.judged_us, was.id, self._epoch, counts))
         return draw_counts(draw) if draw else ()
 
     def _count(self, counts: tuple[Count, ...], at_us: int) -> None:
@@ -159,15 +131,15 @@ class Watch:
         evidence, now_us = self.evidence, (self._minute + 1) * _MINUTE_US
         if evidence is None:
             return
-        labels = [drawn.label(now_us) for drawn in self._labels]
+        labels = [_label(drawn, now_us) for drawn in self._drawn]
         facts = Facts(self.policy, self.phase, evidence, from_us(now_us), labels, self._baseline)
         for guardrail in Guardrail:
             stream, judged = advance(guardrail, self._streams.get(guardrail), facts)
             self._streams[guardrail] = stream
-            if judged.raised:
+            if judged.raised and judged.outcome in (GuardrailOutcome.BREACH, GuardrailOutcome.DRY_RUN):
                 self.alarms.append(self._alarm(judged, stream, evidence, now_us))
         settled = self._streams[Guardrail.OVERRIDE].watermark or ""
-        self._labels = [drawn for drawn in self._labels if drawn.decision_id > settled]
+        self._drawn = [drawn for drawn in self._drawn if drawn.was.id > settled]
 
     def _alarm(
         self, judged: Assessment, stream: StreamState, evidence: Evidence, now_us: int
@@ -175,7 +147,7 @@ class Watch:
         return {
             "at": rfc3339(now_us),
             "guardrail": judged.name,
-            "would": self._would(judged.action),
+            "would": self._would(judged),
             "phase": self.phase,
             "version": evidence.version,
             "epoch": evidence.epoch,
@@ -185,15 +157,25 @@ class Watch:
             "sentence": judged.sentence,
         }
 
-    def _would(self, action: Action) -> str:
+    def _would(self, judged: Assessment) -> str:
         """What it would have led to."""
-        if self.phase is Phase.SHADOW:
+        if self.phase is Phase.SHADOW or judged.dry_run:
             return "report"
-        if action is Action.ROLLBACK:
+        if judged.action is Action.ROLLBACK:
             return f"rollback to {lowest(self.policy.rollback_to, self.phase.lower())}"
-        return action.value
+        return judged.action.value
+
+
+def _label(now: Replayed, now_us: int) -> Label:
+    """As it stood at an instant: open until it was judged, or until its time was over."""
+    was = now.was
+    judged = was.verdict is not None and was.judged_us is not None and was.judged_us <= now_us
+    bad = was.verdict is not now.model if judged else None
+    over = not judged and was.due_us is not None and was.due_us <= now_us
+    assert was.inclusion_probability is not None
+    return Label(was.id, was.at_us, bad, was.inclusion_probability, over)
 
 
 def _baseline(evidence: Evidence | None) -> dict[str, int] | None:
     """What a shadow epoch leaves to be compared with later."""
-    return evidence.of(Metric.MODEL) if evidence is not None else None
+    return None if evidence is None else evidence.of(Metric.MODEL) | evidence.of(Metric.PAIR)

@@ -1,28 +1,23 @@
 """People judge: who may, what does a verdict change, and when does it roll back?"""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import RowMapping
 
-from app.domain.advisory import Advisory, Outcome
+from app.domain.advisory import Outcome
 from app.domain.clock import to_us
-from app.domain.counters import draw_counts
 from app.domain.decision import Decision
 from app.domain.role import Principal, Role
-from app.domain.rollout import RolloutPolicy
-from app.domain.sampling import Draw, ReviewMode, doubled
-from app.errors import Conflict, Forbidden, NotFound, StoreUnavailable
+from app.domain.sampling import ReviewMode, doubled
+from app.errors import Conflict, Forbidden, NotFound
 from app.observability import VERDICTS
 from app.services.documents import review_document
 from app.services.notices import Notices
-from app.services.observe import Observation
 from app.services.plane import Plane
-from app.services.records import advisory_row, review_row
-from app.services.tally import Tally, count, recount, tally
-from app.services.transitions import AUTOMATION, roll_back
+from app.services.records import review_row
+from app.services.tally import follow, policy_of, recount, tally
 from app.services.verdicts import (
     CLAIM_US,
     Verdict,
@@ -34,14 +29,13 @@ from app.services.verdicts import (
 )
 from app.store import tables as t
 from app.store.decisions import find
-from app.store.ledger import Entry, Ledger
+from app.store.ledger import Ledger
 from app.store.reviews import (
     PRIORITY,
     SECOND,
     Backlog,
     Judge,
     change_review,
-    has_rolled_back,
     judge_of,
     lock_review,
     queue,
@@ -49,7 +43,6 @@ from app.store.reviews import (
     review_of,
     standing_verdicts,
 )
-from app.store.rollouts import lock_state
 from app.store.transaction import Transaction
 
 _DUE_DAYS = 7.0  # of a review whose rollout is no more
@@ -133,62 +126,6 @@ class Reviews:
 
         return await self._ledger.run(work)
 
-    async def is_reviewed(self, decision_id: str) -> bool:
-        """Whether a decision has a review already, as one that was reported before it was observed."""
-
-        def look() -> bool:
-            with self._plane.database.read() as connection:
-                return review_of(connection, decision_id) is not None
-
-        try:
-            return await asyncio.to_thread(look)
-        except StoreUnavailable:
-            return False  # nobody can report either: let the journal have the observation
-
-    async def advisory_for_reviewed(
-        self, observation: Observation, advisory: Advisory, draw: Draw | None
-    ) -> None:
-        """Record an advisory whose decision has a review, which may have been judged already."""
-        now = self._now()
-        placed, decision_id = observation.placed, observation.decision_id
-
-        def work(tx: Transaction) -> dict[str, Any] | None:
-            tx.insert(t.advisories, advisory_row(placed, decision_id, advisory, observation.legacy))
-            for key, n in placed.counts(placed.advisory_counts(advisory, observation.legacy)):
-                tx.count(key, n)
-            row = review_of(tx.connection, decision_id)
-            if row is None or advisory.answer is None:
-                return None
-            return self._join(tx, row, advisory.answer, draw, now=now)
-
-        await self._told({"rollback": await self._ledger.run(work)})
-
-    async def candidate_for_reviewed(self, decision_id: str, entry: Entry) -> None:
-        """Record what a candidate said of a decision that has a review, which may have been judged already."""
-        now = self._now()
-
-        def work(tx: Transaction) -> dict[str, Any] | None:
-            row = review_of(tx.connection, decision_id)
-            before = None if row is None else tally(tx, row)
-            for table, values in entry.rows:
-                tx.insert(table, values)
-            for key, n in entry.counts:
-                tx.count(key, n)
-            return None if row is None or before is None else self._followed(tx, row, before, now=now)
-
-        await self._told({"rollback": await self._ledger.run(work)})
-
-    def _join(
-        self, tx: Transaction, row: RowMapping, answer: Decision, draw: Draw | None, *, now: datetime
-    ) -> dict[str, Any] | None:
-        """Let the model's answer meet the review that was there first."""
-        before = tally(tx, row)
-        probability = None if draw is None else draw.inclusion_probability
-        change_review(tx, row["id"], model_decision=answer.value, inclusion_probability=probability)
-        if draw is not None:
-            count(tx, row, draw_counts(draw), to_us(now), version=row["version"])
-        return self._followed(tx, row, before, now=now)
-
     def _settle(
         self,
         tx: Transaction,
@@ -214,7 +151,7 @@ class Reviews:
             "human_decision": verdict.decision,
             "match": written["matches"],
             "notes": verdict.notes,
-            "rollback": self._followed(tx, row, before, now=now),
+            "rollback": follow(tx, row, before, policy_of(self._plane, row["rollout"]), now=now),
         }
 
     def _settled(self, row: RowMapping, verdict: dict[str, Any]) -> dict[str, Any]:
@@ -227,34 +164,11 @@ class Reviews:
         judged = {"status": "judged", "verdict": said, "judged_us": verdict["created_us"], "claimed_by": None}
         if source == "report":  # a third opinion, by somebody who may have seen the others
             return judged if row["second_status"] != "open" else {**judged, "second_status": "closed"}
-        policy = self._policy(row["rollout"])
+        policy = policy_of(self._plane, row["rollout"])
         is_drawn = row["inclusion_probability"] is not None and row["second_status"] is None
         if policy is not None and is_drawn and doubled(row["decision_id"], policy.double_review_rate):
             judged["second_status"] = "open"
         return judged
-
-    def _followed(
-        self, tx: Transaction, row: RowMapping, before: Tally, *, now: datetime
-    ) -> dict[str, Any] | None:
-        """Let the evidence follow a review; returns the rollback that a confirmed wrong allow means (law 6).
-
-        The active version may have said it while it was the candidate, and taken over since. What several
-        people say of one allow goes back once.
-        """
-        confirmed = recount(tx, row["id"], before, to_us(now))
-        policy = self._policy(row["rollout"])
-        if not confirmed or policy is None or not policy.risk.is_high:
-            return None
-        state = lock_state(tx, row["rollout"])
-        if state.version not in confirmed or has_rolled_back(
-            tx.connection, row["rollout"], state.version, decision_id=row["decision_id"]
-        ):
-            return None
-        standing = [verdict["decision"] for verdict in standing_verdicts(tx.connection, row["id"])]
-        verdict = next(said for said in reversed(standing) if said != Decision.ALLOW)
-        reason = f"confirmed wrong allow: {state.version} said allow, a person said {verdict}, on {policy.risk} risk"
-        facts = {"guardrail": "wrong_allow", "decision_id": row["decision_id"], "verdict": verdict}
-        return roll_back(tx, state, policy, actor=AUTOMATION, reason=reason, now=now, evidence=facts)
 
     def _review_for_report(
         self, tx: Transaction, decision_id: str, principal: Principal, *, now: datetime
@@ -268,7 +182,7 @@ class Reviews:
         if found is not None:
             return lock_review(tx, found["id"])
         answered = decision["a_outcome"] == Outcome.OK
-        policy = self._policy(decision["rollout"])
+        policy = policy_of(self._plane, decision["rollout"])
         due_days = _DUE_DAYS if policy is None else policy.review_due_days
         row = review_row(
             {name: decision[name] for name in ("created_us", "rollout", "epoch")},
@@ -283,11 +197,6 @@ class Reviews:
         )
         tx.insert(t.reviews, row)
         return lock_review(tx, row["id"])
-
-    def _policy(self, rollout: str) -> RolloutPolicy | None:
-        """None where the rollout has been taken out of the policy since the decision."""
-        book = self._plane.view.policy.book
-        return book.get(rollout) if rollout in book.names else None
 
     async def _told(self, result: dict[str, Any]) -> dict[str, Any]:
         """Route by what changed at once, then tell who waits."""

@@ -1,4 +1,4 @@
-"""What do the verdicts on one review add to the evidence?
+"""What do the verdicts on one review add to the evidence, and when do they roll back?
 
 Counted is what stands, all at once: whatever happens to a review, what it added before is taken back and what
 it adds now is added. So nothing counts twice, and what is undone leaves nothing behind.
@@ -6,19 +6,26 @@ it adds now is added. So nothing counts twice, and what is undone leaves nothing
 
 from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import RowMapping
 
 from app.domain.advisory import Outcome
+from app.domain.clock import to_us
 from app.domain.counters import ALL, Count, Metric, double_counts, verdict_counts
 from app.domain.decision import Decision
 from app.domain.experiment import verdict_counts as paired_counts
+from app.domain.rollout import RolloutPolicy
 from app.domain.sampling import Draw, ReviewMode
+from app.services.plane import Plane
 from app.services.records import draw_of
+from app.services.transitions import AUTOMATION, roll_back
 from app.services.verdicts import binds
 from app.store.counters import minute_of
 from app.store.decisions import candidate_advisory
-from app.store.reviews import SECOND, lock_review, standing_verdicts
+from app.store.reviews import SECOND, has_rolled_back, lock_review, standing_verdicts
+from app.store.rollouts import lock_state
 from app.store.transaction import CounterKey, Transaction
 
 Tally = Counter[tuple[str, str, str]]  # version, metric, label
@@ -49,6 +56,35 @@ def recount(tx: Transaction, review_id: str, before: Tally, now_us: int) -> froz
             count(tx, row, ((metric, label, change),), now_us, version=version)
     wrong = [version for version, *counted in after if tuple(counted) == _WRONG_ALLOW]
     return frozenset(version for version in wrong if not before[version, *_WRONG_ALLOW])
+
+
+def follow(
+    tx: Transaction, row: RowMapping, before: Tally, policy: RolloutPolicy | None, *, now: datetime
+) -> dict[str, Any] | None:
+    """Recount; returns the rollback that a wrong allow means, once it is confirmed (law 6).
+
+    The active version may have said it while it was the candidate, and taken over since. What several people
+    say of one allow goes back once. `policy` is None where the rollout is no more.
+    """
+    confirmed = recount(tx, row["id"], before, to_us(now))
+    if not confirmed or policy is None or not policy.risk.is_high:
+        return None
+    state, decision_id = lock_state(tx, row["rollout"]), row["decision_id"]
+    if state.version not in confirmed:
+        return None
+    if has_rolled_back(tx.connection, state.name, state.version, decision_id=decision_id):
+        return None
+    standing = [verdict["decision"] for verdict in standing_verdicts(tx.connection, row["id"])]
+    said = next(verdict for verdict in reversed(standing) if verdict != Decision.ALLOW)
+    reason = f"confirmed wrong allow: {state.version} said allow, a person said {said}, on {policy.risk} risk"
+    facts = {"guardrail": "wrong_allow", "decision_id": decision_id, "verdict": said}
+    return roll_back(tx, state, policy, actor=AUTOMATION, reason=reason, now=now, evidence=facts)
+
+
+def policy_of(plane: Plane, rollout: str) -> RolloutPolicy | None:
+    """None where the rollout has been taken out of the policy since the decision."""
+    book = plane.view.policy.book
+    return book.get(rollout) if rollout in book.names else None
 
 
 def count(tx: Transaction, row: RowMapping, counts: Iterable[Count], now_us: int, *, version: str) -> None:

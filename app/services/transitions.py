@@ -8,7 +8,7 @@ from typing import Any
 from app.domain.clock import to_us
 from app.domain.phase import Phase
 from app.domain.rollout import RolloutPolicy, RolloutState, rolled_back
-from app.store.counters import totals
+from app.store.counters import BASELINE, totals
 from app.store.rollouts import brief, open_investigation, record_transition, save_state
 from app.store.transaction import Transaction
 
@@ -89,6 +89,6 @@ def resume(tx: Transaction, state: RolloutState, *, actor: str, reason: str, now
 
 
 def _baseline(tx: Transaction, state: RolloutState) -> str:
-    """The model's answers of the shadow epoch that ends, for the distribution guardrail."""
+    """The model's answers of the shadow epoch that ends, and its pairs with the legacy engine's."""
     counted = totals(tx.connection, state.name, state.epoch, version=state.version)
-    return json.dumps({label: n for (metric, label), n in counted.items() if metric == "model"})
+    return json.dumps({label: n for (metric, label), n in counted.items() if metric in BASELINE})

@@ -8,7 +8,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -27,6 +27,7 @@ from app.services.transitions import AUTOMATION
 from app.store import deliveries
 from app.store.deliveries import Claimed, Kind, Webhook
 from app.store.ledger import Ledger
+from app.store.reviews import Backlog
 from app.store.rollouts import read_plane, record_transition
 from app.store.transaction import Transaction
 
@@ -93,7 +94,7 @@ class Webhooks:
     async def test(self, webhook_id: str) -> dict[str, Any]:
         """A message that says no more than that it is a test; what came of it is in the log."""
         now_us = to_us(self._now())
-        body = {"text": "Phasegate: a test message. Nothing happened."}
+        body = {"sentence": "a test message of Phasegate: nothing happened"}
 
         def work(tx: Transaction) -> RowMapping:
             webhook = deliveries.live_webhook(tx.connection, webhook_id)
@@ -105,6 +106,21 @@ class Webhooks:
         with self._plane.database.read() as connection:
             rows = deliveries.list_deliveries(connection, status=status, limit=limit)
         return [_delivery_document(row) for row in rows]
+
+    async def tell_backlog(self, late: Mapping[str, Backlog]) -> None:
+        """Remind of the reviews that wait too long, by rollout; of none, nothing is said."""
+        if not late:
+            return
+        each = ", ".join(f"{found.late} of {found.open} in {rollout}" for rollout, found in late.items())
+        rollouts = {
+            rollout: {"open": found.open, "late": found.late, "oldest_at": rfc3339(found.oldest_us)}
+            for rollout, found in late.items()
+        }
+        body = {"sentence": f"reviews wait too long: {each}", "rollouts": rollouts}
+        now_us = to_us(self._now())
+        await self._ledger.run(
+            lambda tx: deliveries.enqueue(tx, kind=Kind.REVIEW_BACKLOG, body=body, now_us=now_us)
+        )
 
     async def deliver(self) -> None:
         """Send what is due, all of it at once, and write down what came of it."""

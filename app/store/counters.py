@@ -9,6 +9,8 @@ from app.store.transaction import CounterKey, Transaction
 
 Totals = dict[tuple[str, str], int]  # (metric, label) -> n
 
+BASELINE = ("model", "pair")  # the metrics that later answers are held against
+
 _HOUR, _DAY = 60, 24 * 60  # minutes
 _US_PER_MINUTE = 60 * 1_000_000
 
@@ -61,8 +63,8 @@ def by_day(
 
 
 def latest_answers(connection: Connection, rollout: str, *, version: str) -> dict[str, int]:
-    """A version's answers by decision in the last epoch of the rollout in which it gave any."""
-    of_version = and_(total.rollout == rollout, total.version == version, total.metric == "model")
+    """A version's answers by decision, and its pairs, in the last epoch of the rollout in which it gave any."""
+    of_version = and_(total.rollout == rollout, total.version == version, total.metric.in_(BASELINE))
     last = select(func.max(total.epoch)).where(of_version).scalar_subquery()
     query = select(total.label, _sum_of_totals).where(of_version, total.epoch == last).group_by(total.label)
     return {label: int(n) for label, n in connection.execute(query)}

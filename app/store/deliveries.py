@@ -63,8 +63,10 @@ class Claimed:
 
 
 def enqueue(tx: Transaction, *, kind: str, body: Mapping[str, Any], now_us: int) -> None:
-    """Tell every webhook that wants this kind. `body` holds `text`, one plain sentence for people; its other
-    members become `data`. No situation, actor or reviewer's note belongs in it: it leaves the plane.
+    """Tell every webhook that wants this kind, as soon as this transaction is committed.
+
+    `body` becomes `data`; its `sentence`, after its `rollout` if it has one, is what people are shown. No
+    situation, actor or reviewer's note belongs in it: it leaves the plane.
     """
     for webhook in live_webhooks(tx.connection):
         if webhook.wants(Kind(kind)):
@@ -77,11 +79,11 @@ def enqueue_for(
     """Tell one webhook; returns the row."""
     delivery_id = new_id()
     document = {
-        "text": _for_slack(body["text"]),
+        "text": _text(body),
         "type": f"phasegate.{kind}",
         "id": delivery_id,
         "timestamp": rfc3339(now_us),
-        "data": {name: value for name, value in body.items() if name != "text"},
+        "data": body,
     }
     row = {
         "id": delivery_id,
@@ -173,7 +175,9 @@ def _changes(tx: Transaction, delivery_id: str, was: int, **columns: Any) -> boo
     return tx.connection.execute(update(deliveries).where(*same).values(columns)).rowcount == 1
 
 
-def _for_slack(sentence: str) -> str:
-    """On one line, and with the three characters escaped by which a text could mention a whole channel."""
-    escaped = sentence.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def _text(body: Mapping[str, Any]) -> str:
+    """On one line, and with the three characters escaped by which Slack is told to mention a channel."""
+    about = body.get("rollout", "*")
+    said: str = body["sentence"] if about == "*" else f"{about}: {body['sentence']}"
+    escaped = said.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return " ".join(escaped.split())

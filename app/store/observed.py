@@ -1,9 +1,22 @@
 """Which situations have been evidence in a window of time, and how many of them came from whom?"""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, ColumnElement, Table, and_, delete, or_, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Delete,
+    Integer,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    literal,
+    or_,
+    select,
+    text,
+)
 
 from app.domain.admission import Claim, Heard, is_within_caps
 from app.domain.counters import ALL, Metric
@@ -13,7 +26,7 @@ from app.store.transaction import CounterKey, Transaction
 WHOLE_EPOCH = -1  # the number of the window that holds the epoch's first actors
 ACTORS_AT_MOST = 100  # are told apart in an epoch
 
-b = observed_by.c
+b, s = observed_by.c, observed_situations.c
 _IN_ALL, _KEYS = "all", "keys"
 _ROWS = 5_000  # deleted in one step
 
@@ -51,22 +64,24 @@ def claim(tx: Transaction, asked: Asked) -> Claim:
 
     Servers claim one after another, so that the caps hold over all of them. Only what is admitted writes.
     """
-    if _is_known(tx.connection, asked):
+    actor, key = f"actor:{asked.actor}", f"key:{asked.key_id}"
+    named = {**asked.window._asdict(), "situation": asked.situation, "actor": actor, "key": key}
+    if tx.connection.execute(_KNOWN, named).first() is not None:
         return Claim.REPEATED
-    heard, is_new_actor = _heard(tx.connection, asked)
+    tx.connection.execute(_TURN, named)
+    n = {(number, who): n for number, who, n in tx.connection.execute(_HEARD, named)}
+    heard = Heard(*(n.get((asked.window.number, who), 0) for who in (_IN_ALL, actor, key, _KEYS)))
     if not is_within_caps(heard, asked.share):
         return Claim.CAPPED
-    named = {**asked.window._asdict(), "situation": asked.situation}
     if not tx.connection.execute(_INSERT, named).rowcount:
         return Claim.REPEATED  # by another server, a moment ago
-    rows = [(*asked.window, who, 1) for who in (_IN_ALL, _actor(asked), _key(asked))]
+    rows = [(*asked.window, who, 1) for who in (_IN_ALL, actor, key)]
     if not heard.of_key:
         rows.append((*asked.window, _KEYS, 1))
-    if is_new_actor:
-        epoch = asked.window._replace(number=WHOLE_EPOCH)
-        rows += [(*epoch, _IN_ALL, 1), (*epoch, _actor(asked), 1)]
-        counter = CounterKey(*asked.window[:3], asked.minute, Metric.ACTORS.value, ALL)
-        tx.count(counter)
+    epoch = asked.window._replace(number=WHOLE_EPOCH)
+    if (WHOLE_EPOCH, actor) not in n and n.get((WHOLE_EPOCH, _IN_ALL), 0) < ACTORS_AT_MOST:
+        rows += [(*epoch, _IN_ALL, 1), (*epoch, actor, 1)]
+        tx.count(CounterKey(*epoch[:3], asked.minute, Metric.ACTORS.value, ALL))
     tx.add(observed_by, rows)
     return Claim.ADMITTED
 
@@ -79,61 +94,39 @@ def windows(connection: Connection) -> list[Window]:
 
 def forget(tx: Transaction, window: Window) -> bool:
     """Delete a part of what is kept of a window; false once nothing is left."""
-    # What names the window goes last, so that an interrupted deletion is found again.
-    for table, key, more in (
-        (observed_situations, observed_situations.c.situation, None),
-        (observed_by, b.who, b.who != _IN_ALL),
-        (observed_by, b.who, None),
-    ):
-        of_window = _of(table, window) if more is None else and_(_of(table, window), more)
-        some = select(key).where(of_window).limit(_ROWS)
-        if tx.connection.execute(delete(table).where(of_window, key.in_(some))).rowcount:
-            return True
-    return False
+    return any(tx.connection.execute(part, window._asdict()).rowcount for part in _PARTS)
 
 
+def _of(table: Table, number: ColumnElement[int] | None = None) -> ColumnElement[bool]:
+    """The rows of the window that a statement's parameters name."""
+    c, own = table.c, bindparam("number", type_=Integer)
+    keys = [column == bindparam(column.name) for column in (c.rollout, c.version, c.epoch)]
+    return and_(*keys, c.time_window == (own if number is None else number))
+
+
+# Made once: a claim asks all of them, and to write one anew takes longer than to run it.
+_KNOWN = select(literal(1)).where(_of(observed_situations), s.situation == bindparam("situation"))
+_TURN = select(b.n).where(_of(observed_by), b.who == _IN_ALL).with_for_update()
+_HEARD = select(b.time_window, b.who, b.n).where(
+    or_(
+        and_(_of(observed_by), b.who.in_((_IN_ALL, _KEYS, bindparam("actor"), bindparam("key")))),
+        and_(_of(observed_by, literal(WHOLE_EPOCH)), b.who.in_((_IN_ALL, bindparam("actor")))),
+    )
+)
 _INSERT = text(
     "INSERT INTO observed_situations (rollout, version, epoch, time_window, situation) "
     "VALUES (:rollout, :version, :epoch, :number, :situation) ON CONFLICT DO NOTHING"
 )
 
 
-def _is_known(connection: Connection, asked: Asked) -> bool:
-    s = observed_situations.c.situation
-    query = select(s).where(_of(observed_situations, asked.window), s == asked.situation)
-    return connection.execute(query).first() is not None
+def _some(table: Table, key: ColumnElement[Any], *more: ColumnElement[bool]) -> Delete:
+    of_window = and_(_of(table), *more)
+    return delete(table).where(of_window, key.in_(select(key).where(of_window).limit(_ROWS)))
 
 
-def _heard(connection: Connection, asked: Asked) -> tuple[Heard, bool]:
-    """What the window has heard, and whether the actor is among the epoch's first and new in it."""
-    in_window, in_epoch = _of(observed_by, asked.window), _of(observed_by, asked.window, WHOLE_EPOCH)
-    connection.execute(select(b.n).where(in_window, b.who == _IN_ALL).with_for_update())
-    actor, key = _actor(asked), _key(asked)
-    query = select(b.time_window, b.who, b.n).where(
-        or_(
-            and_(in_window, b.who.in_((_IN_ALL, _KEYS, actor, key))),
-            and_(in_epoch, b.who.in_((_IN_ALL, actor))),
-        )
-    )
-    n = {(number, who): n for number, who, n in connection.execute(query)}
-    heard = Heard(*(n.get((asked.window.number, who), 0) for who in (_IN_ALL, actor, key, _KEYS)))
-    is_new = (WHOLE_EPOCH, actor) not in n and n.get((WHOLE_EPOCH, _IN_ALL), 0) < ACTORS_AT_MOST
-    return heard, is_new
-
-
-def _of(table: Table, window: Window, number: int | None = None) -> ColumnElement[bool]:
-    c = table.c
-    return and_(
-        c.rollout == window.rollout,
-        c.version == window.version,
-        c.epoch == window.epoch,
-        c.time_window == (window.number if number is None else number),
-    )
-
-
-def _actor(asked: Asked) -> str:
-    return f"actor:{asked.actor}"
-
-
-def _key(asked: Asked) -> str:
-    return f"key:{asked.key_id}"
+# What names the window goes last, so that an interrupted deletion is found again.
+_PARTS = (
+    _some(observed_situations, s.situation),
+    _some(observed_by, b.who, b.who != _IN_ALL),
+    _some(observed_by, b.who),
+)

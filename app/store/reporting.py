@@ -153,13 +153,6 @@ def verdicts_in(connection: Connection, start_us: int, end_us: int) -> list[RowM
     return [row for row in rows if row["decision"] is not None and row["id"] not in gone]
 
 
-def backlog(connection: Connection) -> list[RowMapping]:
-    """What waits for a person now, by kind, and since when."""
-    r = t.reviews.c
-    query = select(r.kind, func.count().label("n"), func.min(r.created_us).label("since"))
-    return list(connection.execute(query.where(r.status == "open").group_by(r.kind)).mappings())
-
-
 def situations_of(connection: Connection, decision_ids: Collection[str]) -> dict[str, str]:
     """The canonical JSON of those situations that were not erased."""
     s = t.situations.c
@@ -167,17 +160,10 @@ def situations_of(connection: Connection, decision_ids: Collection[str]) -> dict
     return {row.decision_id: row.body for row in rows}
 
 
-def contentment(connection: Connection, start_us: int, end_us: int) -> tuple[int, float | None]:
-    """How many answers reviewers gave when asked, and their mean, 1 to 5."""
-    s = t.satisfaction.c
-    query = select(func.count(), func.avg(s.score)).where(s.created_us >= start_us, s.created_us < end_us)
-    n, mean = connection.execute(query).one()
-    return n, None if mean is None else float(mean)
-
-
 def first_start_us(connection: Connection) -> int | None:
     """When this plane was given its first policy."""
-    return connection.execute(select(func.min(t.policy_documents.c.proposed_us))).scalar_one()
+    first: int | None = connection.execute(select(func.min(t.policy_documents.c.proposed_us))).scalar_one()
+    return first
 
 
 def stored(connection: Connection, *, limit: int) -> list[RowMapping]:
@@ -202,8 +188,8 @@ def read_report(connection: Connection, report_id: str) -> dict[str, Any] | None
 def keep_report(tx: Transaction, row: Mapping[str, Any]) -> bool:
     """Store a report unless somebody has; whether it was this one."""
     insert = postgresql.insert if tx.connection.dialect.name == "postgresql" else sqlite.insert
-    kept = tx.connection.execute(insert(t.reports).values(**row).on_conflict_do_nothing())
-    return kept.rowcount == 1
+    unless = insert(t.reports).values(**row).on_conflict_do_nothing().returning(t.reports.c.id)
+    return tx.connection.execute(unless).first() is not None
 
 
 def _between(
@@ -232,9 +218,7 @@ def _first_id(connection: Connection, table: Table, us: int) -> str | None:
 
 
 def _from_id(table: Table, at: str) -> Select[Any]:
-    return (
-        select(table.c.id, table.c.created_us).where(table.c.id >= at).order_by(table.c.id).limit(1)
-    )
+    return select(table.c.id, table.c.created_us).where(table.c.id >= at).order_by(table.c.id).limit(1)
 
 
 def _uuid(number: int) -> str:

@@ -44,10 +44,12 @@ def touch_plane(tx: Transaction, **values: Any) -> None:
     tx.connection.execute(update(t.plane).where(t.plane.c.id == 1).values(changes))
 
 
-def load_states(connection: Connection) -> dict[str, RolloutState]:
+def load_states(connection: Connection, *, only: str | None = None) -> dict[str, RolloutState]:
     query = select(t.rollouts, *_INVESTIGATION).join_from(
         t.rollouts, t.investigations, t.rollouts.c.investigation_id == t.investigations.c.id, isouter=True
     )
+    if only is not None:
+        query = query.where(t.rollouts.c.name == only)
     return {row["name"]: _state(row) for row in connection.execute(query).mappings()}
 
 
@@ -56,7 +58,7 @@ def lock_state(tx: Transaction, name: str) -> RolloutState:
     locked = select(t.rollouts.c.name).where(t.rollouts.c.name == name).with_for_update()
     if tx.connection.execute(locked).one_or_none() is None:
         raise NotFound("rollout", name)
-    return load_states(tx.connection)[name]
+    return load_states(tx.connection, only=name)[name]
 
 
 def insert_state(tx: Transaction, state: RolloutState, *, settings_hash: str) -> None:
@@ -71,7 +73,7 @@ def settings_hashes(connection: Connection) -> dict[str, str]:
 
 
 def baselines(connection: Connection) -> dict[str, dict[str, int]]:
-    """The model's answers in each rollout's last shadow epoch, by label."""
+    """The model's answers and its pairs in each rollout's last shadow epoch, by label."""
     rows = connection.execute(select(t.rollouts.c.name, t.rollouts.c.baseline))
     return {row.name: json.loads(row.baseline) for row in rows if row.baseline}
 
@@ -122,7 +124,7 @@ def record_transition(
     tx.insert(t.transitions, row)
     transition = _transition(row)
     told = {name: value for name, value in transition.items() if name != "evidence"}
-    enqueue(tx, kind=Kind.TRANSITION, body={"text": _sentence(transition), **told}, now_us=now_us)
+    enqueue(tx, kind=Kind.TRANSITION, body={**told, "sentence": _sentence(transition)}, now_us=now_us)
     return transition
 
 
@@ -255,7 +257,7 @@ def _transition(row: RowMapping | dict[str, Any]) -> dict[str, Any]:
 
 
 def _sentence(transition: dict[str, Any]) -> str:
-    """`read: rollback by automation, phase enforced to advisory: guardrail error: …`."""
+    """`rollback by automation, phase enforced to advisory: guardrail error: …`."""
     before, after = transition["from"], transition["to"]
     changes = [
         f"{name} {before.get(name)} to {value}"
@@ -263,6 +265,5 @@ def _sentence(transition: dict[str, Any]) -> str:
         if name not in ("epoch", "revision") and before.get(name) != value
     ]
     by = transition["actor"] if transition["automatic"] else f"key {transition['actor']}"
-    where = "the plane" if transition["rollout"] == "*" else transition["rollout"]
     done = ", ".join([f"{transition['kind'].replace('_', ' ')} by {by}", *changes])
-    return f"{where}: {done}: {transition['reason']}"
+    return f"{done}: {transition['reason']}"

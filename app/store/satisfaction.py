@@ -29,8 +29,8 @@ def answer(tx: Transaction, *, key_id: str, score: int, comment: str | None, now
 def answers(connection: Connection, *, since_us: int, until_us: int) -> dict[str, Any]:
     """`{n, mean, by_score, latest}` of the answers in a period, its end excluded; mean is None without any."""
     period = and_(s.created_us >= since_us, s.created_us < until_us)
-    counted = select(s.score, func.count()).where(period).group_by(s.score).order_by(s.score)
-    by_score: Mapping[int, int] = {score: n for score, n in connection.execute(counted)}
+    counted = select(s.score, func.count().label("n")).where(period).group_by(s.score).order_by(s.score)
+    by_score: Mapping[int, int] = {row.score: row.n for row in connection.execute(counted)}
     n = sum(by_score.values())
     latest = select(s.created_us, s.score, s.comment).where(period).order_by(s.id.desc()).limit(_LATEST)
     return {

@@ -1,42 +1,50 @@
 """What has each guardrail seen so far, and what did it last say?"""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
+from app.domain.assessment import Assessment, to_wire
 from app.domain.stream import StreamState, from_json, to_json
 from app.store import tables as t
 from app.store.transaction import Transaction
 
+s = t.guardrail_streams
+
 
 def load_streams(connection: Connection) -> dict[tuple[str, str], StreamState]:
     """Every stream by (rollout, guardrail)."""
-    rows = connection.execute(select(t.guardrail_streams))
-    return {(row.rollout, row.guardrail): from_json(row.state) for row in rows}
+    rows = connection.execute(select(s.c.rollout, s.c.guardrail, s.c.state))
+    return {(rollout, guardrail): from_json(state) for rollout, guardrail, state in rows}
 
 
-def save_streams(
-    tx: Transaction, streams: dict[tuple[str, str], tuple[StreamState, dict[str, Any]]], *, now_us: int
-) -> None:
+def last_saved_us(connection: Connection) -> int | None:
+    """When a stream was last written, whoever did it."""
+    latest: int | None = connection.execute(select(func.max(s.c.updated_us))).scalar_one()
+    return latest
+
+
+def stream_row(rollout: str, state: StreamState, assessment: Assessment, *, now_us: int) -> dict[str, Any]:
+    """What `save_streams` writes of one guardrail."""
+    return {
+        "rollout": rollout,
+        "guardrail": str(assessment.name),
+        "epoch": state.epoch,
+        "state": to_json(state),
+        "updated_us": now_us,
+        "assessment": json.dumps(to_wire(assessment)),
+    }
+
+
+def save_streams(tx: Transaction, rows: Iterable[dict[str, Any]]) -> None:
     """Put streams and their last assessments in the place of the earlier ones, all at once."""
-    rows = [
-        {
-            "rollout": rollout,
-            "guardrail": guardrail,
-            "epoch": state.epoch,
-            "state": to_json(state),
-            "updated_us": now_us,
-            "assessment": json.dumps(assessment),
-        }
-        for (rollout, guardrail), (state, assessment) in streams.items()
-    ]
-    tx.insert_many(t.guardrail_streams, rows)
+    tx.insert_many(s, rows)
 
 
 def assessments(connection: Connection, rollout: str, *, epoch: int) -> dict[str, dict[str, Any]]:
     """The last word of each guardrail of one rollout's present epoch."""
-    s = t.guardrail_streams
     rows = connection.execute(
         select(s.c.guardrail, s.c.assessment).where(s.c.rollout == rollout, s.c.epoch == epoch)
     )

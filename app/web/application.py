@@ -12,14 +12,24 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from app.services.container import Services
-from app.web.api import administration, decisions, freezes, probes, reviews, rollouts, versions, webhooks
+from app.web.api import (
+    administration,
+    decisions,
+    freezes,
+    probes,
+    reports,
+    reviews,
+    rollouts,
+    versions,
+    webhooks,
+)
 from app.web.authentication import Gatekeeper
 from app.web.bodies import MAX_BATCH_BYTES
 from app.web.problems import answer
 
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 
-_ROOMS = (decisions, rollouts, freezes, reviews, versions, administration, webhooks, probes)
+_ROOMS = (decisions, rollouts, freezes, reviews, versions, administration, reports, webhooks, probes)
 _ROUTES = [each for room in _ROOMS for each in vars(room).values() if isinstance(each, BaseRouteHandler)]
 
 

@@ -123,6 +123,20 @@ class Exposure(msgspec.Struct, forbid_unknown_fields=True):
     expected_revision: int | None = None
 
 
+class RampChange(msgspec.Struct, forbid_unknown_fields=True):
+    """Start automatic steps of exposure up to the share `to`, 0..1, or stop them.
+
+    `step_hours` and `observations` are a step's, the policy's unless more; a start needs `expected_revision`.
+    """
+
+    action: Literal["start", "stop"]
+    reason: str
+    to: float = 1.0
+    step_hours: float | None = None
+    observations: int | None = None
+    expected_revision: int | None = None
+
+
 class VersionChange(msgspec.Struct, forbid_unknown_fields=True):
     """What becomes of a rollout's versions. `mode` and `share` (of actors, 0..1) are a candidate's."""
 

@@ -184,6 +184,16 @@ ACTS: list[tuple[tuple[str, ...], str, Any]] = [
         {"exposure": 0.25, "reason": "because", "expected_revision": 7},
     ),
     (
+        ("ramp", "start", "read", "--to", "50", "--step-hours", "48", *REASON),
+        "/v1/rollouts/read/ramp",
+        {"action": "start", "reason": "because", "to": 0.5, "step_hours": 48.0, "expected_revision": 7},
+    ),
+    (
+        ("ramp", "stop", "read", *REASON),
+        "/v1/rollouts/read/ramp",
+        {"action": "stop", "reason": "because"},
+    ),
+    (
         ("investigation", "read", "--cause", "prompt", "--fix", "a new one"),
         "/v1/rollouts/read/investigation",
         {"cause": "prompt", "fix": "a new one"},
@@ -209,6 +219,22 @@ def test_no_lever_moves_without_a_reason(peer: Peer, run: Run, command: str) -> 
     arguments = {"promote": ("read", "--to", "advisory"), "exposure": ("read", "5"), "kill": ("engage",)}
     assert run(command, *arguments.get(command, ("read",))).exit_code == 2
     assert peer.seen == []
+
+
+def test_a_ramp_is_shown_with_what_its_next_step_waits_for(peer: Peer, run: Run) -> None:
+    facts = dict.fromkeys(("steps", "step_hours", "observations", "started_by", "started_at"))
+    facts |= {"state": "running", "step": 0.05, "next": 0.25, "step_started_at": None}
+    shown = {**facts, "sentence": "waits at 5 %: served 1 h of 1 day", "conditions": GATE["conditions"]}
+    peer.replies(Reply(200, {**READ, "ramp": shown}))
+    result = run("ramp", "read")
+    assert result.exit_code == 0
+    assert "agreement  insufficient  1 d  about 8 more" in result.stdout
+    assert result.stderr == "waits at 5 %: served 1 h of 1 day\n"
+
+
+def test_a_rollout_without_a_ramp_says_how_to_start_one(peer: Peer, run: Run) -> None:
+    peer.replies(Reply(200, {**READ, "ramp": None}))
+    assert "phasegate ramp start read" in run("ramp", "read").stderr
 
 
 def test_gates_with_a_name_shows_the_next_gate(peer: Peer, run: Run) -> None:

@@ -29,6 +29,11 @@ CALLS: list[tuple[Call, str, Document | None]] = [
         {"to": "advisory", "reason": "r", "expected_revision": 1},
     ),
     (lambda c: c.rollback("read", reason="r"), "POST /v1/rollouts/read/rollback", {"reason": "r"}),
+    (
+        lambda c: c.ramp("read", action="start", reason="r", expected_revision=3),
+        "POST /v1/rollouts/read/ramp",
+        {"action": "start", "reason": "r", "expected_revision": 3},
+    ),
     (lambda c: c.hold("read", reason="r"), "POST /v1/rollouts/read/hold", {"reason": "r"}),
     (lambda c: c.resume("read", reason="r"), "POST /v1/rollouts/read/resume", {"reason": "r"}),
     (

@@ -1,9 +1,10 @@
-from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.admission import Claim
 from app.domain.advisory import Advisory, Outcome, Probabilities
 from app.domain.counters import (
     LAST_BUCKET,
@@ -14,7 +15,7 @@ from app.domain.counters import (
     decision_counts,
     draw_counts,
     latency_bucket,
-    retracted,
+    self_counts,
     served_counts,
     verdict_counts,
 )
@@ -25,6 +26,8 @@ from app.domain.sampling import Draw, Stratum
 
 LEGACY = LegacyAnswer("rules", Decision.DENY, "default", 0.1)
 FAILED = LegacyAnswer("rules", Decision.DENY, None, 0.1, error="no answer")
+ADMITTED = Claim.ADMITTED
+REFUSED = [claim for claim in Claim if claim is not ADMITTED]
 DRAW = Draw(Stratum.DISAGREEMENT, 2)
 
 
@@ -40,25 +43,56 @@ def metrics(counts: tuple[Count, ...]) -> dict[tuple[str, str], int]:
 
 def test_an_unexposed_decision_is_no_evidence_of_its_epoch() -> None:
     answer = Answer(Decision.ALLOW, AnsweredBy.LEGACY)
-    assert decision_counts(answer, phase=Phase.ADVISORY, exposed=False) == (("unexposed", "allow", 1),)
-    assert advisory_counts(said(Outcome.OK), LEGACY, exposed=False) == ()
+    assert decision_counts(answer, phase=Phase.ADVISORY, exposed=False, claim=ADMITTED) == (
+        ("unexposed", "allow", 1),
+    )
+    assert advisory_counts(said(Outcome.OK), LEGACY, exposed=False, claim=ADMITTED) == ()
 
 
 def test_a_fallback_is_counted_where_the_model_should_have_answered() -> None:
     answer = Answer(Decision.DENY, AnsweredBy.LEGACY, FallbackReason.TIMEOUT)
-    enforced = metrics(decision_counts(answer, phase=Phase.ENFORCED, exposed=True))
+    enforced = metrics(decision_counts(answer, phase=Phase.ENFORCED, exposed=True, claim=ADMITTED))
     assert enforced == {
         ("decision", "deny"): 1,
         ("answered", "legacy"): 1,
         ("enforced", "all"): 1,
         ("fallback", "timeout"): 1,
     }
-    advisory = metrics(decision_counts(answer, phase=Phase.ADVISORY, exposed=True))
+    advisory = metrics(decision_counts(answer, phase=Phase.ADVISORY, exposed=True, claim=ADMITTED))
     assert not {"enforced", "fallback"} & {metric for metric, _ in advisory}
 
 
+@pytest.mark.parametrize("claim", REFUSED)
+def test_a_fallback_that_is_no_evidence_counts_neither_way(claim: Claim) -> None:
+    for reason in (None, FallbackReason.UNSURE, FallbackReason.CIRCUIT_OPEN):
+        answer = Answer(Decision.DENY, AnsweredBy.LEGACY, reason)
+        counted = metrics(decision_counts(answer, phase=Phase.ENFORCED, exposed=True, claim=claim))
+        assert counted == {("decision", "deny"): 1, ("answered", "legacy"): 1}
+
+
+@pytest.mark.parametrize("claim", Claim)
+def test_what_the_plane_took_from_the_model_is_always_shown(claim: Claim) -> None:
+    answer = Answer(Decision.DENY, AnsweredBy.LEGACY, FallbackReason.KILL_SWITCH)
+    counted = metrics(decision_counts(answer, phase=Phase.ENFORCED, exposed=True, claim=claim))
+    assert counted["enforced", "all"] == counted["fallback", "kill_switch"] == 1
+
+
+@pytest.mark.parametrize("claim", REFUSED)
+@pytest.mark.parametrize("outcome", [Outcome.OK, Outcome.MALFORMED, Outcome.TIMEOUT])
+def test_what_is_not_admitted_says_only_why(claim: Claim, outcome: Outcome) -> None:
+    counted = advisory_counts(said(outcome), LEGACY, exposed=True, claim=claim)
+    assert counted == (("observation", claim.value, 1),)
+
+
+def test_a_second_answer_is_the_same_or_another_and_a_failed_one_is_neither() -> None:
+    first = said(Outcome.OK)
+    assert self_counts(first, first) == (("self", "same", 1),)
+    assert self_counts(first, replace(first, decision=Decision.DENY)) == (("self", "other", 1),)
+    assert self_counts(first, said(Outcome.TIMEOUT)) == ()
+
+
 def test_an_answer_is_counted_with_its_pair_and_its_latency() -> None:
-    assert metrics(advisory_counts(said(Outcome.OK), LEGACY, exposed=True)) == {
+    assert metrics(advisory_counts(said(Outcome.OK), LEGACY, exposed=True, claim=ADMITTED)) == {
         ("observation", "ok"): 1,
         ("model", "allow"): 1,
         ("pair", "deny>allow"): 1,
@@ -77,29 +111,31 @@ def test_an_answer_is_counted_with_its_pair_and_its_latency() -> None:
     ],
 )
 def test_what_was_never_started_is_not_observed_and_no_error(advisory: Advisory | None) -> None:
-    assert advisory_counts(advisory, LEGACY, exposed=True) == (("observation", "not_observed", 1),)
+    assert advisory_counts(advisory, LEGACY, exposed=True, claim=ADMITTED) == (
+        ("observation", "not_observed", 1),
+    )
 
 
 @pytest.mark.parametrize("outcome", [Outcome.UNSURE, Outcome.TIMEOUT, Outcome.MALFORMED, Outcome.UNAVAILABLE])
 def test_only_an_ok_answer_is_compared(outcome: Outcome) -> None:
-    counted = metrics(advisory_counts(said(outcome), LEGACY, exposed=True))
+    counted = metrics(advisory_counts(said(outcome), LEGACY, exposed=True, claim=ADMITTED))
     assert counted["observation", outcome] == 1
     assert not {"pair", "model"} & {metric for metric, _ in counted}
 
 
 def test_a_failed_legacy_engine_is_no_opinion_to_compare_with() -> None:
-    counted = metrics(advisory_counts(said(Outcome.OK), FAILED, exposed=True))
+    counted = metrics(advisory_counts(said(Outcome.OK), FAILED, exposed=True, claim=ADMITTED))
     assert ("model", "allow") in counted
     assert "pair" not in {metric for metric, _ in counted}
 
 
 def test_a_time_out_counts_as_slower_than_every_limit() -> None:
-    counted = metrics(advisory_counts(said(Outcome.TIMEOUT), LEGACY, exposed=True))
+    counted = metrics(advisory_counts(said(Outcome.TIMEOUT), LEGACY, exposed=True, claim=ADMITTED))
     assert counted["latency", str(LAST_BUCKET)] == 1
 
 
 def test_an_answer_from_memory_is_no_second_observation() -> None:
-    assert advisory_counts(said(Outcome.OK, cached=True), LEGACY, exposed=True) == ()
+    assert advisory_counts(said(Outcome.OK, cached=True), LEGACY, exposed=True, claim=ADMITTED) == ()
 
 
 def test_only_a_drawn_verdict_counts_for_the_override_rate() -> None:
@@ -117,29 +153,15 @@ def test_a_wrong_allow_counts_from_wherever_it_comes() -> None:
     assert drawn["wrong_allow", "all"] == drawn["reviewed_allow", "all"] == 1
 
 
-@given(
-    model=st.none() | st.sampled_from(Decision),
-    verdict=st.sampled_from(Decision),
-    draw=st.none() | st.builds(Draw, st.sampled_from(Stratum), st.integers(0, 60)),
-)
-def test_an_undone_verdict_takes_back_all_that_it_added(
-    model: Decision | None, verdict: Decision, draw: Draw | None
-) -> None:
-    counts = verdict_counts(model, verdict, draw)
-    total: Counter[tuple[str, str]] = Counter()
-    for metric, label, n in (*counts, *retracted(counts)):
-        total[metric, label] += n
-    assert not any(total.values())
-
-
 def test_counters_are_plain_texts_and_numbers() -> None:
     everything = (
         *decision_counts(
             Answer(Decision.DENY, AnsweredBy.LEGACY, FallbackReason.UNSURE),
             phase=Phase.ENFORCED,
             exposed=True,
+            claim=ADMITTED,
         ),
-        *advisory_counts(said(Outcome.OK), LEGACY, exposed=True),
+        *advisory_counts(said(Outcome.OK), LEGACY, exposed=True, claim=ADMITTED),
         *verdict_counts(Decision.ALLOW, Decision.DENY, DRAW),
         *draw_counts(DRAW),
         *served_counts(5),

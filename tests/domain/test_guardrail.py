@@ -26,8 +26,12 @@ from tests.domain.making import NOW, START, evidence, policy, reviewed_totals, s
 
 OK, WARNING, BREACH, INSUFFICIENT, ERROR, DRY_RUN, STALE = GuardrailOutcome
 BASELINE = {
-    **{"allow": 195, "require_attestation": 60, "deny": 45},
-    **{"allow>allow": 195, "require_attestation>require_attestation": 60, "deny>deny": 45},
+    "allow": 195,
+    "require_attestation": 60,
+    "deny": 45,
+    "allow>allow": 195,
+    "require_attestation>require_attestation": 60,
+    "deny>deny": 45,
 }
 BAD = {
     (Metric.OBSERVATION, "timeout"): 400,
@@ -50,8 +54,12 @@ def facts(totals: dict[tuple[Metric, str], int], **changes: Any) -> Facts:
     return replace(plain, **changes)
 
 
+def limited(**limits: Any) -> GuardrailLimits:
+    return GuardrailLimits(**limits)
+
+
 def labels(values: Iterable[bool | None]) -> list[Label]:
-    first = to_us(START)
+    first = to_us(NOW - timedelta(days=1))
     return [Label(f"d{k:05}", first + k * 10**8, bad, 1.0) for k, bad in enumerate(values)]
 
 
@@ -172,7 +180,7 @@ def test_a_changed_limit_leaves_the_labels_behind_it_out() -> None:
     ],
 )
 def test_only_the_limits_of_a_guardrail_itself_start_it_anew(setting: str, expected: set[Guardrail]) -> None:
-    before, after = policy(), policy(guardrails=GuardrailLimits(**{setting: 0.2345}))
+    before, after = policy(), policy(guardrails=limited(**{setting: 0.2345}))
     changed = {name for name in Guardrail if limits_hash(before, name) != limits_hash(after, name)}
     assert changed == expected
     assert limits_hash(before, Guardrail.SHIFT) != limits_hash(before, Guardrail.SHIFT, BASELINE)

@@ -7,6 +7,7 @@ from app.domain.sampling import (
     Judged,
     ReviewMode,
     Stratum,
+    doubled,
     drawn,
     recorded_draw,
     review_draw,
@@ -32,6 +33,12 @@ def test_what_is_drawn_stays_drawn_at_any_higher_rate(rate: float, decision_id: 
 @pytest.mark.parametrize("rate", [0.0, 0.05, 0.5, 1.0])
 def test_the_share_that_is_drawn_is_the_rate(rate: float) -> None:
     assert sum(drawn(name, rate) for name in IDS) / len(IDS) == pytest.approx(rate, abs=0.01)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 1.0])
+def test_a_share_of_the_reviews_is_judged_twice_whichever_were_drawn_or_blind(rate: float) -> None:
+    chosen = [name for name in IDS if drawn(name, 0.25) and review_mode(name) is ReviewMode.BLIND]
+    assert sum(doubled(name, rate) for name in chosen) / len(chosen) == pytest.approx(rate, abs=0.025)
 
 
 def test_half_of_the_reviews_are_blind_whether_or_not_they_were_drawn() -> None:

@@ -77,6 +77,11 @@ def test_verdicts_that_contradict_each_other_are_dropped_and_counted(judged: Dat
     assert found(judged).left_out == {"contradicted": 2}
 
 
+def test_a_second_verdict_teaches_too_and_is_blind_whatever_the_review_was(judged: Database) -> None:
+    add_verdicts(judged, example(1), source="second", mode="assisted")
+    assert [each.mode for each in found(judged).examples] == ["blind"]
+
+
 def test_one_situation_teaches_once(judged: Database) -> None:
     add_verdicts(judged, example(1), replace(example(1), id="e00001"))
     assert [each.id for each in found(judged).examples] == ["e00001"]

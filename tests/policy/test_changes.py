@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.limits import GateLimits, GuardrailLimits, Requirement, Risk
+from app.domain.limits import Action, GateLimits, GuardrailLimits, Query, Requirement, Risk
 from app.domain.phase import Phase
 from app.domain.rollout import Approval, Combine, RolloutPolicy
 from app.policy import changes
@@ -52,6 +52,10 @@ LOOSER: dict[str, dict[str, Any]] = {
     "guardrails.override_limit": guardrail(override_limit=0.11),
     "guardrails.latency_target_ms": guardrail(latency_target_ms=6_000.0),
     "guardrails.alpha": guardrail(alpha=0.001),
+    "guardrails.drift_limit": guardrail(drift_limit=0.2),
+    "guardrails.stale_after_days": guardrail(stale_after_days=4.0),
+    "guardrails.actions.error": guardrail(actions={"error": Action.HOLD}),
+    "guardrails.dry_run": guardrail(dry_run=("error",)),
     "guardrails.horizon_days": guardrail(horizon_days=30.0),
     "exposure": {"exposure": (0.5, 1.0)},
     "combine": {"combine": Combine.MODEL},
@@ -69,6 +73,8 @@ TIGHTER: dict[str, dict[str, Any]] = {
     "gates.enforced.validation_above": gate(Phase.ENFORCED, validation_above=0.97),
     "gates.enforced.error_below": gate(Phase.ENFORCED, error_below=0.01),
     "guardrails.error_limit": guardrail(error_limit=0.005),
+    "guardrails.actions.shift": guardrail(actions={"shift": Action.HOLD}),
+    "guardrails.queries": guardrail(queries=(Query("burn", "slo:burn", 2.0),)),
     "exposure": {"exposure": (0.01, 0.05, 0.5, 1.0)},
     "confidence_at_least": {"confidence_at_least": 0.5},
 }
@@ -158,11 +164,24 @@ def test_tightening_never_loosens() -> None:
         assert not touched(compare(BASE, Policy(taken, BASE.legacy)))
 
 
+def test_a_query_that_is_changed_waits_for_a_person() -> None:
+    before, after = (
+        policy(replace(READ, **guardrail(queries=(Query("burn", "slo:burn", above),))), WRITE, OTHER)
+        for above in (2.0, 3.0)
+    )
+    assert touched(compare(before, after)) == {"read"}
+
+
+def test_what_a_higher_risk_brings_along_is_told_as_the_risk_alone() -> None:
+    after = policy(replace(READ, risk=Risk.CRITICAL, approval=Approval.HUMAN), WRITE, OTHER)
+    assert [change.key for change in compare(BASE, after)] == ["approval", "risk"]
+
+
 def test_every_setting_of_a_policy_is_classified() -> None:
     names = {field.name for kind in (GateLimits, GuardrailLimits, Requirement) for field in fields(kind)}
     names |= set(changes._PLAIN)
     known = changes._LOOSER_UP | changes._LOOSER_DOWN | changes._NEUTRAL
-    assert names - known == {"rollout", "actions", "when", "exposure"}
+    assert names - known == {"rollout", "actions", "when", "exposure", "dry_run", "queries"}
 
 
 def test_only_what_changes_the_answers_starts_a_new_epoch() -> None:

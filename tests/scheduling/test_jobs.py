@@ -124,3 +124,28 @@ async def test_overdue_reviews_expire_and_lapsed_oversight_holds_by_the_clock(st
     await by_the_clock._oversight()
     assert {row["status"] for row in stage.queue("closed")} == {"closed"}
     assert stage.state("read").held
+
+
+async def run_now(of: Jobs, name: str) -> None:
+    job = of._scheduler.get_job(name)
+    assert job is not None
+    await job.func()
+
+
+async def test_only_the_leader_tells_webhooks_and_reminds_once_a_day(stage: Stage) -> None:
+    by = stage.principal("operator")
+    await stage.services.webhooks.add(url="http://127.0.0.1:9/closed", kinds=("review_backlog",), by=by)
+    await stage.enter("read", Phase.ENFORCED)
+    await stage.decide()
+    await stage.until(lambda: stage.rows(t.reviews))
+    stage.clock.passes(days=2)
+    leader, other = jobs(stage, "one"), jobs(stage, "other")
+    await leader._leadership.hold()
+    for of in (other, leader, leader):
+        await run_now(of, "remind")
+    assert stage.rows(t.deliveries) == 1
+    await run_now(other, "deliver")
+    assert stage.services.webhooks.log(status=None, limit=9)[0]["attempts"] == 0
+    await run_now(leader, "deliver")
+    assert stage.services.webhooks.log(status=None, limit=9)[0]["attempts"] == 1
+    await stage.services.webhooks.close()

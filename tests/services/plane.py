@@ -39,6 +39,7 @@ from app.services.transitions import move
 from app.services.verdicts import Verdict
 from app.services.versions import register_at_start
 from app.store import keys
+from app.store import tables as t
 from app.store.database import Database
 from app.store.entry import Entry
 from app.store.journal import Journal
@@ -426,6 +427,7 @@ class Stage:
 
     async def serves(self, name: str, *, days: int) -> None:
         """Days of service, each with observations enough, as the guardrail passes would have counted them."""
+        looked_at = self.rows(t.advisories) + 20 * days
         for _ in range(days):
             self.clock.passes(days=1)
             await self.services.guard.look()
@@ -436,7 +438,7 @@ class Stage:
                 name, state.version, state.epoch, to_us(self.clock.now()) // 60_000_000, "served_s", "all"
             )
             await self.ledger.run(partial(Transaction.count, key=key, n=86_400))
-        await self.until(lambda: self.services.observer.queued == 0)
+        await self.until(lambda: self.rows(t.advisories) >= looked_at)
 
     async def until(self, holds: Callable[[], Any]) -> None:
         """Until something is so that only a write can bring about."""

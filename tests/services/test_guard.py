@@ -11,7 +11,7 @@ from app.domain.phase import Phase
 from app.errors import GateNotMet
 from app.store import tables as t
 from app.store.database import Database
-from app.store.transaction import CounterKey
+from app.store.transaction import CounterKey, Transaction
 from tests.services.plane import ROLLOUTS, FakeModel, Stage, opened
 from tests.services.test_levers import promote, with_evidence
 
@@ -67,17 +67,46 @@ async def test_answers_that_are_late_roll_back(stage: Stage) -> None:
     assert transition["reason"].startswith("guardrail latency")
 
 
-async def test_a_distribution_that_shifts_rolls_back(stage: Stage) -> None:
-    await stage.enter("read", Phase.SHADOW)
-    state = stage.state("read")
-    shadow = CounterKey(
-        "read", state.version, state.epoch, to_us(stage.clock.now()) // 60_000_000, "model", "allow"
-    )
-    await stage.ledger.run(lambda tx: tx.count(shadow, 300))
+async def baseline(stage: Stage, name: str = "read", *, n: int = 300) -> None:
+    """Shadow decisions of a model and a legacy engine that both allow."""
+    state, minute = await stage.enter(name, Phase.SHADOW), to_us(stage.clock.now()) // 60_000_000
+
+    def count(tx: Transaction) -> None:
+        for metric, label in (("model", "allow"), ("pair", "allow>allow")):
+            tx.count(CounterKey(name, state.version, state.epoch, minute, metric, label), n)
+
+    await stage.ledger.run(count)
+
+
+async def test_a_model_that_leaves_the_legacy_engine_rolls_back(any_stage: Stage) -> None:
+    await baseline(any_stage)
+    await any_stage.enter("read", Phase.ENFORCED)
+    await decides(any_stage, "read", n=20, model="deny")
+    (transition,) = await any_stage.looks()
+    assert transition["reason"].startswith("guardrail paired_shift: shift against the legacy engine 1 of 20")
+
+
+async def test_other_traffic_alone_is_told_and_nothing_is_rolled_back(stage: Stage) -> None:
+    await baseline(stage)
     await stage.enter("read", Phase.ENFORCED)
-    await decides(stage, "read", n=20, model="deny")
-    (transition,) = await stage.looks()
-    assert transition["reason"].startswith("guardrail shift")
+    news = stage.services.notices.follow()
+    told = await stage.told(news, 1)
+    await decides(stage, "read", n=20, legacy="deny", model="deny")
+    assert await stage.looks() == []
+    assert assessment(stage, "read", "shift")["outcome"] == "breach"
+    assert assessment(stage, "read", "paired_shift")["outcome"] == "ok"
+    ((kind, body),) = await told
+    assert (kind, body["name"], body["outcome"]) == ("guardrail", "shift", "breach")
+    assert body["text"].startswith("read: guardrail shift: breach: shift of the distribution 1 of 20")
+
+
+@pytest.mark.parametrize(("n", "outcome"), [(299, "insufficient"), (300, "ok")])
+async def test_a_baseline_is_300_pairs_of_the_last_shadow_epoch(stage: Stage, n: int, outcome: str) -> None:
+    await baseline(stage, n=n)
+    await stage.enter("read", Phase.ENFORCED)
+    await decides(stage, "read", n=3)
+    await stage.looks()
+    assert assessment(stage, "read", "paired_shift")["outcome"] == outcome
 
 
 async def test_fallbacks_that_rise_roll_back_on_low_risk(stage: Stage) -> None:

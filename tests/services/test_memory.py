@@ -9,6 +9,12 @@ import pytest
 from app.domain.phase import Phase
 from app.errors import GateNotMet
 from app.services.succession import Act, Wish
+from app.errors import GateNotMet
+from app.services.succession import Act, Wish
+from app.errors import GateNotMet
+from app.services.succession import Act, Wish
+from app.errors import GateNotMet
+from app.services.succession import Act, Wish
 from app.store import tables as t
 from app.store.database import Database
 from tests.services.plane import ROLLOUTS, FakeModel, Stage, opened, situation
@@ -32,6 +38,11 @@ def advisories(stage: Stage) -> list[Mapping[Any, Any]]:
         return list(connection.execute(t.advisories.select()).mappings())
 
 
+async def ask(stage: Stage, action: str = "read", **said: Any) -> dict[str, Any]:
+    """The same question, whoever asks."""
+    return await stage.decide(action, team_context="the same", **said)
+
+
 async def seen(stage: Stage, n: int) -> None:
     await stage.until(lambda: len(advisories(stage)) == n)
 
@@ -41,12 +52,12 @@ async def test_the_same_question_is_one_observation_however_often_it_comes(
     stage: Stage, phase: Phase
 ) -> None:
     await stage.enter("read", phase)
-    await stage.decide()
+    await ask(stage)
     await seen(stage, 1)
     once = counted(stage, "read")
     assert once["observation", "ok"] == once["model", "allow"] == once["pair", "allow>allow"] == 1
     for number in range(3):
-        document = await stage.decide(actor=f"actor-{number}")
+        document = await ask(stage, actor=f"actor-{number}")
         await seen(stage, number + 2)
         shown = (await stage.story(document["id"]))["advisory"]
         assert (shown["cached"], shown["decision"]) == (True, "allow")
@@ -58,18 +69,18 @@ async def test_the_same_question_is_one_observation_however_often_it_comes(
 
 async def test_an_answer_from_memory_binds_as_the_computed_one_did(stage: Stage) -> None:
     await stage.enter("read", Phase.ENFORCED)
-    first, again = [await stage.decide(legacy="allow", model="deny") for _ in range(2)]
+    first, again = [await ask(stage, legacy="allow", model="deny") for _ in range(2)]
     for document in (first, again):
         assert (document["decision"], document["answered_by"]) == ("deny", "model")
-    assert stage.evidence("read").totals["enforced", "all"] == 2
+    assert stage.evidence("read").totals["enforced", "all"] == 1
 
 
 async def test_a_new_epoch_gathers_its_own_evidence(stage: Stage) -> None:
     await stage.enter("read", Phase.ADVISORY)
-    await stage.decide()
+    await ask(stage)
     await seen(stage, 1)
     await stage.enter("read", Phase.ENFORCED)
-    await stage.decide()
+    await ask(stage)
     assert counted(stage, "read")["observation", "ok"] == 1
     assert len(stage.model.asked) == 2
 
@@ -77,8 +88,12 @@ async def test_a_new_epoch_gathers_its_own_evidence(stage: Stage) -> None:
 async def test_high_risk_is_always_computed(stage: Stage) -> None:
     await stage.enter("deploy", Phase.ENFORCED)
     for _ in range(2):
-        await stage.decide("deploy")
-    assert counted(stage, "deploy")["observation", "ok"] == len(stage.model.asked) == 2
+        await ask(stage, "deploy")
+    assert counted(stage, "deploy") == counted(stage, "deploy") | {
+        ("observation", "ok"): 1,
+        ("observation", "repeated"): 1,
+    }
+    assert len(stage.model.asked) == 2
 
 
 async def test_a_rollout_may_do_without_memory(sqlite_database: Database, tmp_path: Path) -> None:
@@ -86,17 +101,117 @@ async def test_a_rollout_may_do_without_memory(sqlite_database: Database, tmp_pa
     async with opened(sqlite_database, tmp_path, rollouts=without, model=FakeModel(remembers=True)) as stage:
         await stage.enter("read", Phase.ENFORCED)
         for _ in range(2):
-            await stage.decide()
-        assert counted(stage, "read")["observation", "ok"] == len(stage.model.asked) == 2
+            await ask(stage)
+        assert counted(stage, "read")["observation", "repeated"] == 1
+        assert len(stage.model.asked) == 2
 
 
 async def test_an_opinion_is_no_evidence_and_takes_none_away(stage: Stage) -> None:
     body = (await stage.call("POST", "/advisory", situation(), who="caller")).json()
     again = (await stage.call("POST", "/advisory", situation(), who="caller")).json()
     assert (body["cached"], again["cached"]) == (False, True)
-    await stage.decide()
+    await stage.decide(team_context=None)
     await seen(stage, 1)
     assert counted(stage, "read")["observation", "ok"] == 1
+
+
+async def test_high_risk_that_remembers_still_counts_what_its_ledger_says(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    remembering = ROLLOUTS.replace("risk: high\n", "risk: high\n    cache: true\n", 1)
+    model = FakeModel(remembers=True)
+    async with opened(sqlite_database, tmp_path, rollouts=remembering, model=model) as stage:
+        for number in range(3):
+            await ask(stage, "deploy")
+            await seen(stage, number + 1)
+        assert [row["cached"] for row in advisories(stage)] == [False, True, True]
+        with pytest.raises(GateNotMet) as refusal:
+            await stage.services.levers.promote(
+                "deploy", to=Phase.ADVISORY, reason="on", expected_revision=1, by=stage.principal("approver")
+            )
+        assert "evidence" not in {judged["name"] for judged in refusal.value.gate["conditions"]}
+
+
+async def test_the_same_question_is_one_observation_of_a_candidate_too(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    other = FakeModel("fake-2", remembers=True)
+    model = FakeModel(remembers=True)
+    async with opened(sqlite_database, tmp_path, model=model, others=[other]) as stage:
+        wish = Wish(Act.CANDIDATE, "compare", "fake-2")
+        await stage.services.succession.change("read", wish, by=stage.principal("operator"))
+        for number in range(3):
+            await ask(stage, actor=f"actor-{number}")
+            await stage.until(lambda n=number: stage.rows(t.candidate_advisories) == n + 1)  # type: ignore[misc]
+        [found] = stage.services.experiments.all()
+        assert (found["evidence"]["observed"], found["paired"]["agreement"]["both"]) == (1, 1)
+        assert len(other.asked) == 1
+
+
+async def test_high_risk_that_remembers_still_counts_what_its_ledger_says(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    remembering = ROLLOUTS.replace("risk: high\n", "risk: high\n    cache: true\n", 1)
+    model = FakeModel(remembers=True)
+    async with opened(sqlite_database, tmp_path, rollouts=remembering, model=model) as stage:
+        for number in range(3):
+            await stage.decide("deploy")
+            await seen(stage, number + 1)
+        assert [row["cached"] for row in advisories(stage)] == [False, True, True]
+        with pytest.raises(GateNotMet) as refusal:
+            await stage.services.levers.promote(
+                "deploy", to=Phase.ADVISORY, reason="on", expected_revision=1, by=stage.principal("approver")
+            )
+        assert "evidence" not in {judged["name"] for judged in refusal.value.gate["conditions"]}
+
+
+async def test_the_same_question_is_one_observation_of_a_candidate_too(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    other = FakeModel("fake-2", remembers=True)
+    model = FakeModel(remembers=True)
+    async with opened(sqlite_database, tmp_path, model=model, others=[other]) as stage:
+        wish = Wish(Act.CANDIDATE, "compare", "fake-2")
+        await stage.services.succession.change("read", wish, by=stage.principal("operator"))
+        for number in range(3):
+            await stage.decide(actor=f"actor-{number}")
+            await stage.until(lambda n=number: stage.rows(t.candidate_advisories) == n + 1)  # type: ignore[misc]
+        [found] = stage.services.experiments.all()
+        assert (found["evidence"]["observed"], found["paired"]["agreement"]["both"]) == (1, 1)
+        assert len(other.asked) == 1
+
+
+async def test_high_risk_that_remembers_still_counts_what_its_ledger_says(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    remembering = ROLLOUTS.replace("risk: high\n", "risk: high\n    cache: true\n", 1)
+    model = FakeModel(remembers=True)
+    async with opened(sqlite_database, tmp_path, rollouts=remembering, model=model) as stage:
+        for number in range(3):
+            await stage.decide("deploy")
+            await seen(stage, number + 1)
+        assert [row["cached"] for row in advisories(stage)] == [False, True, True]
+        with pytest.raises(GateNotMet) as refusal:
+            await stage.services.levers.promote(
+                "deploy", to=Phase.ADVISORY, reason="on", expected_revision=1, by=stage.principal("approver")
+            )
+        assert "evidence" not in {judged["name"] for judged in refusal.value.gate["conditions"]}
+
+
+async def test_the_same_question_is_one_observation_of_a_candidate_too(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    other = FakeModel("fake-2", remembers=True)
+    model = FakeModel(remembers=True)
+    async with opened(sqlite_database, tmp_path, model=model, others=[other]) as stage:
+        wish = Wish(Act.CANDIDATE, "compare", "fake-2")
+        await stage.services.succession.change("read", wish, by=stage.principal("operator"))
+        for number in range(3):
+            await stage.decide(actor=f"actor-{number}")
+            await stage.until(lambda n=number: stage.rows(t.candidate_advisories) == n + 1)  # type: ignore[misc]
+        [found] = stage.services.experiments.all()
+        assert (found["evidence"]["observed"], found["paired"]["agreement"]["both"]) == (1, 1)
+        assert len(other.asked) == 1
 
 
 async def test_high_risk_that_remembers_still_counts_what_its_ledger_says(

@@ -9,6 +9,7 @@ import pytest
 from app.domain.decision import Decision
 from app.domain.phase import Phase
 from app.services.guard import Guard
+from app.services.queries import Queries
 from app.services.transitions import hold
 from app.services.verdicts import Verdict
 from app.store import tables as t
@@ -128,7 +129,12 @@ async def test_a_pass_that_another_instance_made_counts(enforced: Stage) -> None
     enforced.clock.passes(seconds=61)
     services = enforced.services
     await Guard(
-        services.plane, services.ledger, services.models, services.notices, now=enforced.clock.now
+        services.plane,
+        services.ledger,
+        services.models,
+        services.notices,
+        Queries(None),
+        now=enforced.clock.now,
     ).look()
     assert (await enforced.decide())["answered_by"] == "model"
 

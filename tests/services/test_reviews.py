@@ -140,6 +140,35 @@ async def test_a_binding_verdict_that_comes_before_the_advisory_meets_it(stage: 
     assert reason.startswith("confirmed wrong allow")
 
 
+@pytest.mark.parametrize("undone", [False, True])
+async def test_what_several_people_say_of_one_allow_rolls_back_once(stage: Stage, *, undone: bool) -> None:
+    await stage.enter("deploy", Phase.ENFORCED)
+    wrong = await stage.decide("deploy")
+    assert (await report(stage, wrong, DENY, "reviewer"))["rollback"] is not None
+    if undone:
+        await stage.services.reviews.undo(review_id(stage, wrong), stage.principal("reviewer"))
+    assert (await report(stage, wrong, DENY, "operator"))["rollback"] is None
+    assert stage.state("deploy").phase is Phase.ADVISORY
+
+
+async def test_another_wrong_allow_of_an_older_epoch_rolls_back_again(stage: Stage) -> None:
+    await stage.enter("deploy", Phase.ENFORCED)
+    one, other = await stage.decide("deploy"), await stage.decide("deploy", actor="bob")
+    await report(stage, one, DENY, "operator")
+    assert (await report(stage, other, DENY, "operator"))["rollback"]["to"]["phase"] == "shadow"
+
+
+async def test_an_allow_that_was_known_wrong_in_shadow_does_not_roll_back_what_was_promoted_since(
+    stage: Stage,
+) -> None:
+    wrong = await stage.decide("deploy")
+    await stage.observed(n=1, rollout="deploy")
+    assert (await report(stage, wrong, DENY, "operator"))["rollback"] is None
+    await stage.enter("deploy", Phase.ADVISORY)
+    assert (await report(stage, wrong, DENY, "another_reviewer"))["rollback"] is None
+    assert stage.state("deploy").phase is Phase.ADVISORY
+
+
 # --- who may ---------------------------------------------------------------------------------------
 
 
@@ -273,6 +302,16 @@ async def test_a_second_report_on_an_attestation_takes_the_place_of_the_first(st
     assert stage.evidence("write").wrong_allows == 1
 
 
+async def test_an_allow_that_report_and_verdict_call_wrong_is_one_wrong_allow(stage: Stage) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    document = await stage.decide(legacy="deny", model="allow")
+    await report(stage, document, DENY, "operator")
+    await stage.judge(document["id"], "deny")
+    assert stage.evidence("read").wrong_allows == 1
+    await stage.services.reviews.undo(document["review"]["id"], stage.principal("operator"))
+    assert stage.evidence("read").wrong_allows == 1
+
+
 async def test_a_report_on_an_attestation_can_be_taken_back(stage: Stage) -> None:
     await stage.enter("read", Phase.ENFORCED)
     document = await stage.decide(legacy="deny", model="allow")
@@ -336,7 +375,14 @@ async def test_a_blind_review_hides_the_model_until_it_is_judged(stage: Stage) -
         row["id"] for row in stage.queue() if row["mode"] == "assisted"
     }
     seen = await stage.story(blind, who="reviewer")
-    assert (seen["advisory"], seen["agreement"]) == (None, None)
+    hidden = ("advisory", "agreement", "decision", "answered_by", "fallback_reason", "candidate")
+    assert [seen[name] for name in hidden] == [None] * 6
+    answered, everything = Filters(decision="deny"), Filters()
+    found = stage.services.stories.page(answered, who, cursor=None, limit=50)["decisions"]
+    assert blind not in {row["id"] for row in found}
+    told = stage.services.stories.page(everything, who, cursor=None, limit=50)["decisions"]
+    assert {row["decision"] for row in told if row["id"] == blind} == {None}
+    assert (await stage.story(blind, who="auditor"))["decision"] == "deny"
     await stage.judge(blind, "allow")
     assert (await stage.story(blind, who="reviewer"))["advisory"]["decision"] == "deny"
 

@@ -50,7 +50,7 @@ async def hold(stage: Stage, reason: str = "look first") -> None:
 async def say(stage: Stage, kind: str, **body: Any) -> None:
     now_us = stage.services.now_us()
     await stage.ledger.run(
-        lambda tx: enqueue(tx, kind=kind, body={"text": "so it is", **body}, now_us=now_us)
+        lambda tx: enqueue(tx, kind=kind, body={"sentence": "so it is", **body}, now_us=now_us)
     )
 
 
@@ -104,7 +104,7 @@ async def test_a_webhook_hears_first_that_it_was_added(stage: Stage, receiver: P
     await stage.services.webhooks.add(url=f"{receiver.url}/a/secret/path", kinds=(), by=by)
     await deliver(stage)
     [seen] = receiver.seen
-    assert seen.body["text"].startswith("the plane: webhook by key ")
+    assert seen.body["text"].startswith("webhook by key ")
     assert "secret" not in json.dumps(seen.body)
 
 
@@ -202,7 +202,7 @@ async def test_a_transition_that_is_not_committed_is_not_told(stage: Stage, rece
     rows = stage.rows(t.deliveries)
 
     def fails(tx: Transaction) -> None:
-        enqueue(tx, kind=Kind.REPORT, body={"text": "too early"}, now_us=0)
+        enqueue(tx, kind=Kind.REPORT, body={"sentence": "too early"}, now_us=0)
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -233,7 +233,7 @@ async def test_a_webhook_is_told_only_what_it_asked_for_and_of_tests(stage: Stag
     assert set(told_of) == {"phasegate.report", "phasegate.test"}
     assert (told_of["phasegate.report"]["text"], told_of["phasegate.report"]["data"]) == (
         "so it is",
-        {"period": "daily"},
+        {"sentence": "so it is", "period": "daily"},
     )
 
 
@@ -272,6 +272,20 @@ async def test_a_webhook_that_was_removed_is_told_nothing_more(stage: Stage, rec
     ):
         with pytest.raises(NotFound, match="no webhook"):
             await again
+
+
+async def test_reviews_that_wait_too_long_are_told_of(stage: Stage, receiver: Peer) -> None:
+    await told(stage, receiver)
+    await stage.services.webhooks.tell_backlog(stage.services.reviews.backlogs())
+    await stage.enter("read", Phase.ENFORCED)
+    await stage.decide()
+    await stage.until(lambda: stage.rows(t.reviews))
+    stage.clock.passes(hours=25)
+    await stage.services.webhooks.tell_backlog(stage.services.reviews.backlogs())
+    await deliver(stage)
+    [seen] = [seen for seen in receiver.seen if seen.body["type"] == "phasegate.review_backlog"]
+    assert seen.body["text"] == "reviews wait too long: 1 of 1 in read"
+    assert (seen.body["data"]["rollouts"]["read"]["late"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,14 @@
 import pytest
 from sqlalchemy import func, select
 
+from app.errors import StoreUnavailable
 from app.store.counters import by_day, compact, minute_of, totals, totals_of_all
 from app.store.database import Database
+from app.store.journal import Journal
+from app.store.ledger import Ledger
 from app.store.tables import evidence_counters
 from app.store.transaction import CounterKey, transaction
-from tests.store.samples import MINUTE, NOW_US, add_rollout
+from tests.store.samples import MINUTE, NOW_US, add_rollout, decision
 
 DAY = 24 * 60
 TODAY = MINUTE // DAY
@@ -18,6 +21,24 @@ def count(database: Database, *counts: tuple[int, int], instance: str = "test", 
     with transaction(database, instance, now_us=NOW_US) as tx:
         for ago, n in counts:
             tx.count(CounterKey("write", "v1", 1, MINUTE - ago, "decisions", label), n)
+
+
+def summed(database: Database) -> dict[tuple[str, str], int]:
+    """What all counters of the epoch add up to, minute by minute."""
+    c = evidence_counters.c
+    query = select(c.metric, c.label, func.sum(c.n)).where(
+        c.rollout == "write", c.version == "v1", c.epoch == 1
+    )
+    with database.read() as connection:
+        return {
+            (metric, label): int(n)
+            for metric, label, n in connection.execute(query.group_by(c.metric, c.label))
+        }
+
+
+def total(database: Database) -> dict[tuple[str, str], int]:
+    with database.read() as connection:
+        return totals(connection, "write", 1, version="v1")
 
 
 def rows(database: Database) -> int:
@@ -36,6 +57,33 @@ def test_counts_of_one_key_are_summed_over_transactions_and_instances(database: 
             ("decisions", "deny"): 32,
         }
         assert totals(connection, "write", 2, version="v1") == {}
+
+
+def test_totals_are_the_sum_of_all_counters_before_and_after_compaction(database: Database) -> None:
+    count(database, *[(ago, 1) for ago in range(0, 6 * DAY, 97)])
+    count(database, (0, 5), (300, -2), (3 * DAY, 7), instance="other", label="deny")
+    before = total(database)
+    assert before == summed(database)
+    for _ in range(2):
+        with transaction(database, "other", now_us=NOW_US) as tx:
+            compact(tx, NOW_US)
+            tx.count(CounterKey("write", "v1", 1, MINUTE - 400, "decisions", "allow"), 0)
+        assert total(database) == summed(database) == before
+
+
+async def test_what_the_journal_kept_is_in_the_totals_once(
+    database: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(**_: object) -> None:
+        raise StoreUnavailable("drill")
+
+    ledger = Ledger(database, journal, "test")
+    monkeypatch.setattr(database, "write", away)
+    receipts = [await ledger.append(decision()) for _ in range(3)]
+    monkeypatch.undo()
+    ledger.close()
+    assert all(receipt.journaled for receipt in receipts)
+    assert total(database) == summed(database) == {("decisions", "allow"): 3}
 
 
 def test_totals_of_all_are_those_of_the_current_epochs(database: Database) -> None:

@@ -73,7 +73,7 @@ async def test_probabilities_are_there_even_when_the_model_is_unsure(stage: Stag
 
 async def test_a_story_has_every_member_too(stage: Stage) -> None:
     document = (await send(stage, encoded())).json()
-    await stage.observed(n=2)
+    await stage.until(lambda: stage.rows(t.advisories) == 2)
     story = (await stage.call("GET", f"/v1/decisions/{document['id']}", who="caller")).json()
     assert story.keys() >= {*MEMBERS, "situation", "agreement", "verdicts", "request_id"}
     assert story["advisory"].keys() >= ADVISORY

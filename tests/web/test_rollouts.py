@@ -192,6 +192,8 @@ async def test_a_ceiling_is_403(stage: Stage) -> None:
         ("rollback", {"reason": None}, ["reason"]),
         ("exposure", {"exposure": 2}, ["exposure"]),
         ("exposure", {"exposure": "all"}, ["exposure"]),
+        ("ramp", {"action": "start"}, ["expected_revision"]),
+        ("ramp", {"action": "pause"}, ["action"]),
         ("investigation", {"cause": "model"}, ["reason"]),
     ],
 )
@@ -210,6 +212,23 @@ async def test_an_investigation_is_closed_with_words_that_can_be_kept(
     response = await stage.call("POST", "/v1/rollouts/read/investigation", {"cause": cause, "fix": fix})
     assert response.status_code == 422
     assert response.json()["errors"][0]["field"] == ("cause" if cause == "rain" else "fix")
+
+
+async def test_a_ramp_is_started_shown_and_stopped(stage: Stage) -> None:
+    entered = await stage.enter("read", Phase.ENFORCED, exposure=0.5)
+    started = await turn(stage, "ramp", action="start", expected_revision=entered.revision)
+    ramp = started.json()["ramp"]
+    assert (started.status_code, ramp["state"], ramp["step"], ramp["next"]) == (200, "running", 0.5, 1.0)
+    assert {condition["name"] for condition in ramp["conditions"]} >= {
+        "served",
+        "observations",
+        "sample_ratio",
+    }
+    assert all(condition.keys() == CONDITION for condition in ramp["conditions"])
+    again = await turn(stage, "ramp", action="start", expected_revision=entered.revision + 1)
+    assert (again.status_code, again.json()["type"]) == (409, "ramp-running")
+    stopped = await turn(stage, "ramp", action="stop")
+    assert (stopped.json()["ramp"]["state"], stopped.json()["exposure"]) == ("stopped", 0.5)
 
 
 async def test_an_investigation_is_closed_once(stage: Stage) -> None:

@@ -1,15 +1,15 @@
 """How do facts become one document, that a machine and a person can read?"""
 
 from collections import Counter
-from dataclasses import asdict
 from typing import Any
 
 from app.domain.clock import rfc3339, to_us
 from app.domain.counters import LAST_BUCKET, Metric, bucket_middle_ms
 from app.domain.evidence import Evidence
 from app.domain.sequential import lower_bound, upper, upper_bound
-from app.services.reports.checklist import Outcome, checklist
+from app.services.reports.checklist import checklist
 from app.services.reports.facts import TREND_DAYS, Facts, RolloutFacts
+from app.services.reports.finding import AT_LEAST, Outcome
 from app.services.reports.next_step import next_step
 from app.services.reports.people import EDGES_AT_MOST, edge_cases, reviewers
 from app.services.reports.uptime import OF_MODEL, OF_PLANE
@@ -22,7 +22,7 @@ _CLUSTER = ("rollout", "legacy_decision", "model_decision", "action_type", "acto
 def document_of(facts: Facts) -> dict[str, Any]:
     """The report, JSON-ready. It holds ids of decisions, and nothing of their situations but the actors' roles."""
     span, rows = facts.span, checklist(facts)
-    met = Counter(row.outcome for row in rows)
+    met = Counter(row["outcome"] for row in rows)
     return {
         "id": span.id,
         "period": span.period,
@@ -31,11 +31,14 @@ def document_of(facts: Facts) -> dict[str, Any]:
         "complete": facts.complete,
         "made_at": rfc3339(to_us(facts.now)),
         "summary": {outcome.value: met[outcome] for outcome in Outcome},
-        "checklist": [asdict(row) for row in rows],
+        "checklist": rows,
         "rollouts": [_rollout(one, facts) for one in facts.rollouts],
         "disagreements": _disagreements(facts),
         "edge_cases": edge_cases(facts.verdicts),
-        "reviewers": reviewers(facts.verdicts, facts.backlog),
+        "reviewers": {
+            **reviewers(facts.verdicts, facts.backlog),
+            "satisfaction": {name: facts.satisfaction[name] for name in ("n", "mean", "by_score")},
+        },
         "uptime": _uptime(facts),
         "compute": _compute(facts),
         "bounds": _bounds(facts),
@@ -61,7 +64,10 @@ def _rollout(one: RolloutFacts, facts: Facts) -> dict[str, Any]:
         "trend": [{"day": rfc3339(day * _DAY_US)[:10], **_point(seen)} for day, seen in one.days.items()],
         "baseline": None if one.baseline is None else {"epoch": one.baseline.epoch, **_point(one.baseline)},
         "transitions": [
-            {**{name: row[name] for name in ("kind", "actor", "automatic", "reason")}, "at": rfc3339(row["created_us"])}
+            {
+                **{name: row[name] for name in ("kind", "actor", "automatic", "reason")},
+                "at": rfc3339(row["created_us"]),
+            }
             for row in facts.transitions
             if row["rollout"] in (one.name, reporting.PLANE)
         ],
@@ -102,7 +108,12 @@ def _point(seen: Evidence) -> dict[str, Any]:
 def _disagreements(facts: Facts) -> dict[str, Any]:
     found, looked = facts.disagreements["found"], facts.disagreements["looked_at"]
     clusters = [
-        {**{name: row[name] for name in _CLUSTER}, "n": row["n"], "share": row["n"] / found, "example": row["example"]}
+        {
+            **{name: row[name] for name in _CLUSTER},
+            "n": row["n"],
+            "share": row["n"] / found,
+            "example": row["example"],
+        }
         for row in facts.clusters
     ]
     return {"looked_at": looked, "found": found, "clusters": clusters}
@@ -136,16 +147,18 @@ def _compute(facts: Facts) -> dict[str, Any]:
 def _bounds(facts: Facts) -> list[str]:
     """What the document says little or nothing of, and how it counts."""
     now = "" if facts.complete else "The period is not over: figures are of its days so far. "
+    advisories, disagreements = reporting.ADVISORIES_AT_MOST, reporting.DISAGREEMENTS_AT_MOST
     return [
-        f"{now}Figures are sums of counters over whole UTC days; phases, gates, guardrails, reviews that wait and "
-        "resources are as they stood when the report was made.",
+        f"{now}Figures are sums of counters over whole UTC days.",
+        "Phases, gates, guardrails, waiting reviews and resources are as they stood when the report was made.",
         f"Trends reach back {TREND_DAYS} days at least. The baseline is the rollout's last shadow epoch with answers.",
-        f"Disagreements are among the newest {reporting.ADVISORIES_AT_MOST:,} advisories of the period, grouped from "
-        f"the newest {reporting.DISAGREEMENTS_AT_MOST:,}; at most {reporting.CLUSTERS_AT_MOST} groups are shown.",
-        f"Verdicts are the newest {reporting.VERDICTS_AT_MOST:,}; at most {EDGES_AT_MOST} edge cases are shown.",
-        "A checklist row compares the figure itself, from 30 cases on; proof is what a gate asks for.",
-        "Model seconds come from latency buckets (4.4 % at most off) without time-outs, prompt tokens from the mean "
-        "of the advisories looked at; CPU seconds are the running worker's since it started.",
+        f"Disagreements are among the newest {advisories:,} advisories, grouped from the newest {disagreements:,}.",
+        f"At most {reporting.CLUSTERS_AT_MOST} groups and {EDGES_AT_MOST} edge cases are shown.",
+        f"Verdicts are the newest {reporting.VERDICTS_AT_MOST:,} of the period.",
+        f"A checklist row compares the figure itself, from {AT_LEAST} cases on; proof is what a gate asks for.",
+        "Model seconds come from latency buckets, at most 4.4 % off; time-outs are left out.",
+        "Prompt tokens are estimated by the mean of the advisories looked at.",
+        "CPU seconds are those of the running worker since it started.",
     ]
 
 

@@ -19,6 +19,7 @@ from app.services.reports.machine import Resources
 from app.store import reporting
 from app.store.counters import totals
 from app.store.reporting import PLANE, Counted
+from app.store.reviews import Backlog
 
 TREND_DAYS = 7  # at least, also in a daily report
 
@@ -59,8 +60,8 @@ class Facts:
     disagreements: Mapping[str, Any]
     clusters: Sequence[RowMapping]
     verdicts: Sequence[RowMapping]
-    backlog: Sequence[RowMapping]
-    contentment: tuple[int, float | None]
+    backlog: Mapping[str, Backlog]
+    satisfaction: Mapping[str, Any]
     started_at: datetime | None
     reports: Mapping[Period, bool]  # whether the last complete one of each is stored
     resources: Resources
@@ -122,9 +123,7 @@ def of_period(counts: Counts, state: RolloutState) -> tuple[Evidence, dict[int, 
     return whole, {day: _evidence(state, version, (row for row in own if row.day == day)) for day in days}
 
 
-def shadow_of(
-    connection: Connection, state: RolloutState
-) -> tuple[Evidence | None, list[tuple[int, int]]]:
+def shadow_of(connection: Connection, state: RolloutState) -> tuple[Evidence | None, list[tuple[int, int]]]:
     """The latest shadow epoch with answers, and (pairs, agreed) of the first two weeks in shadow."""
     epochs = reporting.phases_by_epoch(connection, state.name)
     epochs[state.epoch] = (state.phase.value, state.version)
@@ -133,9 +132,7 @@ def shadow_of(
     for epoch, version in sorted(shadow.items(), reverse=True):
         found = totals(connection, state.name, epoch, version=version)
         if any(metric == Metric.MODEL for metric, _ in found):
-            baseline = Evidence(
-                state.name, version, epoch, state.epoch_started_at, totals=_plausible(found)
-            )
+            baseline = Evidence(state.name, version, epoch, state.epoch_started_at, totals=_plausible(found))
             break
     pairs = [
         row

@@ -31,7 +31,9 @@ from app.services.reports.machine import resources
 from app.services.rollouts import Rollouts
 from app.services.validate import validated
 from app.store import reporting
+from app.store.reviews import review_backlog
 from app.store.rollouts import load_states
+from app.store.satisfaction import answers
 
 READ_AT_MOST_S = 60.0
 
@@ -68,13 +70,13 @@ class Gathering:
                 disagreements=looked,
                 clusters=clusters,
                 verdicts=reporting.verdicts_in(connection, starts_us, ends_us),
-                backlog=reporting.backlog(connection),
-                contentment=reporting.contentment(connection, starts_us, ends_us),
+                backlog=review_backlog(connection, to_us(now)),
+                satisfaction=answers(connection, since_us=starts_us, until_us=ends_us),
                 started_at=None if started_us is None else from_us(started_us),
                 reports=last_reports(connection, now),
                 resources=resources(self.data_dir, self.models.default.status.pid),
                 settings=self._settings(sorted({state.version for state in states.values()})),
-                model_loaded=self.models.default.loaded_once,
+                model_loaded=self.models.default.status.loaded_once,
             )
 
     def known_situations(self) -> frozenset[str]:

@@ -9,7 +9,9 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from app.domain.clock import rfc3339
+from app.domain.decision import Category, Decision
 from app.domain.sampling import ReviewMode
+from app.store.reviews import Backlog
 
 EDGES_AT_MOST = 50
 
@@ -26,6 +28,14 @@ def is_override(row: RowMapping) -> bool:
     return row["llm_decision"] is not None and row["llm_decision"] != row["decision"]
 
 
+def category_of(row: RowMapping) -> Category:
+    """How an override differs: by the person's word, else by which answer is the stricter."""
+    if row["category"] in (Category.MODEL_TOO_STRICT, Category.MODEL_TOO_PERMISSIVE, Category.UNCLEAR):
+        return Category(row["category"])
+    milder = Decision(row["llm_decision"]).severity < Decision(row["decision"]).severity
+    return Category.MODEL_TOO_PERMISSIVE if milder else Category.MODEL_TOO_STRICT
+
+
 def decision_times(verdicts: Sequence[RowMapping]) -> dict[ReviewMode, Times]:
     """How long people took, blind and with the advisory before them."""
     found = {}
@@ -39,7 +49,7 @@ def decision_times(verdicts: Sequence[RowMapping]) -> dict[ReviewMode, Times]:
     return found
 
 
-def reviewers(verdicts: Sequence[RowMapping], backlog: Sequence[RowMapping]) -> dict[str, Any]:
+def reviewers(verdicts: Sequence[RowMapping], backlog: Mapping[str, Backlog]) -> dict[str, Any]:
     """Times and agreement with the model, blind and assisted apart, and what still waits."""
     by_mode = {}
     for mode, times in decision_times(verdicts).items():
@@ -55,7 +65,10 @@ def reviewers(verdicts: Sequence[RowMapping], backlog: Sequence[RowMapping]) -> 
             "timed": times.n,
             "median_s": times.median_s,
         }
-    waiting = [{"kind": row["kind"], "n": row["n"], "since": rfc3339(row["since"])} for row in backlog]
+    waiting = [
+        {"rollout": name, "n": seen.open, "late": seen.late, "since": rfc3339(seen.oldest_us)}
+        for name, seen in backlog.items()
+    ]
     return {"by_mode": by_mode, "backlog": waiting}
 
 

@@ -66,7 +66,7 @@ class Reports:
             bodies = reporting.situations_of(connection, [case["decision_id"] for case in cases])
         return {**document, "suite_lines": suite_lines(cases, bodies, self._gathering.known_situations())}
 
-    def list(self) -> list[dict[str, Any]]:
+    def kept(self) -> list[dict[str, Any]]:
         """What is kept, the latest period first."""
         with self._database.read() as connection:
             rows = reporting.stored(connection, limit=LISTED_AT_MOST)
@@ -99,19 +99,20 @@ class Reports:
         return document_of(self._gathering.facts(span, now=self._now()))
 
     async def _keep(self, span: Span, document: dict[str, Any]) -> bool:
+        now_us = to_us(self._now())
         row = {
             "id": span.id,
             "period": span.period.value,
             "starts_us": to_us(span.starts_at),
             "ends_us": to_us(span.ends_at),
-            "created_us": to_us(self._now()),
+            "created_us": now_us,
             "document": json.dumps(document),
         }
 
         def work(tx: Transaction) -> bool:
             if not reporting.keep_report(tx, row):
                 return False
-            enqueue(tx, kind=Kind.REPORT, body=_notice(document), now_us=row["created_us"])
+            enqueue(tx, kind=Kind.REPORT, body=_notice(document), now_us=now_us)
             return True
 
         return await self._ledger.run(work)

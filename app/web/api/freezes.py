@@ -18,7 +18,7 @@ def freezes(request: Asked) -> dict[str, Any]:
     return {"freezes": services_of(request).freezes.all()}
 
 
-@post("/v1/freezes", status_code=200, guards=[requires(Role.OPERATOR)])
+@post("/v1/freezes", status_code=200, guards=[requires(Role.OPERATOR, Role.APPROVER)])
 async def add_freeze(request: Asked, data: JSONBody[NewFreeze]) -> dict[str, Any]:
     """No promotion, activation above shadow or rise of exposure in these hours, or in these alone."""
     return await services_of(request).freezes.add(

@@ -11,7 +11,9 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from app.domain.phase import Phase
 from app.domain.role import Role
 from app.domain.rollout import Comparison
+from app.errors import InvalidInput
 from app.services.levers import Levers
+from app.services.ramps import RampWish
 from app.services.succession import Act, Wish
 from app.web.authentication import Asked, principal_of, requires, services_of
 from app.web.bodies import (
@@ -19,6 +21,7 @@ from app.web.bodies import (
     InvestigationClosed,
     KillSwitch,
     Promote,
+    RampChange,
     Reason,
     VersionChange,
     phase_of,
@@ -106,6 +109,18 @@ async def exposure(request: Asked, name: FromPath[str], data: JSONBody[Exposure]
         by=principal_of(request),
     )
     return await _moved(request, name, pulled)
+
+
+@post("/v1/rollouts/{name:str}/ramp", status_code=200, guards=_STEER)
+async def ramp(request: Asked, name: FromPath[str], data: JSONBody[RampChange]) -> dict[str, Any]:
+    """Approve automatic steps of exposure, or end them where they are."""
+    ramps, reason, by = services_of(request).ramps, words_of("reason", data.reason), principal_of(request)
+    if data.action == "stop":
+        return await _moved(request, name, ramps.stop(name, reason=reason, by=by))
+    if data.expected_revision is None:
+        raise InvalidInput([("expected_revision", "is needed to start: the revision that was looked at")])
+    wish = RampWish(data.to, reason, data.expected_revision, data.step_hours, data.observations)
+    return await _moved(request, name, ramps.start(name, wish, by=by))
 
 
 def _lever(act: str, pull: Callable[..., Awaitable[dict[str, Any]]], what: str) -> HTTPRouteHandler:

@@ -1,0 +1,193 @@
+"""What do the guardrails say of what is counted now?"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection
+
+from app.domain.assessment import Answer, Assessment, Facts, GuardrailOutcome
+from app.domain.clock import to_us
+from app.domain.counters import Metric
+from app.domain.evidence import from_totals
+from app.domain.evidence import to_wire as evidence_document
+from app.domain.guardrail import advance
+from app.domain.limits import Action, Guardrail
+from app.domain.query import advance_query
+from app.domain.rollout import RolloutPolicy, RolloutState
+from app.domain.stream import Label, StreamState
+from app.observability import GUARDRAIL_E_VALUE
+from app.store.counters import Totals, totals_of_all
+from app.store.reviews import drawn_labels
+from app.store.rollouts import baselines
+from app.store.streams import last_saved_us, load_streams, stream_row
+
+_LABELS_AT_MOST = 20_000  # of one rollout's open tail
+_UNCHANGED_FOR = timedelta(minutes=1)  # what hangs on time alone: staleness, weeks, labels that settle
+
+Key = tuple[str, str]  # rollout, guardrail or query
+Step = Callable[[StreamState | None, Facts], tuple[StreamState, Assessment]]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One rollout after a look. `rows` are the streams that changed, `act_on` what its breaches call for.
+
+    `raised` are the alarms and first warnings that came at this look, to be announced.
+    """
+
+    policy: RolloutPolicy
+    epoch: int
+    rows: list[dict[str, Any]]
+    raised: list[Assessment]
+    act_on: Assessment | None
+    evidence: Mapping[str, Any] | None  # the numbers that `act_on` rests on
+
+
+class Judging:
+    """Looks at every rollout, and remembers what it saw: where nothing is new, nothing is judged again.
+
+    It writes nothing; `forget` is for when what it said was not written. Belongs to one thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self._saved_us: int | None = None
+        self._streams: dict[Key, StreamState] = {}
+        self._said: dict[Key, Assessment] = {}
+        self._facts: dict[str, Facts] = {}
+
+    def forget(self) -> None:
+        self._saved_us = None
+        self._said.clear()
+        self._facts.clear()
+
+    def read(
+        self,
+        connection: Connection,
+        policies: Iterable[RolloutPolicy],
+        states: Mapping[str, RolloutState],
+        answers: Mapping[str, Answer],
+        *,
+        now: datetime,
+    ) -> list[Facts]:
+        """The facts of each rollout of which something is new."""
+        saved_us = last_saved_us(connection)
+        if saved_us is None or saved_us != self._saved_us:  # the first look, or another leader's came since
+            self.forget()
+            self._saved_us, self._streams = saved_us, load_streams(connection)
+        counted, bases = totals_of_all(connection), baselines(connection)
+        found = []
+        for policy in policies:
+            state, totals = states[policy.name], counted[policy.name]
+            labels = self._labels(connection, state, totals)
+            facts = _facts(policy, state, totals, labels, bases.get(policy.name), answers, now=now)
+            if not self._is_known(facts):
+                found.append(facts)
+        return found
+
+    def judge(self, found: Iterable[Facts]) -> list[Judged]:
+        judged = [self._judged(facts) for facts in found]
+        saved = [row["updated_us"] for each in judged for row in each.rows]
+        self._saved_us = max(saved, default=self._saved_us)
+        return judged
+
+    def _labels(self, connection: Connection, state: RolloutState, counted: Totals) -> list[Label]:
+        if not any(metric == Metric.DRAWN for metric, _ in counted):
+            return []
+        stream = self._streams.get((state.name, Guardrail.OVERRIDE.value))
+        after = stream.watermark if stream is not None and stream.epoch == state.epoch else None
+        return drawn_labels(
+            connection,
+            state.name,
+            version=state.version,
+            epoch=state.epoch,
+            after=after,
+            limit=_LABELS_AT_MOST,
+        )
+
+    def _is_known(self, facts: Facts) -> bool:
+        before = self._facts.get(facts.policy.name)
+        return (
+            before is not None
+            and before.policy is facts.policy
+            and not facts.policy.guardrails.queries
+            and facts.now - before.now < _UNCHANGED_FOR
+            and (before.phase, before.evidence, before.labels, before.baseline)
+            == (facts.phase, facts.evidence, facts.labels, facts.baseline)
+        )
+
+    def _judged(self, facts: Facts) -> Judged:
+        """Advance all of a rollout's guardrails; of its breaches the gravest counts."""
+        policy, now_us = facts.policy, to_us(facts.now)
+        rows, assessed = [], []
+        for name, step in _steps(policy):
+            key = policy.name, name
+            before = self._streams.get(key)
+            stream, assessment = step(before, facts)
+            assessed.append(assessment)
+            if stream != before or assessment != self._said.get(key):
+                rows.append(stream_row(policy.name, stream, assessment, now_us=now_us))
+                if assessment.e_value is not None:
+                    GUARDRAIL_E_VALUE.labels(policy.name, name).set(assessment.e_value)
+            self._streams[key], self._said[key] = stream, assessment
+        self._facts[policy.name] = facts
+        act_on = _gravest(assessed)
+        return Judged(
+            policy,
+            facts.evidence.epoch,
+            rows,
+            [assessment for assessment in assessed if assessment.raised],
+            act_on,
+            None if act_on is None else _numbers(facts),
+        )
+
+
+def names_of(policy: RolloutPolicy) -> list[str]:
+    """Everything that watches a rollout, in its fixed order."""
+    return [*(guardrail.value for guardrail in Guardrail), *(q.name for q in policy.guardrails.queries)]
+
+
+def _steps(policy: RolloutPolicy) -> Iterator[tuple[str, Step]]:
+    for guardrail in Guardrail:
+        yield guardrail.value, partial(advance, guardrail)
+    for query in policy.guardrails.queries:
+        yield query.name, partial(advance_query, query)
+
+
+def _gravest(assessed: Iterable[Assessment]) -> Assessment | None:
+    """The breach to act on: a rollback goes before a hold, which comes with the alarm alone."""
+    breaches = [each for each in assessed if each.outcome is GuardrailOutcome.BREACH]
+    rollbacks = [each for each in breaches if each.action is Action.ROLLBACK]
+    holds = [each for each in breaches if each.action is Action.HOLD and each.raised]
+    return next(iter(rollbacks + holds), None)
+
+
+def _facts(
+    policy: RolloutPolicy,
+    state: RolloutState,
+    counted: Totals,
+    labels: list[Label],
+    baseline: dict[str, int] | None,
+    answers: Mapping[str, Answer],
+    *,
+    now: datetime,
+) -> Facts:
+    # Served time is no observation: without it, a rollout that nobody asks is the same at every look.
+    totals = {key: n for key, n in counted.items() if key[0] != Metric.SERVED_S}
+    evidence = from_totals(
+        state.name,
+        state.version,
+        epoch=state.epoch,
+        epoch_started_at=state.epoch_started_at,
+        totals=totals,
+        days={},
+    )
+    return Facts(policy, state.phase, evidence, now, labels, baseline, answers)
+
+
+def _numbers(facts: Facts) -> dict[str, Any]:
+    """The evidence as it is shown elsewhere, but for the soak, which no guardrail asks for."""
+    document = evidence_document(facts.evidence, alpha=facts.policy.gate_alpha)
+    return {name: value for name, value in document.items() if name != "soak_days"}

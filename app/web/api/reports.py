@@ -1,0 +1,57 @@
+"""Reports over HTTP: made on demand, or as they were kept, in the form that is asked for."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from litestar import Response, get
+from litestar.datastructures.headers import Accept
+from litestar.params import FromPath, FromQuery, QueryParameter
+
+from app.domain.clock import from_us
+from app.domain.period import Period
+from app.domain.role import Role
+from app.services.reports.render import as_html, as_markdown
+from app.web.authentication import Asked, requires, services_of
+from app.web.bodies import instant_us
+
+_SEE = [requires(Role.REVIEWER, Role.OPERATOR, Role.APPROVER, Role.AUDITOR)]
+_FORMS = {"json": "application/json", "md": "text/markdown", "html": "text/html"}
+# What callers wrote is escaped; should a browser open the page all the same, it runs and fetches nothing.
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+    "X-Content-Type-Options": "nosniff",
+    "Vary": "Accept",
+}
+
+
+@get("/v1/reports", guards=_SEE, sync_to_thread=True)
+def reports(request: Asked) -> dict[str, Any]:
+    """The reports that are kept, the latest period first."""
+    return {"reports": services_of(request).reports.kept()}
+
+
+@get("/v1/reports/{period:str}", guards=_SEE, sync_to_thread=True)
+def report(
+    request: Asked,
+    period: FromPath[Literal["daily", "weekly", "monthly"]],
+    at: FromQuery[str | None] = None,
+    form: Annotated[Literal["json", "md", "html"] | None, QueryParameter(name="format")] = None,
+) -> Response[bytes]:
+    """The period that holds `at`, or the present one so far; by `format`, else by the Accept header."""
+    at_us = instant_us("at", at)
+    made = services_of(request).reports.of(Period(period), None if at_us is None else from_us(at_us))
+    wanted = _FORMS[form] if form else _accepted(request)
+    match wanted:
+        case "text/html":
+            body = as_html(made).encode()
+        case "text/markdown":
+            body = as_markdown(made).encode()
+        case _:
+            body = msgspec.json.encode(services_of(request).reports.with_lines(made))
+    return Response(body, media_type=f"{wanted}; charset=utf-8", headers=_HEADERS)
+
+
+def _accepted(request: Asked) -> str:
+    """The form that the caller likes best; JSON where it likes none of them."""
+    likes = Accept(request.headers.get("accept", "*/*"))
+    return likes.best_match(list(_FORMS.values()), default=_FORMS["json"]) or _FORMS["json"]

@@ -1,0 +1,244 @@
+"""Does a ramp go up only on proof, and come down on harm?"""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.ascent import (
+    Done,
+    RampAssessment,
+    RampContext,
+    StepDown,
+    StepUp,
+    Stop,
+    Wait,
+    Watched,
+    assess_ramp,
+    carried_out,
+    steps_up_to,
+    to_wire,
+)
+from app.domain.clock import to_us
+from app.domain.condition import GateOutcome
+from app.domain.counters import Metric
+from app.domain.evidence import Evidence, unreadable
+from app.domain.freeze import Frozen
+from app.domain.phase import Phase
+from app.domain.ramp import Ramp, RampState
+from app.domain.rollout import RolloutState, exposed, new_epoch, reset_to_shadow, rolled_back
+from tests.domain import making
+from tests.domain.making import NOW, START
+from tests.domain.test_ratio import counted
+
+STEPS = (0.05, 0.25, 0.5, 1.0)
+POLICY = making.policy(exposure=STEPS, ramp_step_hours=1.0, ramp_observations=50)
+QUIET = (Watched("error", "ok", "error rate 0"), Watched("override", "insufficient", "no verdicts"))
+ALERT = Watched("latency_alert", "breach", "share above the latency alert 0.4 of 90")
+
+
+def ramp(**changes: Any) -> Ramp:
+    plain = Ramp("ramp-1", STEPS, 24.0, 50, 1, "key-1", START, 0.05, NOW - timedelta(days=1), 1_000, 100)
+    return replace(plain, **changes)
+
+
+def state(*, at: float = 0.05, **changes: Any) -> RolloutState:
+    own = changes.pop("ramp", None) or ramp(step=at)
+    return making.state(phase=Phase.ENFORCED, exposure=at, ramp=own, **changes)
+
+
+def evidence(
+    *, served_s: int = 86_400, observed: int = 50, more: dict[tuple[Metric, str], int] | None = None
+) -> Evidence:
+    """So much served and observed since the step of `ramp` began."""
+    totals = {(Metric.SERVED_S, "all"): 1_000 + served_s, (Metric.OBSERVATION, "ok"): 100 + observed}
+    return making.evidence({**totals, **(more or {})})
+
+
+def judged(of: RolloutState | None = None, seen: Evidence | None = None, **context: Any) -> RampAssessment:
+    facts = RampContext(**{"guardrails": QUIET, **context})
+    return assess_ramp(POLICY, of or state(), seen or evidence(), facts, now=NOW)
+
+
+def test_a_quiet_step_that_was_held_long_enough_goes_one_up() -> None:
+    assert judged().act == StepUp(0.25)
+    assert judged(state(at=0.25)).act == StepUp(0.5)
+    assert judged().sentence.startswith("from 5 % to 25 %: ")
+
+
+def test_the_last_approved_step_ends_the_ramp_where_it_is() -> None:
+    assert judged(state(at=1.0)).act == Done()
+    half = state(at=0.5, ramp=ramp(step=0.5, steps=STEPS[:3]))
+    done = carried_out(half, judged(half), evidence(), now=NOW)
+    assert (done.exposure, done.ramp and done.ramp.state) == (0.5, RampState.DONE)
+
+
+WAITS: dict[str, tuple[dict[str, Any], str]] = {
+    "hours": ({"seen": evidence(served_s=86_399)}, "served"),
+    "observations": ({"seen": evidence(observed=49)}, "observations"),
+    "a warning": ({"guardrails": (*QUIET, Watched("error", "warning", "near"))}, "guardrails"),
+    "a stale stream": ({"guardrails": (*QUIET, Watched("error", "stale", "old"))}, "guardrails"),
+    "no pass of late": ({"are_guardrails_stale": True}, "guardrails"),
+    "no guardrail judged": ({"guardrails": ()}, "guardrails"),
+    "a hold": ({"of": state(held=True)}, "held"),
+    "the kill switch": ({"kill_switch": True}, "kill_switch"),
+    "a freeze": ({"frozen": Frozen("frozen: the holidays", None)}, "freeze"),
+    "a jumped clock": ({"clock_jump_us": to_us(NOW)}, "clock"),
+}
+
+
+@pytest.mark.parametrize(("facts", "name"), WAITS.values(), ids=list(WAITS))
+def test_a_ramp_waits_for(facts: dict[str, Any], name: str) -> None:
+    assessment = judged(**facts)
+    open_ones = [each for each in assessment.conditions if each.outcome is not GateOutcome.PASS]
+    assert (assessment.act, [each.name for each in open_ones]) == (Wait(), [name])
+    assert open_ones[0].sentence in assessment.sentence
+
+
+def test_without_data_nothing_goes_up() -> None:
+    assert judged(seen=making.evidence({})).act == Wait()
+
+
+@pytest.mark.parametrize("outcome", ["breach", "error"])
+@pytest.mark.parametrize(
+    "facts", [{}, {"of": state(at=0.5, held=True)}, {"kill_switch": True}, {"frozen": Frozen("x", None)}]
+)
+def test_harm_steps_down_once_whatever_holds_the_ramp(outcome: str, facts: dict[str, Any]) -> None:
+    loud = replace(ALERT, outcome=outcome)
+    before = facts.get("of", state(at=0.5))
+    assessment = judged(**{**facts, "of": before, "guardrails": (*QUIET, loud)})
+    assert assessment.act == StepDown(0.25, f"guardrail latency_alert: {ALERT.sentence}", ("latency_alert",))
+    after = carried_out(before, assessment, evidence(), now=NOW)
+    again = judged(of=after, guardrails=(*QUIET, loud))
+    assert (after.exposure, again.act) == (0.25, Wait())
+
+
+def test_another_harm_steps_down_again() -> None:
+    eased = state(at=0.25, ramp=ramp(step=0.25, eased=("latency_alert",)))
+    assessment = judged(eased, guardrails=(ALERT, Watched("shift", "error", "no answer")))
+    assert assessment.act == StepDown(0.05, "guardrail shift: no answer", ("shift",))
+
+
+def test_harm_that_went_and_came_back_steps_down_again() -> None:
+    eased = state(at=0.05, ramp=ramp(eased=("error",)))
+    up = carried_out(eased, judged(eased), evidence(), now=NOW)
+    assert judged(up, guardrails=(Watched("error", "error", "unreadable"),)).act == StepDown(
+        0.05, "guardrail error: unreadable", ("error",)
+    )
+
+
+def test_below_the_first_step_there_is_none() -> None:
+    assert judged(guardrails=(ALERT,)).act == Wait()
+
+
+def test_after_a_step_time_and_observations_begin_anew() -> None:
+    seen = evidence()
+    after = carried_out(state(), judged(), seen, now=NOW)
+    assert judged(after, seen).act == Wait()
+    assert (after.exposure, after.revision) == (0.25, 2)
+
+
+def test_a_broken_sample_ratio_stops_the_ramp_at_the_first_step_before_anything_else_is_read() -> None:
+    skewed = evidence(more=counted((400, 200), share=0.25))
+    assessment = judged(state(at=0.25), skewed, guardrails=(ALERT,))
+    assert assessment.act == Stop(
+        0.05, "200 of 400 actors exposed, expected 0.25 of them: no chance of the draw"
+    )
+    after = carried_out(state(at=0.25), assessment, skewed, now=NOW)
+    assert (after.exposure, after.ramp and after.ramp.state) == (0.05, RampState.STOPPED)
+
+
+def test_evidence_that_cannot_be_read_stops_the_ramp_one_step_down() -> None:
+    broken = unreadable("read", "v1", epoch=1, epoch_started_at=START, problem="a negative counter")
+    assert judged(state(at=0.5), broken).act == Stop(0.25, "the evidence cannot be read: a negative counter")
+
+
+GONE = {
+    "another epoch": state(epoch=2),
+    "shadow": replace(state(), phase=Phase.SHADOW),
+    "another exposure": replace(state(), exposure=0.3),
+    "other steps in the policy": state(ramp=ramp(steps=(0.05, 0.5))),
+}
+
+
+@pytest.mark.parametrize("of", GONE.values(), ids=list(GONE))
+def test_a_ramp_whose_ground_is_gone_stops_where_the_rollout_is(of: RolloutState) -> None:
+    act = judged(of, guardrails=(ALERT,)).act
+    assert isinstance(act, Stop)
+    assert act.to == of.exposure
+
+
+def test_a_tightened_policy_counts_for_a_ramp_that_runs() -> None:
+    slower = replace(POLICY, ramp_step_hours=48.0)
+    assert assess_ramp(slower, state(), evidence(), RampContext(QUIET), now=NOW).act == Wait()
+
+
+def test_what_ends_an_epoch_or_is_done_by_hand_ends_the_ramp() -> None:
+    running = state()
+    rolled = rolled_back(running, POLICY, now=NOW)
+    assert rolled is not None
+    assert rolled.ramp is None
+    assert new_epoch(running, now=NOW).ramp is None
+    assert exposed(running, exposure=0.25).ramp is None
+
+
+def test_a_ramp_that_has_ended_is_not_judged() -> None:
+    over = state(ramp=ramp(state=RampState.STOPPED, why="enough"))
+    with pytest.raises(ValueError, match="no running ramp"):
+        judged(over)
+    assert over.ramp is not None
+    assert to_wire(over.ramp, None)["sentence"] == "stopped: enough"
+
+
+harms = st.sampled_from([(), (Watched("error", "warning", ""),), (ALERT,), (Watched("shift", "error", ""),)])
+looks = st.fixed_dictionaries(
+    {
+        "served_s": st.integers(0, 400_000),
+        "observed": st.integers(0, 200),
+        "skew": st.sampled_from([0.0, 0.0, 0.0, 0.9]),
+        "harm": harms,
+        "held": st.booleans(),
+        "happens": st.sampled_from(["", "", "", "", "roll_back", "epoch", "shadow", "by_hand", "policy"]),
+    }
+)
+
+
+@given(st.lists(looks, max_size=30), st.sampled_from(STEPS))
+def test_automation_never_goes_past_what_a_person_approved(history: list[dict[str, Any]], top: float) -> None:
+    """Law 4, over whatever happens in between."""
+    policy = POLICY
+    started = ramp(steps=steps_up_to(policy, top), step=0.05, served_before_s=0, observed_before=0)
+    now, before = NOW, state(ramp=started)
+    served = observed = 0
+    for look in history:
+        now += timedelta(minutes=1)
+        before = replace(before, held=look["held"])
+        if look["happens"] == "roll_back":
+            before = rolled_back(before, policy, now=now) or before
+        elif look["happens"] == "epoch":
+            before = new_epoch(before, now=now)
+        elif look["happens"] == "shadow":
+            before = reset_to_shadow(before, now=now)
+        elif look["happens"] == "by_hand":
+            before = exposed(before, exposure=0.3)
+        elif look["happens"] == "policy":
+            policy = replace(policy, exposure=(0.05, 1.0))
+        served, observed = served + look["served_s"], observed + look["observed"]
+        if before.ramp is None or not before.ramp.is_running:
+            continue
+        arms = counted((300, int(300 * look["skew"])), share=before.exposure) if look["skew"] else {}
+        totals = {(Metric.SERVED_S, "all"): served, (Metric.OBSERVATION, "ok"): observed, **arms}
+        seen = making.evidence(totals, epoch=before.epoch)
+        assessment = assess_ramp(policy, before, seen, RampContext((*QUIET, *look["harm"])), now=now)
+        after = carried_out(before, assessment, seen, now=now)
+        assert (after.phase, after.epoch, after.version) == (before.phase, before.epoch, before.version)
+        if after.exposure > before.exposure:
+            assert after.exposure <= top
+            assert after.exposure == min(step for step in policy.exposure if step > before.exposure)
+            assert not look["held"]
+            assert not look["harm"]
+            assert not look["skew"]
+        before = after
