@@ -5,7 +5,7 @@ BIN := .venv/bin
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test lint bench-path bench-model bench-verdict lock clean
+.PHONY: help serve demo test lint bench-path bench-model bench-verdict bench-gate lock clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ bench-model: .venv/.installed-for-tests ## Decisions a second over the plain rec
 
 bench-verdict: .venv/.installed-for-tests ## Milliseconds from a wrong-allow verdict to the legacy engine's next answer
 	@$(BIN)/python -m tests.bench.verdict
+
+bench-gate: .venv/.installed-for-tests ## Milliseconds to see what a promotion still needs, after ten million decisions
+	@$(BIN)/python -m tests.bench.gate
 
 lock: ## Write requirements*.lock from what .venv holds
 	@$(BIN)/python scripts/lock.py

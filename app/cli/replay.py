@@ -1,6 +1,7 @@
 """What would have been different?"""
 
 import asyncio
+import functools
 import re
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import msgspec
 import rich_click as click
 
-from app.cli.output import Row, emit, emit_table, json_option, say
+from app.cli.output import emit, emit_table, json_option, say
 from app.cli.validate import opened
 from app.domain.clock import rfc3339, to_us
 from app.domain.phase import Phase
@@ -34,6 +35,29 @@ from app.store.versions import registered
 _EVERY_S = 5.0
 _AGO = re.compile(r"(\d+)([dhm])")
 _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
+# What a person is shown of the document, by the paths of its members.
+_OVERALL = (
+    *("decisions", "changed", "milder", "then.agreement.rate", "now.agreement.rate", "then.verdicts.right"),
+    *(
+        "now.verdicts.right",
+        "then.verdicts.wrong",
+        "now.verdicts.wrong",
+        "then.wrong_allows",
+        "now.wrong_allows",
+    ),
+    "now.latency_ms.p95",
+)
+_PARTS = {
+    "confusion": ("then", "now", "n"),
+    "model_confusion": ("then", "now", "n"),
+    "examples": (
+        *("id", "action", "role", "legacy.now", "model.then", "model.now", "decision.then", "decision.now"),
+        *("verdict", "rule"),
+    ),
+    "alarms": ("at", "guardrail", "would", "decisions", "sentence"),
+    "rollbacks": ("at", "reason"),
+    "gate": ("to", "outcome", "sentence"),
+}
 
 
 class Instant(click.ParamType[datetime]):
@@ -62,7 +86,9 @@ class Instant(click.ParamType[datetime]):
     type=click.Path(exists=True, path_type=Path),
     help="A directory like policies/, or one file of rollouts or legacy rules; by default what is in force.",
 )
-@click.option("--phase", type=click.Choice(list(Phase)), help="As if every decision had been in this phase.")
+@click.option(
+    "--phase", type=click.Choice([phase.value for phase in Phase]), help="As if all had been in it."
+)
 @click.option("--rollout", "only", multiple=True, help="Only this one; may be given more than once.")
 @click.option("--limit", type=click.IntRange(0), default=10, help="Examples of each rollout.")
 @json_option
@@ -72,7 +98,7 @@ def replay(
     until: datetime,
     version: str | None,
     files: Path | None,
-    phase: Phase | None,
+    phase: str | None,
     only: tuple[str, ...],
     limit: int,
     as_json: bool,
@@ -84,7 +110,8 @@ def replay(
     if since >= until:
         raise click.UsageError("--from must lie before --to")
     period = {"since_us": to_us(since), "until_us": to_us(until)}
-    found = asyncio.run(_replayed(period, version, files, phase=phase, only=only, limit=limit))
+    tried = Phase(phase) if phase else None
+    found = asyncio.run(_replayed(period, version, files, phase=tried, only=only, limit=limit))
     emit(found, _show, as_json=as_json)
     say(_summary(found))
 
@@ -116,7 +143,7 @@ async def _replayed(
         stack.push_async_callback(in_force.legacy.close)
         if path is not None:
             policy = policy_of(path, in_force, replace(files, legacy=documents["engine"]))
-        what = WhatIf(policy.book, versions, phase=phase)
+        what = WhatIf(policy.book, versions, phase=phase, look_every_s=settings.guardrail_interval_s)
         if policy.legacy is not in_force.legacy:
             stack.push_async_callback(policy.legacy.close)
             what = replace(what, legacy=policy.legacy)
@@ -142,62 +169,37 @@ async def _taken(again: Replay, database: Database, period: dict[str, int]) -> N
 
 def _show(found: dict[str, Any]) -> None:
     rows = found["rollouts"]
-    columns = "decisions changed milder stricter agreement:then now right:then now wrong-allows:then now of"
-    _section("rollout " + columns, [_row(row) for row in rows])
-    for what, member in (("decision", "confusion"), ("model", "model_confusion")):
-        pairs = [(row["rollout"], pair, n) for row in rows for pair, n in row[member].items()]
-        _section(f"rollout {what}:then>now n", [each for each in pairs if len(set(each[1].split(">"))) > 1])
-    examples = [_example(each) for row in rows for each in row["examples"]]
-    _section("changed at action role legacy model:then now decision:then now verdict rule", examples)
-    alarms = [(row["rollout"], each) for row in rows for each in row["alarms"]]
-    _section(
-        "at rollout guardrail would decisions because",
-        [(a["at"], name, a["guardrail"], a["would"], a["decisions"], a["sentence"]) for name, a in alarms],
-    )
-    backs = [(row["rollout"], each) for row in rows for each in row["rollbacks"]]
-    _section("at rolled-back because", [(each["at"], name, each["reason"]) for name, each in backs])
-    if found["version"] is not None:
-        latencies = [
-            (row["rollout"], *row["now"]["latency_ms"].values(), row["now"]["errors"]) for row in rows
-        ]
-        _section("rollout latency-ms:p50 p95 errors", latencies)
-    gates = [(row["rollout"], row["gate"]["sentence"]) for row in rows if row["gate"]]
-    _section("rollout this-evidence-alone", gates)
+    emit_table(("rollout", *_OVERALL), [(row["rollout"], *_told(row, _OVERALL)) for row in rows])
+    for what, paths in _PARTS.items():
+        each_of = [(row["rollout"], each) for row in rows for each in _each(row[what])]
+        if each_of:
+            click.echo(f"\n{what.replace('_', ' ')}")
+            emit_table(("rollout", *paths), [(name, *_told(each, paths)) for name, each in each_of])
 
 
-def _section(columns: str, rows: Sequence[Row]) -> None:
-    """A table and an empty line, if there is anything in it."""
-    if rows:
-        emit_table(columns.split(), rows)
-        click.echo()
+def _told(document: dict[str, Any], paths: Sequence[str]) -> list[object]:
+    """What a document says at dotted paths."""
+    return [functools.reduce(lambda inner, name: inner[name], path.split("."), document) for path in paths]
 
 
-def _row(row: dict[str, Any]) -> Row:
-    then, now = row["then"], row["now"]
-    return (
-        *(row[name] for name in ("rollout", "decisions", "changed", "milder", "stricter")),
-        *(side["agreement"]["rate"] for side in (then, now)),
-        *(side["verdicts"]["right"] for side in (then, now)),
-        *(side["wrong_allows"] for side in (then, now)),
-        now["verdicts"]["n"],
-    )
-
-
-def _example(each: dict[str, Any]) -> Row:
-    plain = (each[name] for name in ("id", "at", "action", "role"))
-    changes = (each[what][when] for what in ("model", "decision") for when in ("then", "now"))
-    return (*plain, each["legacy"]["now"], *changes, each["verdict"], each["rule"])
+def _each(part: Any) -> list[dict[str, Any]]:
+    """The entries of a part: of a list, of the gate, or of a confusion what is not as it was."""
+    if isinstance(part, list):
+        return part
+    if part is None or "sentence" in part:
+        return [part] if part else []
+    pairs = (pair.split(">") for pair in part)
+    return [{"then": then, "now": now, "n": part[f"{then}>{now}"]} for then, now in pairs if then != now]
 
 
 def _summary(found: dict[str, Any]) -> str:
     rows = found["rollouts"]
     would = [alarm["would"] for row in rows for alarm in row["alarms"]]
-    said = (
-        f"{found['decisions']:,} decisions answered again: {found['changed']:,} otherwise, "
-        f"{found['milder']:,} of them milder; {len(would)} alarms, "
-        f"{sum(each.startswith('rollback') for each in would)} of them to roll back, "
-        f"where {sum(len(row['rollbacks']) for row in rows)} rollbacks were recorded"
-    )
+    back = sum(each.startswith("rollback") for each in would)
+    were = sum(len(row["rollbacks"]) for row in rows)
+    said = f"{found['decisions']:,} decisions answered again: {found['changed']:,} otherwise, "
+    said += f"{found['milder']:,} of them milder; alarms {len(would)}, to roll back {back}; "
+    said += f"rollbacks recorded {were}"
     for name, why in (("erased", "their situations are erased"), ("unasked", "the model was not asked")):
         said += f"; {found[name]:,} left out: {why}" if found[name] else ""
     return said

@@ -97,6 +97,20 @@ def assess_gate(
     return Gate(state.name, to, outcome, summary(to, outcome, conditions), conditions)
 
 
+def awaited(policy: RolloutPolicy, to: Phase) -> frozenset[Metric]:
+    """The metrics whose pace says how long a promotion to `to` still takes."""
+    limits = policy.gates.get(to) or GateLimits()
+    asked = {
+        Metric.OBSERVATION: True,
+        Metric.PAIR: limits.agreement_above is not None,
+        Metric.REVIEWED: limits.override_below is not None or limits.reviewed_at_least > 0,
+        Metric.REVIEWED_ALLOW: limits.wrong_allow_below is not None or policy.risk.is_high,
+        Metric.DOUBLE: limits.reviewers_agree_above is not None,
+        Metric.ACTORS: policy.actors_at_least > 0,
+    }
+    return frozenset(metric for metric, is_asked in asked.items() if is_asked)
+
+
 def try_gate(n: int, bad: int, *, limit: float, alpha: float) -> Trial:
     """The gate's test on counts that a person wants to try. Raises ValueError for impossible ones."""
     groups = [Group(n, bad)]

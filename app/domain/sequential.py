@@ -124,11 +124,13 @@ def weighted_log_m(groups: Sequence[Group], limit: float) -> float:
     end = math.asin(math.sqrt(limit))
     rates = (math.sin(end * (node + 0.5) / _GRID) ** 2 for node in range(_GRID))
     bets = [(limit - rate) / (limit * (1 - limit)) for rate in rates]
-    log_factors = [0.0] * _GRID
-    for group in groups:  # plain loops: a person waits for this
-        good, if_good, if_bad = group.n - group.bad, group.weight * limit, group.weight * (limit - 1)
-        for node, bet in enumerate(bets):
-            log_factors[node] += good * math.log1p(bet * if_good) + group.bad * math.log1p(bet * if_bad)
+    log1p, log_factors = math.log1p, [0.0] * _GRID
+    for group in groups:  # tight, for a person waits for this
+        if_good, if_bad = group.weight * limit, group.weight * (limit - 1)
+        for count, change in ((group.n - group.bad, if_good), (group.bad, if_bad)):
+            if count:
+                pairs = zip(log_factors, bets, strict=True)
+                log_factors = [so_far + count * log1p(bet * change) for so_far, bet in pairs]
     return log_mean_exp(log_factors)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from datetime import datetime
+from functools import partial
 from hashlib import blake2b
 
 import structlog
@@ -65,18 +66,20 @@ class Admissions:
     async def tidy(self, now: datetime) -> None:
         """Delete what is known of windows and epochs that are over, in steps that hold nobody up."""
         view, now_us = self._plane.view, to_us(now)
-        # The last window too: a question that was on its way when it ended still claims in it.
+        # The window before is kept, too: a question that was on its way when it ended still claims in it.
         current = {
             policy.name: (view.states[policy.name].epoch, _number(policy.window_hours, now_us))
             for policy in view.policy.book.policies
         }
-        with self._plane.database.read() as connection:
-            found = windows(connection)
-        for window in found:
+        for window in await asyncio.to_thread(self._windows):
             epoch, number = current.get(window.rollout, (window.epoch + 1, 0))
-            is_over = window.epoch < epoch or window.number not in (WHOLE_EPOCH, number - 1, number)
-            while is_over and await self._ledger.run(lambda tx, window=window: forget(tx, window)):  # type: ignore[misc]
-                pass
+            if window.epoch < epoch or window.number not in (WHOLE_EPOCH, number - 1, number):
+                while await self._ledger.run(partial(forget, window=window)):
+                    pass
+
+    def _windows(self) -> list[Window]:
+        with self._plane.database.read() as connection:
+            return windows(connection)
 
     async def _claim_waiting(self) -> None:
         while self._waiting:

@@ -1,7 +1,7 @@
 """What does the evidence of a rollout say, and is it enough for the next phase?"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from app.domain.clock import from_us, to_us
 from app.domain.condition import Condition, GateOutcome, Validated
 from app.domain.counters import NO_OBSERVATION, Metric
 from app.domain.evidence import Evidence, from_totals, unreadable
-from app.domain.gate import Gate, GateContext, assess_gate
+from app.domain.gate import Gate, GateContext, assess_gate, awaited
 from app.domain.limits import GateLimits
 from app.domain.phase import Phase
 from app.domain.role import Principal
@@ -113,7 +113,7 @@ class Gates:
         """
         plane = read_plane(connection)
         validation, problem = self.validation(connection, policy.gates.get(to), evidence.version)
-        pace, latest_us = _pace(connection, state, version=evidence.version, now=now)
+        pace, latest_us = _pace(connection, state, evidence.version, awaited(policy, to), now=now)
         context = GateContext(
             kill_switch=plane.kill_switch,
             clock_jump_us=plane.clock_jump_us,
@@ -153,12 +153,14 @@ class Gates:
 
 
 def _pace(
-    connection: Connection, state: RolloutState, *, version: str, now: datetime
+    connection: Connection, state: RolloutState, version: str, metrics: Collection[Metric], *, now: datetime
 ) -> tuple[dict[str, float], int | None]:
     """How many of each metric come a day at today's traffic, and when the latest observation came."""
     age = max(now - state.epoch_started_at, timedelta(seconds=1))
     span = min(age, timedelta(days=1))
-    seen = course(connection, state.name, state.epoch, version=version, since_us=to_us(now - span))
+    seen = course(
+        connection, state.name, state.epoch, version=version, metrics=metrics, since_us=to_us(now - span)
+    )
     return {metric: n / (span / timedelta(days=1)) for metric, n in seen.recent.items()}, seen.latest_us
 
 

@@ -36,7 +36,8 @@ class WhatIf:
     """What is otherwise than it was.
 
     Without `legacy` and `subject` the engines' recorded answers count; `version` is the subject's.
-    With `phase` every decision is in it, for all actors, but below each rollout's ceiling.
+    With `phase` every decision is in it, for all actors, but below each rollout's ceiling. The guardrails look
+    every so many seconds.
     """
 
     book: RolloutBook
@@ -45,6 +46,7 @@ class WhatIf:
     subject: Subject | None = None
     version: str | None = None
     phase: Phase | None = None
+    look_every_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

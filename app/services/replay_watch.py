@@ -1,6 +1,6 @@
 """Which guardrails of a rollout would have fired, and when?
 
-Time is the recorded one: the guardrails look at the end of every minute in which something happened to the
+Time is the recorded one: the guardrails look as often as the server's, wherever something happened to the
 rollout. Nobody acts on an alarm: what follows is judged as if it had only been reported. Queries to
 Prometheus are not asked, because their past is not ours to know.
 """
@@ -23,8 +23,6 @@ from app.domain.sampling import recorded_draw
 from app.domain.stream import Label, StreamState
 from app.services.replay import Replayed, WhatIf
 
-_MINUTE_US = 60_000_000
-
 
 class Watch:
     """One rollout's evidence, an epoch at a time, and the alarms that its guardrails raise."""
@@ -34,6 +32,7 @@ class Watch:
         self.alarms: list[dict[str, Any]] = []
         self.phase = Phase.SHADOW
         self._what = what
+        self._every_us = round(what.look_every_s * 1e6)
         self._baseline = baseline
         self._epoch: int | None = None
         self._later: list[tuple[int, str, int, tuple[Count, ...]]] = []  # verdicts that are yet to come
@@ -101,7 +100,7 @@ class Watch:
         plan, was = now.plan, now.was
         self.phase = plan.phase if plan.exposed else plan.phase.higher() or plan.phase
         self._epoch = was.epoch if was.rollout == self.policy.name else 0
-        self._version, self._began_us, self._minute = now.version, was.at_us, was.at_us // _MINUTE_US
+        self._version, self._began_us, self._tick = now.version, was.at_us, was.at_us // self._every_us
         self._totals: Counter[tuple[str, str]] = Counter()
         self._streams: dict[Guardrail, StreamState] = {}
         self._drawn: list[Replayed] = []
@@ -120,15 +119,15 @@ class Watch:
         return draw_counts(draw) if draw else ()
 
     def _count(self, counts: tuple[Count, ...], at_us: int) -> None:
-        minute = at_us // _MINUTE_US
-        if minute > self._minute:
+        tick = at_us // self._every_us
+        if tick > self._tick:
             self._look()
-            self._minute = minute
+            self._tick = tick
         for metric, label, n in counts:
             self._totals[metric, label] += n
 
     def _look(self) -> None:
-        evidence, now_us = self.evidence, (self._minute + 1) * _MINUTE_US
+        evidence, now_us = self.evidence, (self._tick + 1) * self._every_us
         if evidence is None:
             return
         labels = [_label(drawn, now_us) for drawn in self._drawn]

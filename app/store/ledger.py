@@ -187,6 +187,9 @@ class Ledger:
             return StoreUnavailable("the database is away; decisions go to the journal")
         try:
             return self._transact(work)
+        except StoreUnavailable as error:
+            self._suspend(error)  # what waits behind it need not find out again, each for seconds
+            return error
         except Exception as error:  # noqa: BLE001 whatever it is belongs to the waiter
             return error
 

@@ -113,7 +113,8 @@ def _buckets(now_us: int) -> Iterator[tuple[int, float]]:
 def _counts(decisions: float) -> Iterator[tuple[str, str, int]]:
     for metric, labels in _SHARES.items():
         for label, share in labels.items():
-            yield metric.value, str(label), max(round(decisions * share), 1)
+            if n := round(decisions * share):
+                yield metric.value, str(label), n
     yield Metric.SERVED_S.value, "all", 60
 
 

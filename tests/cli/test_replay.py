@@ -73,6 +73,14 @@ def test_a_whole_directory_brings_its_legacy_rules_along(run: Run, plane: Path, 
     assert {row["rollout"]: row["stricter"] for row in found["rollouts"]} == {"read": 1, "admin": 1}
 
 
+def test_another_phase_is_tried_without_being_entered(run: Run, plane: Path) -> None:
+    found = json.loads(run("replay", *PERIOD, "--phase", "shadow", "--json").stdout)
+    assert found["phase"] == "shadow"
+    [read, _] = found["rollouts"]
+    assert read["confusion"] == {"allow>allow": 1, "deny>allow": 1, "require_attestation>deny": 1}
+    assert read["examples"][0]["decision"] == {"then": "deny", "now": "allow"}, "what got milder comes first"
+
+
 def test_a_real_version_answers_what_another_one_had_answered(
     run: Run, plane: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

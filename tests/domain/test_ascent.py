@@ -1,5 +1,6 @@
 """Does a ramp go up only on proof, and come down on harm?"""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -193,52 +194,51 @@ def test_a_ramp_that_has_ended_is_not_judged() -> None:
     assert to_wire(over.ramp, None)["sentence"] == "stopped: enough"
 
 
-harms = st.sampled_from([(), (Watched("error", "warning", ""),), (ALERT,), (Watched("shift", "error", ""),)])
-looks = st.fixed_dictionaries(
-    {
-        "served_s": st.integers(0, 400_000),
-        "observed": st.integers(0, 200),
-        "skew": st.sampled_from([0.0, 0.0, 0.0, 0.9]),
-        "harm": harms,
-        "held": st.booleans(),
-        "happens": st.sampled_from(["", "", "", "", "roll_back", "epoch", "shadow", "by_hand", "policy"]),
-    }
-)
+CHANGES: dict[str, Callable[[RolloutState], RolloutState]] = {
+    "rollback": lambda of: rolled_back(of, POLICY, now=NOW) or of,
+    "epoch": lambda of: new_epoch(of, now=NOW),
+    "shadow": lambda of: reset_to_shadow(of, now=NOW),
+    "by hand": lambda of: exposed(of, exposure=0.25),
+    # Changes that forget the ramp, as none should.
+    "unseen epoch": lambda of: replace(of, epoch=of.epoch + 1),
+    "unseen exposure": lambda of: replace(of, exposure=0.3),
+}
+HELD: dict[str, dict[str, Any]] = {
+    "warning": {"guardrails": (*QUIET, Watched("error", "warning", ""))},
+    "breach": {"guardrails": (*QUIET, ALERT)},
+    "error": {"guardrails": (Watched("shift", "error", ""),)},
+    "killed": {"kill_switch": True},
+    "frozen": {"frozen": Frozen("", None)},
+    "unjudged": {"are_guardrails_stale": True},
+}
+happenings = st.sampled_from(["quiet", "quiet", "quiet", "short", "thin", "skewed", "held", *HELD, *CHANGES])
 
 
-@given(st.lists(looks, max_size=30), st.sampled_from(STEPS))
-def test_automation_never_goes_past_what_a_person_approved(history: list[dict[str, Any]], top: float) -> None:
+@given(st.lists(happenings, max_size=12), st.sampled_from(STEPS), st.sampled_from(STEPS[:2]))
+def test_automation_never_goes_past_what_a_person_approved(
+    history: list[str], top: float, first: float
+) -> None:
     """Law 4, over whatever happens in between."""
-    policy = POLICY
-    started = ramp(steps=steps_up_to(policy, top), step=0.05, served_before_s=0, observed_before=0)
-    now, before = NOW, state(ramp=started)
-    served = observed = 0
-    for look in history:
-        now += timedelta(minutes=1)
-        before = replace(before, held=look["held"])
-        if look["happens"] == "roll_back":
-            before = rolled_back(before, policy, now=now) or before
-        elif look["happens"] == "epoch":
-            before = new_epoch(before, now=now)
-        elif look["happens"] == "shadow":
-            before = reset_to_shadow(before, now=now)
-        elif look["happens"] == "by_hand":
-            before = exposed(before, exposure=0.3)
-        elif look["happens"] == "policy":
-            policy = replace(policy, exposure=(0.05, 1.0))
-        served, observed = served + look["served_s"], observed + look["observed"]
+    approved = ramp(steps=steps_up_to(POLICY, top), step=first, served_before_s=0, observed_before=0)
+    before, served, observed = state(at=first, ramp=approved), 0, 0
+    for happening in history:
+        before = CHANGES[happening](before) if happening in CHANGES else before
+        before = replace(before, held=happening == "held")
+        served += 0 if happening == "short" else 90_000
+        observed += 0 if happening == "thin" else 60
         if before.ramp is None or not before.ramp.is_running:
             continue
-        arms = counted((300, int(300 * look["skew"])), share=before.exposure) if look["skew"] else {}
+        arms = counted((300, 290), share=before.exposure) if happening == "skewed" else {}
         totals = {(Metric.SERVED_S, "all"): served, (Metric.OBSERVATION, "ok"): observed, **arms}
         seen = making.evidence(totals, epoch=before.epoch)
-        assessment = assess_ramp(policy, before, seen, RampContext((*QUIET, *look["harm"])), now=now)
-        after = carried_out(before, assessment, seen, now=now)
+        assessment = judged(before, seen, **HELD.get(happening, {}))
+        after = carried_out(before, assessment, seen, now=NOW)
         assert (after.phase, after.epoch, after.version) == (before.phase, before.epoch, before.version)
         if after.exposure > before.exposure:
+            assert happening in ("quiet", "short", "thin")
+            assert served - before.ramp.served_before_s >= 24 * 3_600
+            assert observed - before.ramp.observed_before >= 50
+            assert before.epoch == approved.epoch
             assert after.exposure <= top
-            assert after.exposure == min(step for step in policy.exposure if step > before.exposure)
-            assert not look["held"]
-            assert not look["harm"]
-            assert not look["skew"]
+            assert after.exposure == STEPS[STEPS.index(before.exposure) + 1]
         before = after

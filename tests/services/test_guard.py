@@ -1,14 +1,22 @@
 """Does a rollout that turns bad come back by itself, and only then?"""
 
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
+from app.domain.assessment import Facts
 from app.domain.clock import to_us
 from app.domain.limits import Guardrail
 from app.domain.phase import Phase
 from app.errors import GateNotMet
+from app.services.judging import Judged, Judging
 from app.store import tables as t
 from app.store.database import Database
 from app.store.transaction import CounterKey, Transaction
@@ -39,6 +47,166 @@ async def test_errors_that_rise_roll_back_by_themselves(any_stage: Stage) -> Non
     assert state.investigation is not None
     document = await any_stage.decide(legacy="deny")
     assert (document["answered_by"], document["decision"]) == ("legacy", "deny")
+
+
+async def test_a_rollback_keeps_the_numbers_that_it_rested_on(stage: Stage) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    await decides(stage, "read", n=8, model="malformed")
+    (transition,) = await stage.looks()
+    evidence = transition["evidence"]["evidence"]
+    assert (evidence["errors"]["n"], evidence["errors"]["bad"], evidence["errors"]["rate"]) == (8, 8, 1.0)
+    assert (evidence["version"], evidence["decisions"]) == (stage.model.version_id, 8)
+    assert "soak_days" not in evidence
+
+
+ACTING = """guardrails: {actions: {error: ACTION}, dry_run: [DRY]}
+    review_rate: 1"""
+
+
+@pytest.mark.parametrize(
+    ("action", "dry_run", "kinds", "outcome"),
+    [
+        ("rollback", "shift", ["rollback"], "insufficient"),
+        ("hold", "shift", ["hold"], "breach"),
+        ("notify", "shift", [], "breach"),
+        ("rollback", "error", [], "dry_run"),
+        ("hold", "error", [], "dry_run"),
+    ],
+)
+async def test_a_breach_does_what_the_policy_says_and_nothing_in_a_dry_run(
+    sqlite_database: Database, tmp_path: Path, action: str, dry_run: str, kinds: list[str], outcome: str
+) -> None:
+    acting = ACTING.replace("ACTION", action).replace("DRY", dry_run)
+    rollouts = ROLLOUTS.replace("review_rate: 1\n", f"{acting}\n", 1)
+    async with opened(sqlite_database, tmp_path, rollouts=rollouts) as stage:
+        await stage.enter("read", Phase.ADVISORY)  # where there are no fallbacks
+        told = await stage.told(stage.services.notices.follow(), 1)
+        await decides(stage, "read", n=8, model="malformed")
+        await stage.observed(n=8)
+        assert [one["kind"] for one in await stage.looks(times=3)] == kinds
+        ((kind, body),) = await told
+        assert (kind, body["name"], body["dry_run"]) == ("guardrail", "error", dry_run == "error")
+        assert assessment(stage, "read", "error")["outcome"] == outcome
+
+
+async def test_a_warning_is_announced_once_to_followers_and_webhooks(stage: Stage) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    told = await stage.told(stage.services.notices.follow(), 1)
+    hook = {
+        "id": "w1",
+        "created_us": 0,
+        "created_by": "test",
+        "url": "https://example.org/",
+        "secret": "whsec_AAAA",
+        "kinds": "guardrail",
+    }
+    await stage.ledger.run(lambda tx: tx.insert(t.webhooks, hook))
+    await decides(stage, "read", n=2, model="malformed")
+    assert await stage.looks(times=3, every_s=61) == []
+    ((kind, body),) = await told
+    assert (kind, body["rollout"], body["outcome"]) == ("guardrail", "read", "warning")
+    assert body["text"].startswith("read: guardrail error: warning: error rate 1 of 2")
+    assert stage.rows(t.deliveries) == 1
+
+
+class Slow(Judging):
+    """A pass that is at its judging until a test lets it go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.may_go_on = threading.Event(), threading.Event()
+
+    def judge(self, found: Iterable[Facts]) -> list[Judged]:
+        self.reached.set()
+        assert self.may_go_on.wait(5)
+        return super().judge(found)
+
+
+@contextlib.asynccontextmanager
+async def during_a_pass(stage: Stage) -> AsyncIterator[list[dict[str, Any]]]:
+    """The list holds the transitions of the pass when it is over."""
+    slow = Slow()
+    stage.services.guard._judging = slow
+    made: list[dict[str, Any]] = []
+    passing = asyncio.create_task(stage.services.guard.look())
+    try:
+        await asyncio.to_thread(slow.reached.wait, 5)
+        yield made
+    finally:
+        slow.may_go_on.set()
+        made += await passing
+
+
+async def test_a_pass_keeps_no_decision_waiting(any_stage: Stage) -> None:
+    await any_stage.enter("read", Phase.ENFORCED)
+    async with during_a_pass(any_stage):
+        document = await any_stage.decide()
+    assert any_stage.rows(t.decisions) == 1
+    assert document["answered_by"] == "model"
+
+
+async def test_what_moved_while_a_pass_judged_is_rolled_back_all_the_same(any_stage: Stage) -> None:
+    await any_stage.enter("read", Phase.ENFORCED)
+    await decides(any_stage, "read", n=8, model="malformed")
+    async with during_a_pass(any_stage) as made:
+        await any_stage.services.levers.hold("read", reason="wait", by=any_stage.principal("operator"))
+    assert [one["kind"] for one in made] == ["rollback"]
+    assert any_stage.state("read").phase is Phase.ADVISORY
+
+
+async def test_evidence_of_an_epoch_that_is_over_takes_nothing_back(any_stage: Stage) -> None:
+    await any_stage.enter("read", Phase.ENFORCED)
+    await decides(any_stage, "read", n=8, model="malformed")
+    async with during_a_pass(any_stage) as made:
+        await any_stage.services.levers.roll_back("read", reason="seen", by=any_stage.principal("operator"))
+    assert made == []
+    assert any_stage.state("read").phase is Phase.ADVISORY
+    assert await any_stage.looks() == []
+
+
+async def test_a_pass_that_could_not_be_written_is_made_again(stage: Stage) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    await decides(stage, "read", n=8, model="malformed")
+    passes = stage.services.plane.view.guard_passes
+
+    async def does(sql: str) -> None:
+        await stage.ledger.run(lambda tx: tx.connection.exec_driver_sql(sql).close())
+
+    refused = "BEFORE INSERT ON guardrail_streams BEGIN SELECT RAISE(ABORT, 'refused'); END"
+    await does(f"CREATE TRIGGER refused {refused}")
+    with pytest.raises(IntegrityError, match="refused"):
+        await stage.looks()
+    stage.services.plane.refresh()
+    assert stage.services.plane.view.guard_passes == passes
+    await does("DROP TRIGGER refused")
+    assert [one["kind"] for one in await stage.looks()] == ["rollback"]
+
+
+async def test_where_nothing_is_new_nothing_is_written(stage: Stage) -> None:
+    await decides(stage, "read", n=3)
+    await stage.observed(n=3)
+    await stage.looks()
+
+    def written() -> list[int]:
+        with stage.database.read() as connection:
+            return sorted(connection.execute(select(t.guardrail_streams.c.updated_us)).scalars())
+
+    before = written()
+    await stage.looks(times=3, every_s=20)  # within a minute, and then once for what time alone changes
+    assert written() == before
+    await stage.decide()
+    await stage.observed(n=4)
+    await stage.looks(every_s=1)
+    assert written() != before
+
+
+async def test_what_was_evidence_and_has_no_news_is_stale(stage: Stage) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    await decides(stage, "read", n=3)
+    await stage.looks()
+    stage.clock.passes(days=3)
+    assert await stage.looks() == []
+    assert assessment(stage, "read", "error")["outcome"] == "stale"
 
 
 async def test_a_rolled_back_epoch_begins_with_clean_streams(stage: Stage) -> None:

@@ -1,5 +1,6 @@
 """Does a ramp widen by itself on healthy evidence, and by itself come down?"""
 
+import asyncio
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,16 @@ async def test_on_healthy_evidence_a_ramp_takes_every_step_by_itself(widening: S
     assert after.ramp.state is RampState.DONE
 
 
+async def test_two_leaders_at_once_take_one_step(database: Database, tmp_path: Path) -> None:
+    async with opened(database, tmp_path, rollouts=WIDENING) as stage:
+        await stage.enter("read", Phase.ENFORCED, exposure=0.05)
+        await start(stage)
+        await traffic(stage)
+        await stage.looks(times=7, every_s=60)
+        made = await asyncio.gather(*(stage.services.ramps.advance() for _ in range(3)))
+        assert (sum(len(each) for each in made), exposure(stage)) == (1, 0.25)
+
+
 async def test_each_step_keeps_the_conditions_that_it_rested_on(widening: Stage) -> None:
     await start(widening)
     await traffic(widening)
@@ -97,7 +108,7 @@ async def test_the_ramp_shows_what_its_next_step_waits_for(widening: Stage) -> N
     assert shown["sentence"].startswith("waits at 5 %: served")
 
 
-async def test_time_that_was_not_served_does_not_count(widening: Stage) -> None:
+async def test_a_held_ramp_waits_and_the_held_time_does_not_count(widening: Stage) -> None:
     await start(widening)
     await traffic(widening)
     await widening.services.levers.hold("read", reason="a look", by=widening.principal("operator"))

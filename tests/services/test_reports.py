@@ -30,7 +30,7 @@ async def day(stage: Stage, *, n: int = 30, wrong: int = 0, action: str = "read"
         await stage.decide(
             action, actor=f"{number}-{i}", **{"model": model, "team_context": f"{number}-{i}", **said}
         )
-    await stage.until(lambda: stage.services.observer.queued == 0)
+    await stage.until(lambda: stage.rows(t.advisories) == stage.rows(t.decisions))
     stage.clock.passes(days=1)
     await stage.looks()
 

@@ -121,6 +121,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
     "hold freezes promotions and ramps, not rollbacks": (
         "test_a_gate_stays_shut_while",
         "test_a_hold_freezes_what_raises_exposure_and_lets_it_sink",
+        "test_a_held_ramp_waits_and_the_held_time_does_not_count",
         "test_a_rollback_asks_for_no_revision_and_works_while_held_and_killed",
     ),
     # rollback

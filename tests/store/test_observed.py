@@ -1,7 +1,9 @@
 """Is a situation evidence once in a window, and does no actor bring more than its share?"""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from random import Random
 
 import pytest
 from sqlalchemy import func, select
@@ -136,6 +138,40 @@ def test_two_servers_share_what_they_admit(database: Database, claims: Claims) -
         Claim.ADMITTED,
         Claim.CAPPED,
     ]
+
+
+def test_servers_that_claim_at_once_neither_lock_each_other_out_nor_exceed_the_caps(
+    database: Database,
+) -> None:
+    """Each asks in another order, in two windows; what one admits the others know."""
+    other_window = WINDOW._replace(rollout="write")
+    requests = [
+        asked(number, actor=f"a{number % 7}", window=window)
+        for number in range(30)
+        for window in (WINDOW, other_window)
+    ]
+    first = Claims(database, "first")
+    first(*requests[:2])
+    servers = [Claims(database, f"server-{number}") for number in range(3)]
+
+    def serve(server: Claims, seed: int) -> None:
+        mixed = Random(seed).sample(requests, len(requests))  # an order, not a secret
+        for start in range(0, len(mixed), 10):
+            server(*mixed[start : start + 10])
+
+    with ThreadPoolExecutor(len(servers)) as threads:
+        for done in [threads.submit(serve, server, seed) for seed, server in enumerate(servers)]:
+            done.result()
+    with database.read() as connection:
+        by = {
+            (row.rollout, row.who): row.n
+            for row in connection.execute(select(observed_by).where(observed_by.c.time_window != WHOLE_EPOCH))
+        }
+    for rollout in ("read", "write"):
+        assert {by[rollout, f"actor:a{number}"] for number in range(7)} == {3}
+        assert by[rollout, "all"] == 21
+    assert kept(database)[0] == 42
+    assert sum(server.made[Claim.ADMITTED] for server in (first, *servers)) == 42
 
 
 def test_a_window_is_forgotten_whole_and_no_other(database: Database, claims: Claims) -> None:

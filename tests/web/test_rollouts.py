@@ -16,7 +16,9 @@ ROLLOUT = {
     "candidate", "previous", "held", "kill_switch", "investigation", "status",
 }  # fmt: skip
 CONDITION = {"name", "outcome", "value", "bound", "limit", "n", "needed", "eta", "sentence"}
-GUARDRAIL = {"name", "outcome", "action", "e_value", "threshold", "rate", "limit", "n", "pending", "sentence"}
+GUARDRAIL = {
+    "name", "outcome", "action", "dry_run", "e_value", "threshold", "rate", "limit", "n", "pending", "sentence",
+}  # fmt: skip
 EVIDENCE = {
     "rollout", "version", "epoch_started_at", "decisions", "observed", "agreement", "confusion", "overrides",
     "errors", "latency_ms", "distribution", "fallbacks",
