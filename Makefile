@@ -5,10 +5,10 @@ BIN := .venv/bin
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test lint bench-path bench-model bench-verdict bench-gate lock clean
+.PHONY: help serve demo test lint bench-path bench-model bench-verdict bench-guardrails bench-gate lock clean
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: .venv/.installed ## Install what is missing and serve on 127.0.0.1:8000
 	@exec $(BIN)/phasegate serve
@@ -30,6 +30,9 @@ bench-verdict: .venv/.installed-for-tests ## Milliseconds from a wrong-allow ver
 
 bench-gate: .venv/.installed-for-tests ## Milliseconds to see what a promotion still needs, after ten million decisions
 	@$(BIN)/python -m tests.bench.gate
+
+bench-guardrails: .venv/.installed-for-tests ## False rollbacks and delays of our rule and of others; writes docs/guardrails.md
+	@$(BIN)/python -m tests.bench.guardrails
 
 lock: ## Write requirements*.lock from what .venv holds
 	@$(BIN)/python scripts/lock.py

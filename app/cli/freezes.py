@@ -58,11 +58,7 @@ def add(
             zone=zone,
             reason=reason,
         )
-    tell(
-        made,
-        f"freeze {made['id']}: {kind} {rollout}, {made['starts_at']} to {made['ends_at']}",
-        as_json=as_json,
-    )
+    tell(made, f"{kind} {rollout}: {starts_at} to {ends_at}, {zone}", as_json=as_json)
 
 
 @freeze.command()

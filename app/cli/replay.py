@@ -4,9 +4,9 @@ import asyncio
 import functools
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,17 @@ from app.cli.output import emit, emit_table, json_option, say
 from app.cli.validate import opened
 from app.domain.clock import rfc3339, to_us
 from app.domain.phase import Phase
-from app.engines.model.version import load_versions
+from app.engines.model.version import ModelVersion, load_versions
 from app.errors import NotFound
 from app.observability import configure_logging
 from app.services.declarations import version_of
 from app.services.policies import PolicyFiles
 from app.services.replay import WhatIf, policy_of
 from app.services.replay_report import Replay
-from app.settings import load_settings
+from app.settings import Settings, load_settings
 from app.store.database import Database
 from app.store.policies import applied
-from app.store.recorded import recorded, rollbacks
+from app.store.recorded import Recorded, recorded, rollbacks
 from app.store.rollouts import baselines
 from app.store.versions import registered
 
@@ -76,90 +76,100 @@ class Instant(click.ParamType[datetime]):
         return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The options."""
+
+    since: datetime
+    until: datetime
+    version: str | None
+    policies: Path | None
+    phase: str | None
+    rollout: tuple[str, ...]
+    limit: int
+
+    @property
+    def period(self) -> dict[str, int]:
+        return {"since_us": to_us(self.since), "until_us": to_us(self.until)}
+
+
 @click.command()
 @click.option("--from", "since", type=Instant(), required=True, help="A date, a time, or 7d for so long ago.")
 @click.option("--to", "until", type=Instant(), default="0m", help="Before this; by default until now.")
 @click.option("--version", help="Ask this version about every situation; by default what was said counts.")
 @click.option(
     "--policies",
-    "files",
     type=click.Path(exists=True, path_type=Path),
     help="A directory like policies/, or one file of rollouts or legacy rules; by default what is in force.",
 )
 @click.option(
     "--phase", type=click.Choice([phase.value for phase in Phase]), help="As if all had been in it."
 )
-@click.option("--rollout", "only", multiple=True, help="Only this one; may be given more than once.")
+@click.option("--rollout", multiple=True, help="Only this one; may be given more than once.")
 @click.option("--limit", type=click.IntRange(0), default=10, help="Examples of each rollout.")
 @json_option
-def replay(
-    *,
-    since: datetime,
-    until: datetime,
-    version: str | None,
-    files: Path | None,
-    phase: str | None,
-    only: tuple[str, ...],
-    limit: int,
-    as_json: bool,
-) -> None:
+def replay(*, as_json: bool, **options: Any) -> None:
     """Answer recorded situations again, and say what would have been different.
 
     Reads the database only, beside a running server or without one; nothing that it finds is recorded.
     """
-    if since >= until:
+    asked = _Asked(**options)
+    if asked.since >= asked.until:
         raise click.UsageError("--from must lie before --to")
-    period = {"since_us": to_us(since), "until_us": to_us(until)}
-    tried = Phase(phase) if phase else None
-    found = asyncio.run(_replayed(period, version, files, phase=tried, only=only, limit=limit))
+    found = asyncio.run(_replayed(asked))
     emit(found, _show, as_json=as_json)
     say(_summary(found))
 
 
-async def _replayed(
-    period: dict[str, int],
-    version: str | None,
-    path: Path | None,
-    *,
-    phase: Phase | None,
-    only: tuple[str, ...],
-    limit: int,
-) -> dict[str, Any]:
+async def _replayed(asked: _Asked) -> dict[str, Any]:
     settings = load_settings()
     configure_logging(msgspec.structs.replace(settings, log_file=None, log_level="error"))
-    if path is not None and (path / "versions").is_dir():
-        settings = msgspec.structs.replace(settings, policies_dir=path)
-    files = PolicyFiles(settings.policies_dir, settings.legacy, settings.legacy_deadline_ms / 1000)
+    if asked.policies is not None and (asked.policies / "versions").is_dir():
+        settings = msgspec.structs.replace(settings, policies_dir=asked.policies)
     async with AsyncExitStack() as stack:
         database = stack.enter_context(closing(Database(settings.database_url)))
         database.check_schema()
         with database.read() as connection:
-            sha256, documents = applied(connection)
-            kept, bases = registered(connection), baselines(connection)
+            documents, kept, bases = applied(connection)[1], registered(connection), baselines(connection)
         versions = {name: version_of(found.document) for name, found in kept.items()}
         versions |= load_versions(settings.policies_dir)
-        documents = documents or files.read()
-        policy = in_force = files.compile(sha256, documents)
-        stack.push_async_callback(in_force.legacy.close)
-        if path is not None:
-            policy = policy_of(path, in_force, replace(files, legacy=documents["engine"]))
-        what = WhatIf(policy.book, versions, phase=phase, look_every_s=settings.guardrail_interval_s)
-        if policy.legacy is not in_force.legacy:
-            stack.push_async_callback(policy.legacy.close)
-            what = replace(what, legacy=policy.legacy)
-        if version is not None:
-            if version not in versions:
-                raise NotFound("version", version, known=versions)
-            subject, _ = await stack.enter_async_context(opened(settings, versions[version]))
-            what, bases = replace(what, subject=subject, version=version), {}
-        again = Replay(what, bases, [policy.book.get(name).name for name in only], limit)
-        await _taken(again, database, period)
-        return again.to_wire(rollbacks(database, **period), **period)
+        what = await _what_if(stack, asked, settings, documents, versions)
+        only = [what.book.get(name).name for name in asked.rollout]
+        again = Replay(what, {} if asked.version else bases, only, asked.limit)
+        await _taken(again, recorded(database, **asked.period))
+        return again.to_wire(rollbacks(database, **asked.period), **asked.period)
 
 
-async def _taken(again: Replay, database: Database, period: dict[str, int]) -> None:
+async def _what_if(
+    stack: AsyncExitStack,
+    asked: _Asked,
+    settings: Settings,
+    documents: dict[str, str] | None,
+    versions: dict[str, ModelVersion],
+) -> WhatIf:
+    """What is tried; the stack closes what that takes."""
+    files = PolicyFiles(settings.policies_dir, settings.legacy, settings.legacy_deadline_ms / 1000)
+    documents = documents or files.read()
+    policy = in_force = files.compile("", documents)
+    stack.push_async_callback(in_force.legacy.close)
+    if asked.policies is not None:
+        policy = policy_of(asked.policies, in_force, replace(files, legacy=documents["engine"]))
+    phase = Phase(asked.phase) if asked.phase else None
+    what = WhatIf(policy.book, versions, phase=phase, look_every_s=settings.guardrail_interval_s)
+    if policy.legacy is not in_force.legacy:
+        stack.push_async_callback(policy.legacy.close)
+        what = replace(what, legacy=policy.legacy)
+    if asked.version is None:
+        return what
+    if asked.version not in versions:
+        raise NotFound("version", asked.version, known=versions)
+    subject, _ = await stack.enter_async_context(opened(settings, versions[asked.version]))
+    return replace(what, subject=subject, version=asked.version)
+
+
+async def _taken(again: Replay, decisions: Iterable[Recorded]) -> None:
     began = told = time.monotonic()
-    for done, was in enumerate(recorded(database, **period), 1):
+    for done, was in enumerate(decisions, 1):
         await again.take(was)
         now = time.monotonic()
         if now - told >= _EVERY_S:

@@ -33,5 +33,5 @@ def report(*, period: str, at: str | None, form: str, output: Path | None) -> No
     if output is None:
         click.echo(text)
         return
-    output.write_text(text, encoding="utf-8")
+    output.write_text(text + "\n", encoding="utf-8")
     say(f"{output}: the {period} report from {found['starts_at'][:10]} on")

@@ -53,6 +53,8 @@ def _show(found: Document) -> None:
     emit_facts((name, found[name]) for name in _FACTS)
     click.echo()
     emit_guardrails(found["guardrails"])
+    if found.get("ramp"):
+        say(f"ramp: {found['ramp']['sentence']}")
     status = found["status"]
     if status["state"] in ("ready", "not_yet") and found["gate"]:
         click.echo()

@@ -268,7 +268,9 @@ def _at(ramp: Ramp, step: float, evidence: Evidence, *, eased: tuple[str, ...], 
 
 
 def _held(conditions: Sequence[Condition]) -> str:
-    return "; ".join(judged.sentence for judged in conditions)
+    """What a step rests on, in numbers; that nothing stood against it goes without saying."""
+    counted = (judged for judged in conditions if judged.value is not None or judged.name == "guardrails")
+    return "; ".join(judged.sentence for judged in counted)
 
 
 def _percent(share: float) -> str:

@@ -1,7 +1,7 @@
 """What is a guardrail judged by, and what can come of it?"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -89,9 +89,8 @@ def settled(state: StreamState, judged: Assessment) -> tuple[StreamState, Assess
 
 def to_wire(assessment: Assessment) -> dict[str, Any]:
     """One member of the `guardrails` shape."""
-    told = asdict(assessment)
-    del told["raised"]
-    return told
+    return {name: getattr(assessment, name) for name in _SHOWN}
 
 
+_SHOWN = tuple(each.name for each in fields(Assessment) if each.name != "raised")
 _DONE = {Action.ROLLBACK: "rolled back", Action.HOLD: "held the rollout", Action.NOTIFY: "notified"}

@@ -45,10 +45,18 @@ class Evidence:
     totals: Totals = field(default_factory=dict)
     days: Mapping[int, Day] = field(default_factory=dict)
     problem: str | None = None
+    _by_metric: dict[str, dict[str, int]] = field(init=False, repr=False, compare=False, hash=False)
+
+    def __post_init__(self) -> None:
+        by_metric: dict[str, dict[str, int]] = {}
+        for (metric, label), n in self.totals.items():
+            if n:
+                by_metric.setdefault(metric, {})[label] = n
+        object.__setattr__(self, "_by_metric", by_metric)
 
     def of(self, metric: Metric) -> dict[str, int]:
         """One metric by label; labels that were taken back to nothing are left out."""
-        return {label: n for (name, label), n in self.totals.items() if name == metric and n}
+        return dict(self._by_metric.get(metric, ()))
 
     def n(self, metric: Metric) -> int:
         return sum(self.of(metric).values())

@@ -5,17 +5,17 @@ needs no statistics. `advance` takes in what is new and judges it. The alpha of 
 the streams that act by themselves, whichever of them have data.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
 from app.domain.assessment import Assessment, Facts, GuardrailOutcome, bare, settled, to_wire
 from app.domain.clock import rfc3339, to_us
 from app.domain.drift import PAIRS_AT_LEAST, fold_weeks, limit_of, marked, this_week
-from app.domain.limits import Action, Guardrail
+from app.domain.limits import Action, Guardrail, Risk, default_action
 from app.domain.rollout import RolloutPolicy
 from app.domain.sampling import smallest_inclusion
 from app.domain.stream import ONE, StreamState, fold_labels, fold_totals, seen_of
@@ -71,8 +71,8 @@ def limits_hash(
             own = [limits.drift_limit]
         case Guardrail.SELF_DISAGREEMENT:
             own = [limits.self_disagreement_limit]
-    effect = [policy.action(guardrail), guardrail in limits.dry_run]
-    document = json.dumps([guardrail, own, effect, limits.alpha, limits.horizon_days])
+    effect = f"{policy.action(guardrail)} {guardrail in limits.dry_run}"
+    document = f"{guardrail} {own} {effect} {limits.alpha} {limits.horizon_days}"
     return sha256(document.encode()).hexdigest()[:16]
 
 
@@ -81,9 +81,18 @@ def threshold_of(guardrail: Guardrail, policy: RolloutPolicy) -> float:
 
     One that only notifies has all of alpha to itself. A dry run keeps the threshold that it would have.
     """
-    acting = [each for each in _COUNTED if policy.action(each) is not Action.NOTIFY]
+    acting = _acting(policy.risk, frozenset(policy.guardrails.actions.items()))
     share = len(acting) if guardrail in acting else 1
     return share / policy.guardrails.alpha
+
+
+@lru_cache(maxsize=256)
+def _acting(risk: Risk, actions: frozenset[tuple[str, Action]]) -> frozenset[Guardrail]:
+    """The guardrails with streams that do more than notify."""
+    chosen = dict(actions)
+    return frozenset(
+        each for each in _COUNTED if chosen.get(each, default_action(each, risk)) is not Action.NOTIFY
+    )
 
 
 def _current(guardrail: Guardrail, state: StreamState | None, facts: Facts) -> StreamState:
@@ -119,7 +128,7 @@ def _look_at_totals(guardrail: Guardrail, state: StreamState, facts: Facts) -> t
     horizon = facts.policy.guardrails.horizon_days
     tallies = tallies_of(guardrail, facts)
     state = fold_totals(state, tallies, now_us=to_us(facts.now), horizon_days=horizon)
-    return _judge(guardrail, state, facts, figures_of(guardrail, facts), since_us=state.at_us)
+    return _judge(guardrail, state, facts, figures_of(guardrail, facts, tallies), since_us=state.at_us)
 
 
 def _look_at_weeks(state: StreamState, facts: Facts) -> tuple[StreamState, Assessment]:
@@ -214,9 +223,18 @@ def _judge(
         outcome, said = GuardrailOutcome.STALE, f"nothing new since {rfc3339(since_us)}: {said}"
     elif e_value >= math.sqrt(threshold):
         outcome = GuardrailOutcome.WARNING
-    told = bare(guardrail, facts.policy, outcome, said)
-    return state, replace(
-        told, e_value=e_value, threshold=threshold, rate=rate, limit=limit, n=n, raised=raised
+    return state, Assessment(
+        guardrail,
+        outcome,
+        facts.policy.action(guardrail),
+        said,
+        e_value,
+        threshold,
+        rate,
+        limit,
+        n,
+        dry_run=guardrail in facts.policy.guardrails.dry_run,
+        raised=raised,
     )
 
 

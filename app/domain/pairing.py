@@ -74,9 +74,8 @@ def _difference(pairs: Mapping[str, int], decision: Decision, whole: int) -> flo
 
 def _moved(pairs: Mapping[str, int], decision: Decision) -> Counts:
     """How many pairs are the model's alone, and how many the legacy engine's, of one decision."""
-    others = [other for other in Decision if other is not decision]
-    up = sum(pairs.get(f"{other}>{decision}", 0) for other in others)
-    return up, sum(pairs.get(f"{decision}>{other}", 0) for other in others)
+    ups, downs = _LABELS[decision]
+    return sum(pairs.get(label, 0) for label in ups), sum(pairs.get(label, 0) for label in downs)
 
 
 @lru_cache(maxsize=4096)
@@ -88,3 +87,12 @@ def _log_factors(limit: float) -> tuple[tuple[float, float, float], ...]:
         (math.log1p(bet * (1 - limit)), math.log1p(bet * (-1 - limit)), math.log1p(-bet * limit))
         for bet in bets
     )
+
+
+_LABELS = {
+    decision: (
+        [f"{other}>{decision}" for other in Decision if other is not decision],
+        [f"{decision}>{other}" for other in Decision if other is not decision],
+    )
+    for decision in Decision
+}

@@ -6,9 +6,8 @@ bad label, so the provisional value never exceeds the final one. The stream is k
 label begins and the tail behind it is replayed at each look.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from app.domain.sequential import Stream, e_value, gap, start, step, weighted_step
@@ -22,6 +21,9 @@ _SETTLING_US = 60_000_000  # a decision this young may still be overtaken by an 
 
 class Counted(Protocol):
     """What one stream has counted so far in the epoch, and how it takes in what is new."""
+
+    @property
+    def limit(self) -> float: ...
 
     @property
     def counts(self) -> Counts: ...
@@ -163,17 +165,6 @@ def gain(seen: Counts | None, counts: Counts) -> Counts:
     return n, *parts
 
 
-def to_json(state: StreamState) -> str:
-    return json.dumps({name: getattr(state, name) for name in _FIELDS}, separators=(",", ":"))
-
-
-def from_json(text: str) -> StreamState:
-    raw = json.loads(text)
-    for name in ("streams", "seen", "marks"):
-        raw[name] = {key: tuple(values) for key, values in raw.get(name, {}).items()}
-    return StreamState(**raw)
-
-
 def _told(counts: Counts) -> str:
     n, *parts = counts
     return f"{' and '.join(map(str, parts))} of {n}"
@@ -184,6 +175,3 @@ def _kept(state: StreamState, at: tuple[Stream, int, int, int, str] | None) -> S
         return state
     stream, at_us, n, bad, decision_id = at
     return replace(state, at_us=at_us, streams={ONE: stream}, seen={ONE: (n, bad)}, watermark=decision_id)
-
-
-_FIELDS = tuple(each.name for each in fields(StreamState))

@@ -50,8 +50,8 @@ def tally_of(guardrail: Guardrail, facts: Facts) -> Tally:
             raise NotImplementedError(f"{guardrail} has no single tally")
 
 
-def figures_of(guardrail: Guardrail, facts: Facts) -> Figures:
-    """What is shown of a guardrail that counts totals."""
+def figures_of(guardrail: Guardrail, facts: Facts, tallies: Mapping[str, Counted]) -> Figures:
+    """What is shown of a guardrail that counts totals, such as these."""
     limit = facts.policy.guardrails.shift_limit
     match guardrail:
         case Guardrail.SHIFT:
@@ -61,8 +61,8 @@ def figures_of(guardrail: Guardrail, facts: Facts) -> Figures:
             pairs = facts.evidence.of(Metric.PAIR)
             return paired_variation(pairs, _pairs(facts)), limit, sum(pairs.values())
         case _:
-            tally = tally_of(guardrail, facts)
-            return tally.bad / tally.n if tally.n else None, tally.limit, tally.n
+            n, bad = tallies[ONE].counts
+            return bad / n if n else None, tallies[ONE].limit, n
 
 
 def missing(guardrail: Guardrail, facts: Facts) -> str | None:

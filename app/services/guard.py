@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -87,6 +87,8 @@ class Guard:
             self._judging.forget()  # nobody knows what of it was written
             raise
         await self._plane.refresh_soon()
+        if not plane.kill_switch:
+            await self._count_service(served, _elapsed_s(plane, now), minute=minute_of(to_us(now)))
         return made
 
     def _read(
@@ -112,13 +114,10 @@ class Guard:
     def _complete(
         self, plane: PlaneRow, served: Iterable[RolloutState], tx: Transaction, *, now: datetime, jumped: bool
     ) -> None:
-        """The pass is over: count the time that it stands for, and let every instance know."""
-        elapsed_s = _elapsed_s(plane, now)
-        if elapsed_s and not plane.kill_switch:
-            for state in served:
-                self._count_service(tx, state, elapsed_s, now)
+        """The pass is over: let every instance know."""
         versions = {state.version for state in served}
-        count_uptime(tx, self._models, versions, seconds=elapsed_s, minute=minute_of(to_us(now)))
+        elapsed_s, minute = _elapsed_s(plane, now), minute_of(to_us(now))
+        count_uptime(tx, self._models, versions, seconds=elapsed_s, minute=minute)
         marks: dict[str, Any] = {"guard_passes": plane.guard_passes + 1, "guard_pass_us": to_us(now)}
         if jumped:
             marks["clock_jump_us"] = to_us(now)
@@ -133,19 +132,23 @@ class Guard:
         log.error(Event.CLOCK_JUMPED, wall_s=wall_s, steady_s=steady_s)
         return True
 
-    def _count_service(self, tx: Transaction, state: RolloutState, elapsed_s: int, now: datetime) -> None:
-        """Soak counts time in which the rollout was really served by this plane and its model.
+    async def _count_service(self, states: Sequence[RolloutState], elapsed_s: int, *, minute: int) -> None:
+        """Soak counts time in which a rollout was really served by this plane and its model.
 
         A candidate's soak is counted beside it, by the same rule.
         """
-        if state.held:
-            return
-        minute = minute_of(to_us(now))
-        for version in (state.version, state.candidate):
-            if version is None or not self._is_up(version):
-                continue
-            for metric, label, n in served_counts(elapsed_s):
-                tx.count(CounterKey(state.name, version, state.epoch, minute, metric, label), n)
+        keys = [
+            CounterKey(state.name, version, state.epoch, minute, metric, label)
+            for state in states
+            if not state.held
+            for version in (state.version, state.candidate)
+            if version is not None and self._is_up(version)
+            for metric, label, _ in served_counts(elapsed_s)
+        ]
+        for some in range(0, len(keys) if elapsed_s else 0, _ROWS_AT_MOST):
+            await self._ledger.run(
+                partial(_counted, keys=keys[some : some + _ROWS_AT_MOST], elapsed_s=elapsed_s)
+            )
 
     def _is_up(self, version: str) -> bool:
         model = self._models.of(version)
@@ -179,6 +182,11 @@ class Guard:
         with self._plane.database.read() as connection:
             said = assessments(connection, name, epoch=load_states(connection)[name].epoch)
         return [said.get(each) or _unjudged(policy, each) for each in names_of(policy)]
+
+
+def _counted(tx: Transaction, *, keys: Iterable[CounterKey], elapsed_s: int) -> None:
+    for key in keys:
+        tx.count(key, elapsed_s)
 
 
 def _parts(judged: Iterable[Judged]) -> Iterator[list[Judged]]:
@@ -232,8 +240,8 @@ def _acted(tx: Transaction, judged: Judged, *, now: datetime) -> dict[str, Any] 
 
 def _told(judged: Judged, assessment: Assessment) -> dict[str, Any]:
     name, outcome = assessment.name, assessment.outcome.replace("_", " ")
-    text = f"{judged.policy.name}: guardrail {name}: {outcome}: {assessment.sentence}"
-    return {"text": text, "rollout": judged.policy.name, **to_wire(assessment)}
+    said = f"guardrail {name}: {outcome}: {assessment.sentence}"
+    return {"rollout": judged.policy.name, **to_wire(assessment), "sentence": said}
 
 
 def _elapsed_s(plane: PlaneRow, now: datetime) -> int:

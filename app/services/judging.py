@@ -1,7 +1,7 @@
 """What do the guardrails say of what is counted now?"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -81,10 +81,9 @@ class Judging:
         found = []
         for policy in policies:
             state, totals = states[policy.name], counted[policy.name]
-            labels = self._labels(connection, state, totals)
-            facts = _facts(policy, state, totals, labels, bases.get(policy.name), answers, now=now)
+            facts = _facts(policy, state, totals, bases.get(policy.name), answers, now=now)
             if not self._is_known(facts):
-                found.append(facts)
+                found.append(replace(facts, labels=self._labels(connection, state, totals)))
         return found
 
     def judge(self, found: Iterable[Facts]) -> list[Judged]:
@@ -114,8 +113,9 @@ class Judging:
             and before.policy is facts.policy
             and not facts.policy.guardrails.queries
             and facts.now - before.now < _UNCHANGED_FOR
-            and (before.phase, before.evidence, before.labels, before.baseline)
-            == (facts.phase, facts.evidence, facts.labels, facts.baseline)
+            # A new draw, and a verdict, show in the counters too.
+            and (before.phase, before.evidence, before.baseline)
+            == (facts.phase, facts.evidence, facts.baseline)
         )
 
     def _judged(self, facts: Facts) -> Judged:
@@ -168,7 +168,6 @@ def _facts(
     policy: RolloutPolicy,
     state: RolloutState,
     counted: Totals,
-    labels: list[Label],
     baseline: dict[str, int] | None,
     answers: Mapping[str, Answer],
     *,
@@ -184,7 +183,7 @@ def _facts(
         totals=totals,
         days={},
     )
-    return Facts(policy, state.phase, evidence, now, labels, baseline, answers)
+    return Facts(policy, state.phase, evidence, now, baseline=baseline, answers=answers)
 
 
 def _numbers(facts: Facts) -> dict[str, Any]:

@@ -38,6 +38,9 @@ from app.store.streams import assessments
 from app.store.transaction import Transaction
 
 
+_HOURS_AT_MOST, _OBSERVATIONS_AT_MOST = 24 * 365, 10_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class RampWish:
     """What a person approves: steps up to the share `to`, none shorter or thinner than the policy's."""
@@ -201,10 +204,13 @@ def _check_wish(policy: RolloutPolicy, wish: RampWish) -> None:
     wrong = []
     if wish.to not in policy.exposure:
         wrong.append(("to", f"must be one of the policy's steps: {_listed(policy)}"))
-    if wish.step_hours is not None and wish.step_hours < policy.ramp_step_hours:
-        wrong.append(("step_hours", f"must be {policy.ramp_step_hours:g} or more, as the policy says"))
-    if wish.observations is not None and wish.observations < policy.ramp_observations:
-        wrong.append(("observations", f"must be {policy.ramp_observations} or more, as the policy says"))
+    for name, least, most in (
+        ("step_hours", policy.ramp_step_hours, _HOURS_AT_MOST),
+        ("observations", policy.ramp_observations, _OBSERVATIONS_AT_MOST),
+    ):
+        asked = getattr(wish, name)
+        if asked is not None and not least <= asked <= most:
+            wrong.append((name, f"must lie between the policy's {least:g} and {most:g}"))
     if wrong:
         raise InvalidInput(wrong)
 

@@ -20,6 +20,7 @@ from sqlalchemy import (
     case,
     cast,
     func,
+    or_,
     select,
     type_coerce,
 )
@@ -93,7 +94,7 @@ def disagreements(
     connection: Connection, start_us: int, end_us: int
 ) -> tuple[dict[str, Any], list[RowMapping]]:
     """Of the newest advisories of the period: how many there are, disagree, and their mean prompt; and the
-    disagreements grouped by what they have in common, largest first. `example` is the newest's id.
+    disagreements grouped by what they have in common, largest first. `example` is the id of the newest that nobody has to judge, if any.
     """
     a, d, s = t.advisories.c, t.decisions.c, t.situations.c
     within = _between(connection, t.decisions, a.decision_id, start_us, end_us)
@@ -121,11 +122,16 @@ def disagreements(
         *(d.rollout, d.legacy_decision, differing.c.decision.label("model_decision"), d.action_type),
         *(_member(connection, s.body, "actor_role").label("actor_role"), d.legacy_rule),
     )
-    n = func.count().label("n")
-    joined = differing.join(t.decisions, d.id == differing.c.decision_id).join(
-        t.situations, s.decision_id == d.id, isouter=True
+    r, n = t.reviews.c, func.count().label("n")
+    joined = (
+        differing.join(t.decisions, d.id == differing.c.decision_id)
+        .join(t.situations, s.decision_id == d.id, isouter=True)
+        .join(t.reviews, r.decision_id == d.id, isouter=True)
     )
-    grouped = select(*of, n, func.max(d.id).label("example")).select_from(joined).group_by(*of)
+    # Whoever still judges a decision blind must not learn here what the model said of it.
+    unjudged = or_(r.status == "open", r.second_status == "open")
+    example = func.max(case((unjudged, None), else_=d.id)).label("example")
+    grouped = select(*of, n, example).select_from(joined).group_by(*of)
     clusters = connection.execute(grouped.order_by(n.desc(), func.max(d.id)).limit(CLUSTERS_AT_MOST))
     facts = dict(connection.execute(looked).mappings().one())
     return facts, list(clusters.mappings())

@@ -11,6 +11,7 @@ from sqlalchemy import (
     RowMapping,
     Select,
     and_,
+    bindparam,
     case,
     exists,
     func,
@@ -147,21 +148,8 @@ def drawn_labels(
     connection: Connection, rollout: str, *, version: str, epoch: int, after: str | None, limit: int
 ) -> list[Label]:
     """Drawn reviews of a version in one epoch in decision order, after the watermark."""
-    r = t.reviews
-    query = (
-        select(r)
-        .where(
-            r.c.rollout == rollout,
-            r.c.epoch == epoch,
-            r.c.version == version,
-            r.c.inclusion_probability.is_not(None),
-        )
-        .order_by(r.c.decision_id)
-        .limit(limit)
-    )
-    if after is not None:
-        query = query.where(r.c.decision_id > after)
-    return [_label(row) for row in connection.execute(query).mappings()]
+    of = {"rollout": rollout, "epoch": epoch, "version": version, "after": after or "", "at_most": limit}
+    return [_label(*row) for row in connection.execute(_TAIL, of).all()]
 
 
 def expire_due(tx: Transaction, now_us: int) -> list[str]:
@@ -236,14 +224,16 @@ def _has_status(status: str, judge: Judge) -> ColumnElement[bool]:
     return or_(first, and_(r.second_status == "open", ~exists().where(theirs)))
 
 
-def _label(row: RowMapping) -> Label:
-    judged = row["verdict"] is not None and row["model_decision"] is not None
+def _label(
+    decision_id: str, at_us: int, verdict: str | None, model: str | None, probability: float, status: str
+) -> Label:
+    judged = verdict is not None and model is not None
     return Label(
-        decision_id=row["decision_id"],
-        at_us=row["created_us"],
-        bad=row["verdict"] != row["model_decision"] if judged else None,
-        inclusion_probability=row["inclusion_probability"],
-        closed_unjudged=not judged and row["status"] != "open",
+        decision_id=decision_id,
+        at_us=at_us,
+        bad=verdict != model if judged else None,
+        inclusion_probability=probability,
+        closed_unjudged=not judged and status != "open",
     )
 
 
@@ -255,3 +245,20 @@ def _with_decision() -> Select[Any]:
         *(d.c.legacy_engine, d.c.legacy_decision, d.c.legacy_rule, d.c.legacy_error, d.c.legacy_latency_ms),
         s.c.body.label("situation"),
     ).select_from(r.join(d, d.c.id == r.c.decision_id).join(s, s.c.decision_id == d.c.id, isouter=True))
+
+
+_r = t.reviews.c
+_TAIL = (  # made once: a pass asks it of every rollout
+    select(
+        *(_r.decision_id, _r.created_us, _r.verdict, _r.model_decision, _r.inclusion_probability, _r.status)
+    )
+    .where(
+        _r.rollout == bindparam("rollout"),
+        _r.epoch == bindparam("epoch"),
+        _r.version == bindparam("version"),
+        _r.decision_id > bindparam("after"),
+        _r.inclusion_probability.is_not(None),
+    )
+    .order_by(_r.decision_id)
+    .limit(bindparam("at_most"))
+)

@@ -4,14 +4,24 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, func, select
 
 from app.domain.assessment import Assessment, to_wire
-from app.domain.stream import StreamState, from_json, to_json
+from app.domain.stream import StreamState
 from app.store import tables as t
 from app.store.transaction import Transaction
 
 s = t.guardrail_streams
+
+
+def to_json(state: StreamState) -> str:
+    return msgspec.json.encode(state).decode()
+
+
+def from_json(text: str) -> StreamState:
+    """Raises `msgspec.DecodeError`."""
+    return msgspec.json.decode(text, type=StreamState)
 
 
 def load_streams(connection: Connection) -> dict[tuple[str, str], StreamState]:
@@ -34,7 +44,7 @@ def stream_row(rollout: str, state: StreamState, assessment: Assessment, *, now_
         "epoch": state.epoch,
         "state": to_json(state),
         "updated_us": now_us,
-        "assessment": json.dumps(to_wire(assessment)),
+        "assessment": msgspec.json.encode(to_wire(assessment)).decode(),
     }
 
 

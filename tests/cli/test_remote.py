@@ -93,6 +93,21 @@ def test_a_gate_that_is_not_met_is_shown_and_exits_3(peer: Peer, run: Run) -> No
     assert result.stderr == "read to advisory: insufficient: 1 of 2 conditions do not hold yet\n"
 
 
+def test_an_approval_of_what_does_not_hold_shows_the_gate_and_exits_3(peer: Peer, run: Run) -> None:
+    rollout_then(Reply(409, problem(409, "gate-not-met", "Gate not met", detail="too few", gate=GATE)), peer)
+    result = run("approve", "read", "--to", "advisory", *REASON)
+    assert (result.exit_code, "about 8 more" in result.stdout) == (3, True)
+
+
+def test_freezes_are_listed_with_what_is_open_now(peer: Peer, run: Run) -> None:
+    peer.replies(
+        Reply(200, {"freezes": [{"id": "f1", "kind": "deny", "active": True, "reason": "holidays"}]})
+    )
+    result = run("freeze", "list")
+    assert result.stdout.splitlines()[1].split() == ["f1", "deny", *["-"] * 5, "yes", "holidays"]
+    assert peer.seen[0].path == "/v1/freezes"
+
+
 def test_a_refusal_in_json_is_the_problem_document(peer: Peer, run: Run) -> None:
     refusal = problem(409, "gate-not-met", "Gate not met", gate=GATE)
     rollout_then(Reply(409, refusal), peer)
@@ -183,6 +198,25 @@ ACTS: list[tuple[tuple[str, ...], str, Any]] = [
         "/v1/rollouts/read/exposure",
         {"exposure": 0.25, "reason": "because", "expected_revision": 7},
     ),
+    (
+        ("approve", "read", "--to", "enforced", *REASON),
+        "/v1/rollouts/read/approve",
+        {"to": "enforced", "reason": "because", "expected_revision": 7},
+    ),
+    (
+        ("freeze", "add", "--from", "2027-01-01T18:00", "--until", "2027-01-02", "--weekly", *REASON),
+        "/v1/freezes",
+        {
+            "kind": "deny",
+            "rollout": "*",
+            "starts_at": "2027-01-01T18:00",
+            "ends_at": "2027-01-02",
+            "weekly": True,
+            "zone": "UTC",
+            "reason": "because",
+        },
+    ),
+    (("freeze", "end", "f1", *REASON), "/v1/freezes/f1/end", {"reason": "because"}),
     (
         ("ramp", "start", "read", "--to", "50", "--step-hours", "48", *REASON),
         "/v1/rollouts/read/ramp",

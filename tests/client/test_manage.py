@@ -28,6 +28,17 @@ CALLS: list[tuple[Call, str, Document | None]] = [
         "POST /v1/rollouts/read/promote",
         {"to": "advisory", "reason": "r", "expected_revision": 1},
     ),
+    (
+        lambda c: c.approve("read", to="enforced", reason="r", expected_revision=1),
+        "POST /v1/rollouts/read/approve",
+        {"to": "enforced", "reason": "r", "expected_revision": 1},
+    ),
+    (
+        lambda c: c.add_freeze(kind="deny", starts_at="s", ends_at="e", reason="r", weekly=True),
+        "POST /v1/freezes",
+        {"kind": "deny", "starts_at": "s", "ends_at": "e", "reason": "r", "weekly": True},
+    ),
+    (lambda c: c.end_freeze("f1", reason="r"), "POST /v1/freezes/f1/end", {"reason": "r"}),
     (lambda c: c.rollback("read", reason="r"), "POST /v1/rollouts/read/rollback", {"reason": "r"}),
     (
         lambda c: c.ramp("read", action="start", reason="r", expected_revision=3),
@@ -72,10 +83,11 @@ def test_a_call_is_one_request(
 
 
 def test_lists_come_without_their_wrapping(peer: Peer, client: Client) -> None:
-    peer.replies(Reply(200, {"rollouts": [{"name": "read"}], "reviews": [{"id": "r1"}]}))
+    peer.replies(Reply(200, {"rollouts": [{"name": "read"}], "reviews": [{"id": "r1"}], "freezes": []}))
+    assert client.freezes() == []
     assert client.rollouts() == [{"name": "read"}]
     assert client.reviews(status="open") == [{"id": "r1"}]
-    assert peer.seen[1].path == "/v1/reviews?status=open"
+    assert peer.seen[2].path == "/v1/reviews?status=open"
 
 
 def test_a_refusal_carries_its_facts(peer: Peer, client: Client) -> None:

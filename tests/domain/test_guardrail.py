@@ -21,7 +21,8 @@ from app.domain.guardrail import (
 )
 from app.domain.limits import Action, Guardrail, GuardrailLimits, Risk
 from app.domain.phase import Phase
-from app.domain.stream import Label, StreamState, from_json, to_json
+from app.domain.stream import Label, StreamState
+from app.store.streams import from_json, to_json
 from tests.domain.making import NOW, START, evidence, policy, reviewed_totals, shadow_totals
 
 OK, WARNING, BREACH, INSUFFICIENT, ERROR, DRY_RUN, STALE = GuardrailOutcome

@@ -7,7 +7,8 @@ from app.domain.assessment import Answer, Assessment, Facts, GuardrailOutcome
 from app.domain.limits import Action, GuardrailLimits, Query
 from app.domain.phase import Phase
 from app.domain.query import advance_query
-from app.domain.stream import StreamState, from_json, to_json
+from app.domain.stream import StreamState
+from app.store.streams import from_json, to_json
 from tests.domain.making import NOW, evidence, policy
 
 OK, WARNING, BREACH, INSUFFICIENT, ERROR, DRY_RUN, STALE = GuardrailOutcome

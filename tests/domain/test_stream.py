@@ -13,9 +13,8 @@ from app.domain.stream import (
     Tally,
     fold_labels,
     fold_totals,
-    from_json,
-    to_json,
 )
+from app.store.streams import from_json, to_json
 
 MINUTE_US = 60_000_000
 LATER_US = 10**13

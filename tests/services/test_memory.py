@@ -9,8 +9,6 @@ import pytest
 from app.domain.phase import Phase
 from app.errors import GateNotMet
 from app.services.succession import Act, Wish
-from app.errors import GateNotMet
-from app.services.succession import Act, Wish
 from app.store import tables as t
 from app.store.database import Database
 from tests.services.plane import ROLLOUTS, FakeModel, Stage, opened, situation
@@ -138,39 +136,6 @@ async def test_the_same_question_is_one_observation_of_a_candidate_too(
         await stage.services.succession.change("read", wish, by=stage.principal("operator"))
         for number in range(3):
             await ask(stage, actor=f"actor-{number}")
-            await stage.until(lambda n=number: stage.rows(t.candidate_advisories) == n + 1)  # type: ignore[misc]
-        [found] = stage.services.experiments.all()
-        assert (found["evidence"]["observed"], found["paired"]["agreement"]["both"]) == (1, 1)
-        assert len(other.asked) == 1
-
-
-async def test_high_risk_that_remembers_still_counts_what_its_ledger_says(
-    sqlite_database: Database, tmp_path: Path
-) -> None:
-    remembering = ROLLOUTS.replace("risk: high\n", "risk: high\n    cache: true\n", 1)
-    model = FakeModel(remembers=True)
-    async with opened(sqlite_database, tmp_path, rollouts=remembering, model=model) as stage:
-        for number in range(3):
-            await stage.decide("deploy")
-            await seen(stage, number + 1)
-        assert [row["cached"] for row in advisories(stage)] == [False, True, True]
-        with pytest.raises(GateNotMet) as refusal:
-            await stage.services.levers.promote(
-                "deploy", to=Phase.ADVISORY, reason="on", expected_revision=1, by=stage.principal("approver")
-            )
-        assert "evidence" not in {judged["name"] for judged in refusal.value.gate["conditions"]}
-
-
-async def test_the_same_question_is_one_observation_of_a_candidate_too(
-    sqlite_database: Database, tmp_path: Path
-) -> None:
-    other = FakeModel("fake-2", remembers=True)
-    model = FakeModel(remembers=True)
-    async with opened(sqlite_database, tmp_path, model=model, others=[other]) as stage:
-        wish = Wish(Act.CANDIDATE, "compare", "fake-2")
-        await stage.services.succession.change("read", wish, by=stage.principal("operator"))
-        for number in range(3):
-            await stage.decide(actor=f"actor-{number}")
             await stage.until(lambda n=number: stage.rows(t.candidate_advisories) == n + 1)  # type: ignore[misc]
         [found] = stage.services.experiments.all()
         assert (found["evidence"]["observed"], found["paired"]["agreement"]["both"]) == (1, 1)

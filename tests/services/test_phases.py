@@ -144,11 +144,3 @@ async def test_an_enforced_decision_counts_once_for_what_is_drawn_after_it(stage
         await stage.decide()
     [seen] = stage.services.decider._strata._seen.values()
     assert seen.total() == 3
-
-
-async def test_an_enforced_decision_counts_once_for_what_is_drawn_after_it(stage: Stage) -> None:
-    await stage.enter("read", Phase.ENFORCED)
-    for _ in range(3):
-        await stage.decide()
-    [seen] = stage.services.decider._strata._seen.values()
-    assert seen.total() == 3

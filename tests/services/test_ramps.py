@@ -1,6 +1,7 @@
 """Does a ramp widen by itself on healthy evidence, and by itself come down?"""
 
 import asyncio
+from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from app.errors import Conflict, InvalidInput, RevisionConflict
 from app.services.ramps import RampWish
 from app.store.database import Database
 from app.store.rollouts import list_transitions
+from tests.scheduling.test_jobs import jobs, run_now, started
 from tests.services.plane import ROLLOUTS, Clock, Stage, opened
 
 # Six minutes and five observations a step; slowness is told, and does not roll back.
@@ -26,7 +28,7 @@ _numbers = count()
 
 
 @pytest.fixture
-async def widening(sqlite_database: Database, tmp_path: Path) -> Any:
+async def widening(sqlite_database: Database, tmp_path: Path) -> AsyncIterator[Stage]:
     """A server whose rollout `read` is enforced for 5 % of its actors."""
     async with opened(sqlite_database, tmp_path, rollouts=WIDENING) as stage:
         await stage.enter("read", Phase.ENFORCED, exposure=0.05)
@@ -39,14 +41,14 @@ async def start(stage: Stage, *, to: float = 1.0, who: str = "operator", **more:
     return await stage.services.ramps.start("read", wish, by=stage.principal(who))
 
 
-async def traffic(stage: Stage, *, actors: int = 200, only_exposed: bool = False) -> None:
-    """A question of each of so many actors whom nobody has seen before."""
-    left = actors
-    while left:
+async def traffic(stage: Stage, *, exposed: int = 6, only_exposed: bool = False) -> None:
+    """A question of actors whom nobody has seen before, until so many of them were exposed."""
+    while exposed:
         actor = f"actor-{next(_numbers)}"
-        if not only_exposed or stage.services.plane.view.share(actor) < stage.state("read").exposure:
-            left -= 1
+        is_exposed = stage.services.plane.view.share(actor) < stage.state("read").exposure
+        if is_exposed or not only_exposed:
             await stage.decide(actor=actor)
+        exposed -= is_exposed
 
 
 async def minutes(stage: Stage, n: int) -> list[dict[str, Any]]:
@@ -86,6 +88,18 @@ async def test_two_leaders_at_once_take_one_step(database: Database, tmp_path: P
         await stage.looks(times=7, every_s=60)
         made = await asyncio.gather(*(stage.services.ramps.advance() for _ in range(3)))
         assert (sum(len(each) for each in made), exposure(stage)) == (1, 0.25)
+
+
+async def test_only_the_leader_widens(widening: Stage) -> None:
+    await start(widening)
+    await traffic(widening)
+    await widening.looks(times=7, every_s=60)
+    leader = jobs(widening, "leader")
+    async with started(leader):
+        await run_now(jobs(widening, "other"), "ramps")
+        assert exposure(widening) == 0.05
+        await run_now(leader, "ramps")
+        assert exposure(widening) == 0.25
 
 
 async def test_each_step_keeps_the_conditions_that_it_rested_on(widening: Stage) -> None:
@@ -131,7 +145,7 @@ async def test_a_broken_sample_ratio_stops_the_ramp_at_the_first_step(widening: 
     await traffic(widening)
     await minutes(widening, 7)
     assert exposure(widening) == 0.25
-    await traffic(widening, actors=20, only_exposed=True)
+    await traffic(widening, exposed=20, only_exposed=True)
     [stopped] = await minutes(widening, 1)
     assert (stopped["kind"], stopped["to"]["exposure"]) == ("exposure", 0.05)
     assert "20 of 20 actors exposed, expected 0.25" in stopped["reason"]
@@ -147,7 +161,7 @@ async def test_harm_takes_one_step_back_once(widening: Stage) -> None:
     await traffic(widening)
     await minutes(widening, 7)
     widening.model.latency_ms = 11_000
-    await traffic(widening, actors=100)
+    await traffic(widening, exposed=20)
     [back] = await minutes(widening, 3)
     assert (back["from"]["exposure"], back["to"]["exposure"], back["automatic"]) == (0.25, 0.05, True)
     assert back["reason"].startswith("ramp back from 25 % to 5 %: guardrail latency")
@@ -256,7 +270,12 @@ async def test_a_ramp_does_not_start(widening: Stage, state: dict[str, Any], cod
 
 @pytest.mark.parametrize(
     ("wish", "field"),
-    [({"to": 0.3}, "to"), ({"step_hours": 0.05}, "step_hours"), ({"observations": 4}, "observations")],
+    [
+        ({"to": 0.3}, "to"),
+        ({"step_hours": 0.05}, "step_hours"),
+        ({"step_hours": 1e300}, "step_hours"),
+        ({"observations": 4}, "observations"),
+    ],
 )
 async def test_no_step_is_skipped_or_shorter_than_the_policy_says(
     widening: Stage, wish: dict[str, Any], field: str

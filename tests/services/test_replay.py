@@ -1,9 +1,9 @@
 """Does a replay say what would have been different, and when a guardrail would have spoken?"""
 
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from sqlalchemy import delete
 
 from app.domain.advisory import Advisory, Outcome
 from app.domain.clock import rfc3339, to_us
-from app.domain.decision import Decision
+from app.domain.decision import Decision, LegacyAnswer
 from app.domain.phase import Phase
-from app.domain.situation import Situation
+from app.domain.situation import Situation, parse_situation
 from app.engines.legacy.rules import RulesEngine
 from app.errors import PolicyError
 from app.policy.rollouts import parse_rollouts
@@ -22,9 +22,9 @@ from app.services.replay import WhatIf, policy_of
 from app.services.replay_report import Replay
 from app.store import tables as t
 from app.store.database import Database
-from app.store.recorded import recorded, rollbacks
+from app.store.recorded import Recorded, recorded, rollbacks
 from app.store.rollouts import baselines
-from tests.services.plane import BEGINNING, LEGACY, ROLLOUTS, SHIPPED, Stage, opened
+from tests.services.plane import BEGINNING, LEGACY, ROLLOUTS, SHIPPED, Stage, opened, situation
 
 SINCE_US = to_us(BEGINNING)
 STRICT = ROLLOUTS.replace("risk: low", "risk: low\n    guardrails: {error_limit: 0.02}")
@@ -313,3 +313,76 @@ async def test_one_file_takes_the_place_of_its_like(stage: Stage, tmp_path: Path
         policy_of(legacy, in_force, stage.files)
     cedar = policy_of(SHIPPED / "legacy.cedar", in_force, stage.files)
     assert cedar.legacy.name == "cedar"
+
+
+def decided(number: int, *, rollout: str = "read", epoch: int = 1, **changes: Any) -> Recorded:
+    """One decision a minute, of a model and rules that allow."""
+    legacy = LegacyAnswer("rules", Decision.ALLOW, "open", 1.0)
+    made = Recorded(
+        id=f"{number:06}",
+        at_us=SINCE_US + number * 60_000_000,
+        rollout=rollout,
+        epoch=epoch,
+        version="v1",
+        phase=Phase.SHADOW if epoch == 1 else Phase.ADVISORY,
+        exposed=True,
+        decision=Decision.ALLOW,
+        fallback_reason=None,
+        legacy=legacy,
+        situation=parse_situation(situation(rollout)),
+        advisory=Advisory("v1", Outcome.OK, 12.0, decision=Decision.ALLOW, confidence=0.9),
+        admitted=True,
+        inclusion_probability=None,
+        verdict=None,
+        judged_us=None,
+        due_us=None,
+    )
+    return replace(made, **changes)
+
+
+async def alarms_of(decisions: Iterable[Recorded], rollout: str) -> list[dict[str, Any]]:
+    again = Replay(WhatIf(parse_rollouts(ROLLOUTS), {}))
+    for was in decisions:
+        await again.take(was)
+    row = of(again.to_wire([], since_us=SINCE_US, until_us=SINCE_US + 10**12), rollout)
+    found = row["alarms"]
+    assert isinstance(found, list)
+    return found
+
+
+async def test_the_shadow_epoch_of_the_period_is_what_later_answers_are_held_against() -> None:
+    denies = Advisory("v1", Outcome.OK, 12.0, decision=Decision.DENY, confidence=0.9)
+    shadow = [decided(number) for number in range(320)]
+    later = [decided(number, epoch=2, advisory=denies) for number in range(320, 360)]
+    [shift, *_] = [
+        each for each in await alarms_of([*shadow, *later], "read") if each["guardrail"] == "shift"
+    ]
+    assert (shift["would"], shift["epoch"], shift["phase"]) == ("notify", 2, "advisory")
+    assert await alarms_of([*shadow, decided(320, epoch=2)], "read") == []
+
+
+async def test_a_confirmed_wrong_allow_on_high_risk_rolls_back_when_it_is_confirmed() -> None:
+    judged_us = SINCE_US + 600_500_000
+    wrong = decided(0, rollout="deploy", epoch=2, verdict=Decision.DENY, judged_us=judged_us)
+    others = [decided(number, rollout="deploy", epoch=2) for number in (1, 5, 30)]
+    [alarm] = await alarms_of([wrong, *others], "deploy")
+    assert (alarm["guardrail"], alarm["would"], alarm["decisions"]) == (
+        "wrong_allow",
+        "rollback to shadow",
+        3,
+    )
+    assert alarm["at"] == rfc3339(SINCE_US + 660_000_000)
+
+
+async def test_what_was_no_evidence_then_raises_no_alarm_now() -> None:
+    broken = Advisory("v1", Outcome.MALFORMED, 12.0)
+    heard = [decided(number, epoch=2, advisory=broken, admitted=False) for number in range(50)]
+    assert await alarms_of(heard, "read") == []
+    fresh = [replace(was, admitted=True) for was in heard]
+    assert [each["guardrail"] for each in await alarms_of(fresh, "read")] == ["error"]
+
+
+async def test_a_decision_of_an_epoch_that_is_over_is_no_evidence_of_the_next() -> None:
+    broken = Advisory("v1", Outcome.MALFORMED, 12.0)
+    late = [decided(number, epoch=1, advisory=broken) for number in range(1, 50)]
+    assert await alarms_of([decided(0, epoch=2), *late], "read") == []

@@ -237,6 +237,7 @@ async def test_a_kept_report_is_what_its_period_shows_from_then_on(stage: Stage)
 async def test_a_week_that_is_kept_is_a_weekly_review(stage: Stage) -> None:
     assert row(report(stage), "weekly_review")["outcome"] == "unknown"
     stage.clock.passes(days=7)
+    assert row(report(stage), "weekly_review")["outcome"] == "unmet"
     await stage.services.reports.keep_due()
     assert row(report(stage), "weekly_review")["outcome"] == "met"
 
@@ -244,3 +245,13 @@ async def test_a_week_that_is_kept_is_a_weekly_review(stage: Stage) -> None:
 async def test_a_period_to_come_has_no_report(stage: Stage) -> None:
     with pytest.raises(InvalidInput, match="has not begun"):
         report(stage, Period.DAILY, stage.clock.now() + timedelta(days=1))
+
+
+async def test_what_somebody_still_judges_is_nobodys_example(any_stage: Stage) -> None:
+    await any_stage.enter("read", Phase.ADVISORY)
+    await day(any_stage, n=2, wrong=2)
+    (cluster,) = report(any_stage, Period.MONTHLY)["disagreements"]["clusters"]
+    assert (cluster["n"], cluster["example"]) == (2, None)
+    await any_stage.judge_all("deny")
+    (cluster,) = report(any_stage, Period.MONTHLY)["disagreements"]["clusters"]
+    assert cluster["example"] is not None

@@ -312,15 +312,6 @@ async def test_an_allow_that_report_and_verdict_call_wrong_is_one_wrong_allow(st
     assert stage.evidence("read").wrong_allows == 1
 
 
-async def test_a_second_report_on_an_attestation_takes_the_place_of_the_first(stage: Stage) -> None:
-    await stage.enter("write", Phase.ADVISORY)
-    document = await stage.decide("write", legacy="require_attestation", model="allow")
-    await stage.observed(n=1, rollout="write")
-    for who in ("operator", "another_reviewer"):
-        await stage.services.reviews.report(document["id"], Verdict(Decision.DENY), stage.principal(who))
-    assert stage.evidence("write").wrong_allows == 1
-
-
 async def test_a_report_on_an_attestation_can_be_taken_back(stage: Stage) -> None:
     await stage.enter("read", Phase.ENFORCED)
     document = await stage.decide(legacy="deny", model="allow")

@@ -286,43 +286,6 @@ async def test_a_version_that_is_not_known_here_yet_proves_nothing_by_agreement(
         assert two.services.gates.evidence(connection, state).independent is True
 
 
-async def test_a_wrong_allow_from_its_time_as_candidate_rolls_the_active_version_back(
-    two: Stage, other: Other
-) -> None:
-    await candidate(two, name="deploy")
-    other.says = "allow"
-    [wrong] = await compared(two, 1, name="deploy", model="deny")
-    await turn(two, Act.ACTIVATE, name="deploy")
-    await two.enter("deploy", Phase.ADVISORY)
-    told = await two.services.reviews.report(wrong["id"], Verdict(Decision.DENY), two.principal("operator"))
-    assert told["rollback"]["to"]["phase"] == two.state("deploy").phase == Phase.SHADOW
-    assert "fake-2 said allow" in told["rollback"]["reason"]
-
-
-async def test_the_story_of_a_decision_tells_what_the_candidate_said_but_for_a_blind_reviewer(
-    two: Stage, other: Other
-) -> None:
-    assert (await two.story((await two.decide())["id"]))["candidate"] is None
-    other.says = "deny"
-    await candidate(two)
-    made = await compared(two, 8)
-    blind = {review["decision_id"]: review["mode"] == "blind" for review in two.queue()}
-    for document in made:
-        story = await two.story(document["id"])
-        assert story["candidate"].keys() == story["advisory"].keys()
-        assert (story["candidate"]["version"], story["candidate"]["decision"]) == ("fake-2", "deny")
-        hidden = (await two.story(document["id"], who="reviewer"))["candidate"] is None
-        assert hidden == blind[document["id"]]
-    assert set(blind.values()) == {True, False}
-
-
-async def test_a_version_that_is_not_known_here_yet_proves_nothing_by_agreement(two: Stage) -> None:
-    with two.database.read() as connection:
-        state = load_states(connection)["read"]
-        assert two.services.gates.evidence(connection, state, version="elsewhere").independent is False
-        assert two.services.gates.evidence(connection, state).independent is True
-
-
 async def test_split_actors_see_one_version_each_and_stay_with_it(two: Stage) -> None:
     await candidate(two, mode=Comparison.SPLIT, share=0.5)
     for _ in range(2):

@@ -175,10 +175,14 @@ def _shift(one: RolloutFacts) -> Finding | None:
 
 
 def _kept(facts: Facts, *, period: Period) -> Finding:
-    if facts.reports[period]:
-        said = f"the last {period} report is kept; whether somebody read it, no server knows"
-        return Finding(Outcome.MET, said)
-    return Finding(Outcome.UNKNOWN, f"no {period} report is kept yet of the last period that is over")
+    match facts.reports[period]:
+        case True:
+            said = f"the last {period} report is kept; whether somebody read it, no server knows"
+            return Finding(Outcome.MET, said)
+        case False:
+            return Finding(Outcome.UNMET, f"the last {period} report is missing: see job reports in the log")
+        case _:
+            return Finding(Outcome.UNKNOWN, f"no {period} report is due yet")
 
 
 def _corrections(one: RolloutFacts) -> Finding | None:

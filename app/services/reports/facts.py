@@ -3,12 +3,12 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
-from app.domain.clock import from_us, to_us
+from app.domain.clock import to_us
 from app.domain.condition import Validated
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence
@@ -24,6 +24,7 @@ from app.store.reviews import Backlog
 TREND_DAYS = 7  # at least, also in a daily report
 
 _DAY_US = 86_400_000_000
+_INSTANT, _AT_LEISURE = timedelta(microseconds=1), timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Facts:
     backlog: Mapping[str, Backlog]
     satisfaction: Mapping[str, Any]
     started_at: datetime | None
-    reports: Mapping[Period, bool]  # whether the last complete one of each is stored
+    reports: Mapping[Period, bool | None]  # whether the last complete one of each is kept; None: not due
     resources: Resources
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of each version in use
     model_loaded: bool = False
@@ -142,14 +143,20 @@ def shadow_of(connection: Connection, state: RolloutState) -> tuple[Evidence | N
     return baseline, [_week(pairs, number) for number in (0, 1)]
 
 
-def last_reports(connection: Connection, now: datetime) -> dict[Period, bool]:
-    """Whether the last complete period of each kind has its report."""
-    last = {period: span_of(period, span_of(period, now).starts_at - _INSTANT).id for period in Period}
-    there = reporting.which_stored(connection, list(last.values()))
-    return {period: name in there for period, name in last.items()}
+def last_reports(
+    connection: Connection, span: Span, *, now: datetime, started_at: datetime | None
+) -> dict[Period, bool | None]:
+    """Whether the last complete period of each kind has its report, which may be the one of `span` itself.
 
-
-_INSTANT = from_us(1) - from_us(0)
+    None where it need not have one yet: it is over since an hour or less, or the plane began after it.
+    """
+    last = {period: span_of(period, span_of(period, now).starts_at - _INSTANT) for period in Period}
+    there = {span.id, *reporting.which_stored(connection, [each.id for each in last.values()])}
+    found: dict[Period, bool | None] = {}
+    for period, each in last.items():
+        is_due = started_at is not None and started_at < each.ends_at and now - each.ends_at > _AT_LEISURE
+        found[period] = True if each.id in there else False if is_due else None
+    return found
 
 
 def _week(pairs: Sequence[Counted], number: int) -> tuple[int, int]:

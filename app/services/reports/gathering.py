@@ -58,6 +58,7 @@ class Gathering:
             states, counts = load_states(connection), read_counts(connection, span)
             looked, clusters = reporting.disagreements(connection, starts_us, ends_us)
             started_us = reporting.first_start_us(connection)
+            started_at = None if started_us is None else from_us(started_us)
             return Facts(
                 span=span,
                 now=now,
@@ -72,8 +73,8 @@ class Gathering:
                 verdicts=reporting.verdicts_in(connection, starts_us, ends_us),
                 backlog=review_backlog(connection, to_us(now)),
                 satisfaction=answers(connection, since_us=starts_us, until_us=ends_us),
-                started_at=None if started_us is None else from_us(started_us),
-                reports=last_reports(connection, now),
+                started_at=started_at,
+                reports=last_reports(connection, span, now=now, started_at=started_at),
                 resources=resources(self.data_dir, self.models.default.status.pid),
                 settings=self._settings(sorted({state.version for state in states.values()})),
                 model_loaded=self.models.default.status.loaded_once,

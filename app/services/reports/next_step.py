@@ -41,6 +41,8 @@ def _promotion(one: RolloutFacts) -> str:
         return f"nothing: {one.document['status']['sentence']}"
     if gate["outcome"] == "pass":
         return f"promote {one.name} to {gate['to']}: all conditions hold"
+    missing = [each["sentence"] for each in gate["conditions"] if each["outcome"] == gate["outcome"]]
+    others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
     if gate["outcome"] == "insufficient":
-        return f"wait for evidence: {gate['sentence']}"
-    return f"mend what speaks against {gate['to']}: {gate['sentence']}"
+        return f"wait for evidence for {gate['to']}: {missing[0]}{others}"
+    return f"mend what speaks against {gate['to']}: {missing[0]}{others}"

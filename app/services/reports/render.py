@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&]|:(?=//))")
 _WIDTH, _HEIGHT, _PAD = 132, 32, 3
 _ORDER = ("allow", "require_attestation", "deny")
 
@@ -37,7 +37,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(plain=_plain, percent=_percent, ms=_ms, number=_number, day=_day, words=_words)
+    environment.filters.update(
+        plain=_plain, percent=_percent, bound=_bound, ms=_ms, number=_number, day=_day, words=_words
+    )
     environment.globals.update(sparkline=_sparkline, bar=_bar)
     return environment
 
@@ -53,6 +55,10 @@ def _words(value: object) -> str:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
+
+
+def _bound(value: float | None, side: str) -> str:
+    return "" if value is None else f"{side} {value:.1%}"
 
 
 def _ms(value: float | None) -> str:

@@ -48,7 +48,7 @@ def report(
             body = as_markdown(made).encode()
         case _:
             body = msgspec.json.encode(services_of(request).reports.with_lines(made))
-    return Response(body, media_type=f"{wanted}; charset=utf-8", headers=_HEADERS)
+    return Response(body, media_type=wanted, headers=_HEADERS)
 
 
 def _accepted(request: Asked) -> str:

@@ -268,7 +268,7 @@ def _false_promotions(chance: np.random.Generator, streams: int) -> Iterator[Che
 
 
 def _needed(chance: np.random.Generator, streams: int) -> Iterator[Check]:
-    slack = 1.10 if streams >= 4_000 else 1.25  # quantiles of counts scatter
+    slack = 1.15 if streams >= 4_000 else 1.25  # quantiles of counts scatter
     for name, limit, rate, median, high in _NEEDED:
         most = _most_bad(limit, 6 * high)
         bad = np.cumsum(chance.random((len(most), streams), dtype=np.float32) < rate, axis=0, dtype=np.int32)
@@ -284,6 +284,5 @@ def _zero_wrong_allows() -> Iterator[Check]:
         seen = evidence(reviewed_totals(allows, allows=allows))
         return condition.wrong_allows(seen, limit=0.01, alpha=GATE_ALPHA, per_day=None).outcome
 
-    refused = sum(outcome(n) is not GateOutcome.PASS for n in range(1, 400))
-    yield Check("allows without a wrong one that do not prove 1 %", refused, 298)
-    yield Check("the same, at least", refused, 298, at_least=True)
+    wrong = sum((outcome(n) is GateOutcome.PASS) != (n >= 299) for n in range(1, 400))
+    yield Check("numbers of allows, none wrong, that prove 1 % from elsewhere on than 299", wrong, 0)

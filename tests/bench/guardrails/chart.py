@@ -28,7 +28,7 @@ def svg(rows: Sequence[Row], *, volume: int, effect: str) -> str:
         *_axes(effect),
     ]
     for number, rule in enumerate(rules):
-        parts += _series([row for row in shown if row.rule == rule], effect, _COLOURS[number])
+        parts += _series([row for row in shown if row.rule == rule], effect, number)
         parts += _legend(number, rule)
     return "\n".join([*parts, "</svg>"]) + "\n"
 
@@ -62,14 +62,18 @@ def _axes(effect: str) -> Iterator[str]:
     yield _text(14, middle, f"median delay after a rise to {effect} the limit", anchor="middle", turn=turn)
 
 
-def _series(rows: Iterable[Row], effect: str, colour: str) -> Iterator[str]:
-    """One point for each rhythm of looks, the largest for the most frequent."""
-    places = []
+def _series(rows: Iterable[Row], effect: str, number: int) -> Iterator[str]:
+    """One point for each rhythm of looks, the largest for the most frequent; each rule a little aside of the last."""
+    places, colour = [], _COLOURS[number]
     for row in rows:
         delay = row.delay[effect]
         # Where no stream was left before the change, the rule had rolled back at once: the lower edge.
         places.append(
-            (_x(row.false["half"]), _y(_HOURS[0] if delay is None else delay[0]), _SHAPES[row.looks])
+            (
+                _x(row.rolled_back["half"]) + 3 * number,
+                _y(_HOURS[0] if delay is None else delay[0]),
+                _SHAPES[row.looks],
+            )
         )
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in places)
     yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-opacity="0.4"/>'

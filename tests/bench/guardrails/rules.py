@@ -171,8 +171,9 @@ def asymptotic(looks: Looks) -> Ints:
     return first((lower > LIMIT) & (n >= 30))
 
 
+OURS = "Phasegate"
 RULES: dict[str, Rule] = {
-    "Phasegate": ours,
+    OURS: ours,
     "one failed check": failed_check,
     "failure count": failure_count,
     "window of 200": window,
