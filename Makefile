@@ -5,7 +5,7 @@ BIN := .venv/bin
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test lint bench-path bench-model bench-verdict bench-guardrails bench-gate lock clean
+.PHONY: help serve demo test lint bench-path bench-model bench-verdict bench-guard bench-guardrails bench-gate lock clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ bench-gate: .venv/.installed-for-tests ## Milliseconds to see what a promotion s
 
 bench-guardrails: .venv/.installed-for-tests ## False rollbacks and delays of our rule and of others; writes docs/guardrails.md
 	@$(BIN)/python -m tests.bench.guardrails
+
+bench-guard: .venv/.installed-for-tests ## Seconds of a guardrail pass over many rollouts and many decisions
+	@$(BIN)/python -m tests.bench.guard_pass
 
 lock: ## Write requirements*.lock from what .venv holds
 	@$(BIN)/python scripts/lock.py

@@ -16,7 +16,7 @@ def actors(evidence: Evidence, *, at_least: int, per_day: float | None) -> Condi
     outcome = GateOutcome.INSUFFICIENT if more else GateOutcome.PASS
     said = f"{n} different actors, needs {at_least}"
     judged = Condition("actors", outcome, said, float(n), None, float(at_least), n, more)
-    return told(judged, per_day, "actors")
+    return told(judged, per_day, "actor")
 
 
 def freshness(latest_at: datetime | None, *, stale_after_days: float, now: datetime) -> Condition:
@@ -47,4 +47,4 @@ def reviewers(evidence: Evidence, *, limit: float, alpha: float, per_day: float 
     if outcome is GateOutcome.PASS and beyond_chance is not None and beyond_chance < limit:
         said += ": their agreement is hardly more than chance would bring"
         return Condition("reviewers", GateOutcome.INSUFFICIENT, said, value, bound, limit, n)
-    return told(judged, per_day, "double reviews")
+    return told(judged, per_day, "double review")

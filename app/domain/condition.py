@@ -82,7 +82,7 @@ def agreement(evidence: Evidence, *, limit: float, alpha: float, per_day: float 
         said += ", but the model is shown the legacy answer: this agreement is not independent"
         return Condition("agreement", GateOutcome.INSUFFICIENT, said, value, bound, limit, n)
     judged = Condition("agreement", outcome, said, value, bound, limit, n, more)
-    return told(judged, per_day, "compared decisions")
+    return told(judged, per_day, "compared decision")
 
 
 def override(evidence: Evidence, *, limit: float, alpha: float, per_day: float | None) -> Condition:
@@ -104,7 +104,7 @@ def latency(evidence: Evidence, *, limit_ms: float, alpha: float, per_day: float
     value, bound = evidence.percentile_ms(0.95), _latency_bound_ms(evidence, alpha)
     said = f"p95 latency {_ms(value)} of {n}, upper bound {_ms(bound)}, needs below {_ms(limit_ms)}"
     judged = Condition("latency_p95", outcome, said, value, bound, limit_ms, n, more)
-    return told(judged, per_day, "observed decisions")
+    return told(judged, per_day, "observed decision")
 
 
 def no_wrong_allow(evidence: Evidence) -> Condition:
@@ -126,7 +126,7 @@ def wrong_allows(evidence: Evidence, *, limit: float, alpha: float, per_day: flo
     outcome = GateOutcome.INSUFFICIENT if more else GateOutcome.PASS
     said = f"{bare.sentence}, upper bound {rate(bound)}, needs below {rate(limit)}"
     judged = Condition("wrong_allows", outcome, said, 0.0, bound, limit, n, more)
-    return told(judged, per_day, "judged allows")
+    return told(judged, per_day, "judged allow")
 
 
 def soak(evidence: Evidence, *, days: float) -> Condition:
@@ -143,7 +143,7 @@ def reviewed(evidence: Evidence, *, at_least: int, per_day: float | None) -> Con
     outcome = GateOutcome.INSUFFICIENT if more else GateOutcome.PASS
     said = f"{n} drawn reviews judged, needs {at_least}"
     judged = Condition("reviewed", outcome, said, float(n), None, float(at_least), n, more)
-    return told(judged, per_day, "reviewed decisions")
+    return told(judged, per_day, "reviewed decision")
 
 
 def reviews_judged(evidence: Evidence, *, per_day: float | None) -> Condition:
@@ -155,7 +155,7 @@ def reviews_judged(evidence: Evidence, *, per_day: float | None) -> Condition:
     said = f"{judged} of {drawn} draws judged, needs {rate(JUDGED_AT_LEAST)} of them"
     share = judged / drawn if drawn else None
     judged_of = Condition("reviews_judged", outcome, said, share, None, JUDGED_AT_LEAST, drawn, more)
-    return told(judged_of, per_day, "verdicts on what was drawn")
+    return told(judged_of, per_day, "verdict")
 
 
 def validation(found: Validated | None, *, version: str, limit: float) -> Condition:
@@ -198,7 +198,7 @@ def _share(
     outcome, more = proof(groups, limit, alpha)
     value, bound = (weighted_rate(groups), upper(groups, alpha)) if n else (None, None)
     said = f"{name} rate {_of(value, n)} {what}, upper bound {rate(bound)}, needs below {rate(limit)}"
-    return told(Condition(name, outcome, said, value, bound, limit, n, more), per_day, f"{what} decisions")
+    return told(Condition(name, outcome, said, value, bound, limit, n, more), per_day, f"{what} decision")
 
 
 def proof(groups: Sequence[Group], limit: float, alpha: float) -> tuple[GateOutcome, int | None]:
@@ -223,17 +223,21 @@ def _latency_bound_ms(evidence: Evidence, alpha: float) -> float | None:
 
 
 def told(judged: Condition, per_day: float | None, what: str) -> Condition:
-    """Say what is still needed, and how long that takes where so many come a day; None: that is not known."""
+    """Say how many more of `what`, in the singular, are needed, and how long they take where so many come a
+    day; None: that is not known.
+    """
     more = judged.needed
     if judged.outcome is not GateOutcome.INSUFFICIENT:
         return judged
     if more is None:
-        return replace(judged, sentence=f"{judged.sentence}: at the rate seen no number of {what} proves it")
-    said = f"{judged.sentence}: {more} more {what}"
+        return replace(judged, sentence=f"{judged.sentence}: at the rate seen no number of {what}s proves it")
+    said = f"{judged.sentence}: {more} more {what}" + "s" * (more > 1)
     if per_day is None:
         return replace(judged, sentence=said)
     if not per_day:
-        return replace(judged, sentence=f"{said}; none came in the last 24 h, so there is no saying when")
+        return replace(
+            judged, sentence=f"{said}; none came in the last 24 h of the epoch, so there is no saying when"
+        )
     eta_s = more / per_day * _DAY_S
     return replace(judged, eta_s=eta_s, sentence=f"{said}, about {_about(eta_s)}")
 
@@ -248,11 +252,11 @@ def waited(name: str, said: str, value: float, limit: float, *, n: int | None = 
 
 def _about(seconds: float) -> str:
     """A length of time in whole units, as a person estimates it."""
-    for unit, length in (("day", _DAY_S), ("hour", 3_600.0), ("minute", 60.0)):
+    for unit, length in (("day", _DAY_S), ("hour", 3_600.0), ("minute", 60.0), ("second", 1.0)):
         if seconds >= length:
             n = round(seconds / length)
             return f"{n} {unit}" + "s" * (n > 1)
-    return "a minute"
+    return "a second"
 
 
 def rate(value: float | None) -> str:

@@ -20,6 +20,8 @@ from app.store.rollouts import read_plane, record_transition
 from app.store.tables import freezes
 from app.store.transaction import Transaction
 
+_YEARS = range(2000, 2200)
+
 
 def frozen_now(connection: Connection, rollout: str, now: datetime) -> Frozen | None:
     """What stands against a promotion, an activation above shadow or more exposure, if anything does."""
@@ -119,9 +121,11 @@ def _hours(starts_at: str, ends_at: str, zone: str) -> tuple[datetime, datetime]
 def _instant(field: str, text: str, place: ZoneInfo) -> datetime:
     try:
         at = datetime.fromisoformat(text)
-        return at if at.tzinfo else at.replace(tzinfo=place)
     except ValueError as error:
         raise InvalidInput([(field, "must be a time such as 2026-12-24T18:00")]) from error
+    if at.year not in _YEARS:
+        raise InvalidInput([(field, f"must lie between {_YEARS.start} and {_YEARS.stop}")])
+    return at if at.tzinfo else at.replace(tzinfo=place)
 
 
 def _checked(freeze: Freeze, now: datetime) -> Freeze:

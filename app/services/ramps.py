@@ -37,7 +37,6 @@ from app.store.rollouts import lock_state, read_plane
 from app.store.streams import assessments
 from app.store.transaction import Transaction
 
-
 _HOURS_AT_MOST, _OBSERVATIONS_AT_MOST = 24 * 365, 10_000_000
 
 
@@ -112,8 +111,10 @@ class Ramps:
     async def advance(self) -> list[dict[str, Any]]:
         """Do what is due on every running ramp; returns the transitions that it made."""
         made = []
-        for name, state in self._plane.view.states.items():
-            if state.ramp is None or not state.ramp.is_running:
+        view = self._plane.view
+        for name in (policy.name for policy in view.policy.book.policies):
+            ramp = view.states[name].ramp
+            if ramp is None or not ramp.is_running:
                 continue
             # One transaction each: none holds a rollout's row while it waits for another's.
             transition = await self._ledger.run(partial(self._advanced, name=name))

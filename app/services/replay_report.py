@@ -1,7 +1,7 @@
 """What would have been different, of all that was decided in a period?"""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -87,11 +87,10 @@ class _Account:
                 self._examples[kind].append(_example(now))
         self.watch.see(now)
 
-    def to_wire(self, rollbacks: Iterable[dict[str, Any]], *, now: datetime) -> dict[str, Any]:
-        name = self.watch.policy.name
+    def to_wire(self, rollbacks: list[dict[str, Any]], *, now: datetime) -> dict[str, Any]:
         examples = [each for found in self._examples.values() for each in found]
         return {
-            "rollout": name,
+            "rollout": self.watch.policy.name,
             "decisions": self._decisions.total(),
             "moved_here": self._kinds["moved here"],
             "changed": self._kinds["milder"] + self._kinds["stricter"],
@@ -103,11 +102,7 @@ class _Account:
             "now": self._now.to_wire(),
             "examples": examples[: self._limit],
             "alarms": self.watch.alarms,
-            "rollbacks": [
-                {key: value for key, value in each.items() if key != "rollout"}
-                for each in rollbacks
-                if each["rollout"] == name
-            ],
+            "rollbacks": rollbacks,
             "gate": _gate(self.watch, now=now),
         }
 
@@ -147,24 +142,21 @@ class Replay:
             self.accounts[policy.name] = _Account(watch, limit=self.limit)
         return self.accounts[policy.name]
 
-    def to_wire(self, rollbacks: Iterable[dict[str, Any]], *, since_us: int, until_us: int) -> dict[str, Any]:
-        """The document, in the order of the policy's rollouts; ends every watch."""
-        for account in self.accounts.values():
-            account.watch.end(until_us)
-        rows = [
-            self.accounts[name].to_wire(rollbacks, now=from_us(until_us))
-            for name in self.what.book.names
-            if name in self.accounts
-        ]
+    def to_wire(
+        self, rollbacks: Mapping[str, list[dict[str, Any]]], *, since_us: int, until_us: int
+    ) -> dict[str, Any]:
+        """The document, in the order of the policy's rollouts, with their recorded `rollbacks`; ends the watch."""
+        rows = []
+        for name in filter(self.accounts.__contains__, self.what.book.names):
+            self.accounts[name].watch.end(until_us)
+            rows.append(self.accounts[name].to_wire(rollbacks.get(name, []), now=from_us(until_us)))
+        sums = ("decisions", "changed", "milder", "stricter")
         return {
             "from": rfc3339(since_us),
             "to": rfc3339(until_us),
             "version": self.what.version,
             "phase": self.what.phase,
-            **{
-                name: sum(row[name] for row in rows)
-                for name in ("decisions", "changed", "milder", "stricter")
-            },
+            **{name: sum(row[name] for row in rows) for name in sums},
             "erased": self.erased,
             "unasked": self.unasked,
             "rollouts": rows,

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -71,16 +72,16 @@ def recorded(database: Database, *, since_us: int, until_us: int) -> Iterator[Re
         after = page[-1]["id"]
 
 
-def rollbacks(database: Database, *, since_us: int, until_us: int) -> list[dict[str, Any]]:
-    """What took rollouts down in the period, oldest first: `at`, `rollout`, `automatic`, `reason`."""
+def rollbacks(database: Database, *, since_us: int, until_us: int) -> dict[str, list[dict[str, Any]]]:
+    """What took each rollout down in the period, oldest first: `at`, `automatic`, `reason`."""
     c = t.transitions.c
     period = (c.kind == "rollback", c.created_us >= since_us, c.created_us < until_us)
-    query = select(c.created_us, c.rollout, c.automatic, c.reason).where(*period).order_by(c.id)
+    query = select(c.rollout, c.created_us, c.automatic, c.reason).where(*period).order_by(c.id)
+    found = defaultdict(list)
     with database.read(at_most_s=math.inf) as connection:
-        rows = connection.execute(query).all()
-    return [
-        {"at": rfc3339(at), "rollout": name, "automatic": by, "reason": why} for at, name, by, why in rows
-    ]
+        for name, at_us, automatic, reason in connection.execute(query):
+            found[name].append({"at": rfc3339(at_us), "automatic": automatic, "reason": reason})
+    return found
 
 
 def _recorded(row: RowMapping) -> Recorded:

@@ -8,6 +8,7 @@ minutes and labels have any.
 """
 
 import asyncio
+import gc
 import json
 import math
 import statistics
@@ -91,6 +92,9 @@ async def measure(size: Size) -> Cost:
                 _fill(stage, size)
                 stage.services.plane.refresh()
                 await _pass_ms(stage)
+                gc.collect()  # and seldom from here on, as the server does (app/main.py)
+                gc.freeze()
+                gc.set_threshold(20_000)
                 return await _cost(stage)
         finally:
             database.close()

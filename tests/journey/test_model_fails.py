@@ -1,6 +1,7 @@
 """Whatever the model does, is the caller answered, in time, and never by its mistake?"""
 
 import asyncio
+import itertools
 import os
 import signal
 from collections import Counter
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.model
 
 DEADLINE_S, SLACK_S = 1.0, 2.0  # of a watched rollout; of a machine that others use too
 QUEUE = 8
+_numbers = itertools.count()
 PROVOKED = {"timeout", "malformed", "unsure", "overloaded", "oversize"}
 
 
@@ -57,7 +59,8 @@ def reasons(answers: list[Answered]) -> Counter[str | None]:
 
 
 async def ask(server: Server, rollout: str, callers: int, **more: Any) -> list[Answered]:
-    asked = mixed(lambda number: situation(rollout, number, **more))
+    """Questions like none before: one that is asked again is no evidence."""
+    asked = mixed(lambda _: situation(rollout, next(_numbers), **more))
     return await Load(server.port, asked).once(callers)
 
 

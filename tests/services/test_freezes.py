@@ -105,6 +105,7 @@ async def test_times_without_an_offset_are_the_zones(stage: Stage) -> None:
         pytest.param({"kind": "maybe"}, "kind", id="no such kind"),
         pytest.param({"zone": "Mars/Olympus"}, "zone", id="no such zone"),
         pytest.param({"zone": "../../etc/passwd"}, "zone", id="a zone that is a path"),
+        pytest.param({"starts_at": "0001-01-01", "zone": "Asia/Tokyo"}, "starts_at", id="before all clocks"),
         pytest.param({"starts_at": "yesterday"}, "starts_at", id="no time"),
         pytest.param({"ends_at": "2027-01-15T07:00Z"}, "ends_at", id="before it begins"),
         pytest.param({"starts_at": "2026-01-01", "ends_at": "2026-01-02"}, "ends_at", id="past"),

@@ -344,7 +344,7 @@ async def alarms_of(decisions: Iterable[Recorded], rollout: str) -> list[dict[st
     again = Replay(WhatIf(parse_rollouts(ROLLOUTS), {}))
     for was in decisions:
         await again.take(was)
-    row = of(again.to_wire([], since_us=SINCE_US, until_us=SINCE_US + 10**12), rollout)
+    row = of(again.to_wire({}, since_us=SINCE_US, until_us=SINCE_US + 10**12), rollout)
     found = row["alarms"]
     assert isinstance(found, list)
     return found

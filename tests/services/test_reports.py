@@ -136,16 +136,16 @@ async def test_a_gate_that_passes_is_the_next_step(stage: Stage) -> None:
 
 
 async def test_uptime_counts_what_the_guard_saw(stage: Stage) -> None:
-    stage.clock.passes(hours=63)  # to the next midnight but two, when the day that is reported begins
+    stage.clock.passes(hours=63)  # to a midnight, when the reported day begins
     await stage.looks(times=1)
-    await stage.looks(times=100, every_s=10)
+    await stage.looks(times=100, every_s=50)
     document = report(stage, Period.DAILY)
-    assert document["uptime"]["plane_s"] == document["uptime"]["model_s"] == 1000
+    assert document["uptime"]["plane_s"] == document["uptime"]["model_s"] == 5000
     assert row(document, "uptime")["outcome"] == "met"
     stage.model.is_ready = False
-    await stage.looks(times=100, every_s=10)
+    await stage.looks(times=100, every_s=50)
     document = report(stage, Period.DAILY)
-    assert (document["uptime"]["plane_s"], document["uptime"]["model_s"]) == (2000, 1000)
+    assert (document["uptime"]["plane_s"], document["uptime"]["model_s"]) == (10_000, 5000)
     assert (row(document, "uptime")["outcome"], row(document, "model_uptime")["outcome"]) == ("met", "unmet")
     stage.clock.passes(hours=2)
     await stage.looks()

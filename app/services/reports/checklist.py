@@ -28,6 +28,7 @@ DISK_GB = 5.0
 TARGET_MS, ALERT_MS = 5_000.0, 10_000.0
 
 _GB = 1e9
+_SHORTEST_S = 3_600.0  # of which an uptime can be told
 _EXPECTED = {
     Decision.ALLOW: (0.60, 0.70),
     Decision.REQUIRE_ATTESTATION: (0.15, 0.25),
@@ -48,8 +49,8 @@ def _preflight(_: Facts) -> Finding:
 
 
 def _model_loads(facts: Facts) -> Finding:
-    said = "has loaded" if facts.model_loaded else "has not loaded since the start"
-    return Finding(is_met(facts.model_loaded), f"the default version's model {said}")
+    said = "is" if facts.model_ready else "is not"
+    return Finding(is_met(facts.model_ready), f"the default version's model {said} ready")
 
 
 def _decoding(facts: Facts) -> Finding:
@@ -150,6 +151,8 @@ def _uptime(facts: Facts, *, of: str) -> Finding:
     served, wall_s = facts.sums(Metric.UP_S, plane=True), facts.wall_s
     if not wall_s or not served[OF_PLANE]:
         return Finding(Outcome.UNKNOWN, "no guardrail pass has counted in the period")
+    if wall_s < _SHORTEST_S:
+        return Finding(Outcome.UNKNOWN, f"{wall_s:.0f} s are too short to say")
     share = min(served[of] / wall_s, 1.0)
     return Finding(
         is_met(share > 0.99), f"the {of} was there for {share:.2%} of {wall_s / 3600:.1f} hours", share

@@ -67,7 +67,7 @@ class Facts:
     reports: Mapping[Period, bool | None]  # whether the last complete one of each is kept; None: not due
     resources: Resources
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of each version in use
-    model_loaded: bool = False
+    model_ready: bool = False
 
     @property
     def complete(self) -> bool:

@@ -77,7 +77,7 @@ class Gathering:
                 reports=last_reports(connection, span, now=now, started_at=started_at),
                 resources=resources(self.data_dir, self.models.default.status.pid),
                 settings=self._settings(sorted({state.version for state in states.values()})),
-                model_loaded=self.models.default.status.loaded_once,
+                model_ready=self.models.default.is_ready,
             )
 
     def known_situations(self) -> frozenset[str]:
