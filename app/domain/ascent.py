@@ -228,7 +228,7 @@ def _observed(policy: RolloutPolicy, ramp: Ramp, evidence: Evidence, *, now: dat
     days = max((now - ramp.step_started_at).total_seconds(), 1.0) / _DAY_S
     said = f"observed {n} of {wanted} at {_percent(ramp.step)}"
     judged = Condition("observations", outcome, said, float(n), None, float(wanted), n, more)
-    return told(judged, n / days if n else None, "observed decisions")
+    return told(judged, n / days if n else None, "observed decision")
 
 
 def _guardrails(context: RampContext) -> Condition:

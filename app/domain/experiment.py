@@ -190,7 +190,7 @@ def _paired(name: str, pairs: Sequence[Pairs], alpha: float, days: float) -> Con
     )
     value = difference(pairs) if n else None
     return told(
-        Condition(name, outcome, said, value, bound, WORSE_BELOW, n, more), n / days or None, "situations"
+        Condition(name, outcome, said, value, bound, WORSE_BELOW, n, more), n / days or None, "situation"
     )
 
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
 
 from app.domain.assessment import Assessment, Facts, GuardrailOutcome, bare, settled, to_wire
 from app.domain.clock import rfc3339, to_us
@@ -53,24 +52,9 @@ def limits_hash(
     Also where its breach leads elsewhere than before: what was seen by then was no reason to act.
     """
     limits = policy.guardrails
-    own: list[Any] = []
-    match guardrail:
-        case Guardrail.OVERRIDE:
-            own = [limits.override_limit]
-        case Guardrail.ERROR:
-            own = [limits.error_limit]
-        case Guardrail.LATENCY:
-            own = [limits.latency_target_ms]
-        case Guardrail.LATENCY_ALERT:
-            own = [limits.latency_alert_ms]
-        case Guardrail.FALLBACK:
-            own = [limits.fallback_limit]
-        case Guardrail.SHIFT | Guardrail.PAIRED_SHIFT:
-            own = [limits.shift_limit, sorted((baseline or {}).items())]
-        case Guardrail.AGREEMENT_DRIFT:
-            own = [limits.drift_limit]
-        case Guardrail.SELF_DISAGREEMENT:
-            own = [limits.self_disagreement_limit]
+    own = getattr(limits, _LIMIT[guardrail]) if guardrail in _LIMIT else None
+    if guardrail in (Guardrail.SHIFT, Guardrail.PAIRED_SHIFT):
+        own = own, sorted((baseline or {}).items())
     effect = f"{policy.action(guardrail)} {guardrail in limits.dry_run}"
     document = f"{guardrail} {own} {effect} {limits.alpha} {limits.horizon_days}"
     return sha256(document.encode()).hexdigest()[:16]
@@ -246,6 +230,17 @@ def _readable(evidence: float) -> str:
     return f"{evidence:,.0f}" if 1_000 <= evidence < 1e9 else f"{evidence:.3g}"
 
 
+_LIMIT = {
+    Guardrail.OVERRIDE: "override_limit",
+    Guardrail.ERROR: "error_limit",
+    Guardrail.LATENCY: "latency_target_ms",
+    Guardrail.LATENCY_ALERT: "latency_alert_ms",
+    Guardrail.FALLBACK: "fallback_limit",
+    Guardrail.SHIFT: "shift_limit",
+    Guardrail.PAIRED_SHIFT: "shift_limit",
+    Guardrail.AGREEMENT_DRIFT: "drift_limit",
+    Guardrail.SELF_DISAGREEMENT: "self_disagreement_limit",
+}
 _WHAT = {
     Guardrail.OVERRIDE: "override rate",
     Guardrail.ERROR: "error rate",

@@ -37,8 +37,10 @@ class Difference:
     def grown(self, stream: Stream, gained: Counts, *, gap: float) -> Stream:
         n, up, down = gained
         return tuple(
-            grown(s + gap, up * if_up + down * if_down + (n - up - down) * if_same)
-            for s, (if_up, if_down, if_same) in zip(stream, _log_factors(self.limit), strict=True)
+            [
+                grown(s + gap, up * if_up + down * if_down + (n - up - down) * if_same)
+                for s, (if_up, if_down, if_same) in zip(stream, _log_factors(self.limit), strict=True)
+            ]
         )
 
 

@@ -68,8 +68,12 @@ def gap(elapsed_s: float, horizon_days: float) -> float:
 def step(stream: Stream, *, n: int, bad: int, limit: float, gap: float) -> Stream:
     """Fold in one batch of `n` observations of which `bad` were bad: S = A^bad B^(n - bad) (S + g)."""
     _check(n, bad, limit)
-    growth = (bad * if_bad + (n - bad) * if_good for if_bad, if_good in _log_factors_of(limit))
-    return tuple(grown(s + gap, log_factor) for s, log_factor in zip(stream, growth, strict=True))
+    return tuple(
+        [
+            grown(s + gap, bad * if_bad + (n - bad) * if_good)
+            for s, (if_bad, if_good) in zip(stream, _log_factors_of(limit), strict=True)
+        ]
+    )
 
 
 def weighted_step(stream: Stream, *, bad: bool, weight: float, limit: float, gap: float) -> Stream:
@@ -83,6 +87,8 @@ def weighted_step(stream: Stream, *, bad: bool, weight: float, limit: float, gap
 
 def grown(value: float, log_factor: float) -> float:
     """Evidence times a factor that is given by its logarithm, without overflow."""
+    if log_factor <= 0:
+        return value * math.exp(log_factor)
     if not value:
         return 0.0
     return math.exp(min(math.log(value) + log_factor, _LOG_LARGEST))

@@ -8,6 +8,7 @@ label begins and the tail behind it is replayed at each look.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import sub
 from typing import Protocol
 
 from app.domain.sequential import Stream, e_value, gap, start, step, weighted_step
@@ -159,10 +160,10 @@ def gain(seen: Counts | None, counts: Counts) -> Counts:
 
     Raises ValueError where they have lost, or where the parts are more than the whole.
     """
-    n, *parts = (now - before for now, before in zip(counts, seen or (0,) * len(counts), strict=True))
-    if min(parts) < 0 or sum(parts) > n:
+    gained = counts if seen is None else tuple(map(sub, counts, seen))
+    if min(gained) < 0 or sum(gained) > 2 * gained[0]:
         raise ValueError(f"the counters went from {_told(seen or (0, 0))} to {_told(counts)}")
-    return n, *parts
+    return gained
 
 
 def _told(counts: Counts) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from sqlalchemy import Connection
@@ -26,6 +26,8 @@ from app.store.streams import last_saved_us, load_streams, stream_row
 
 _LABELS_AT_MOST = 20_000  # of one rollout's open tail
 _UNCHANGED_FOR = timedelta(minutes=1)  # what hangs on time alone: staleness, weeks, labels that settle
+
+_gauge = lru_cache(maxsize=None)(GUARDRAIL_E_VALUE.labels)  # looking one up is dearer than setting it
 
 Key = tuple[str, str]  # rollout, guardrail or query
 Step = Callable[[StreamState | None, Facts], tuple[StreamState, Assessment]]
@@ -130,7 +132,7 @@ class Judging:
             if stream != before or assessment != self._said.get(key):
                 rows.append(stream_row(policy.name, stream, assessment, now_us=now_us))
                 if assessment.e_value is not None:
-                    GUARDRAIL_E_VALUE.labels(policy.name, name).set(assessment.e_value)
+                    _gauge(policy.name, name).set(assessment.e_value)
             self._streams[key], self._said[key] = stream, assessment
         self._facts[policy.name] = facts
         act_on = _gravest(assessed)

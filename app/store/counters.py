@@ -41,9 +41,7 @@ def totals_of_all(connection: Connection) -> dict[str, Totals]:
     current = rollouts.outerjoin(evidence_totals, of_active)
     query = select(r.name, total.metric, total.label, _sum_of_totals).select_from(current)
     found: dict[str, Totals] = {}
-    for name, metric, label, n in connection.execute(
-        query.group_by(r.name, total.metric, total.label)
-    ).all():
+    for name, metric, label, n in connection.execute(query.group_by(r.name, total.metric, total.label)).all():
         of_rollout = found.setdefault(name, {})
         if metric is not None:
             of_rollout[metric, label] = n

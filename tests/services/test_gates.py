@@ -29,7 +29,7 @@ async def test_what_is_missing_is_estimated_at_the_traffic_of_the_last_day(stage
     stage.clock.passes(hours=24)
     quiet = condition(stage, "reviewed", to=Phase.ENFORCED)
     assert (quiet["needed"], quiet["eta"]) == (3, None)
-    assert "none came in the last 24 h, so there is no saying when" in quiet["sentence"]
+    assert "none came in the last 24 h of the epoch, so there is no saying when" in quiet["sentence"]
 
 
 async def test_stale_evidence_promotes_nobody_until_there_is_news(any_stage: Stage) -> None:
