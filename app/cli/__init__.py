@@ -27,7 +27,11 @@ COMMANDS = {
     "versions": ("versions", "versions", "List model versions, try one, activate it, or go back."),
     "gates": ("gates", "gates", "Show what a promotion still needs, or try limits out."),
     "guardrails": ("guardrails", "guardrails", "Show a rollout's guardrails, or try limits out."),
-    "replay": ("replay", "replay", "Answer recorded situations again, and say what would have been different."),
+    "replay": (
+        "replay",
+        "replay",
+        "Answer recorded situations again, and say what would have been different.",
+    ),
     "promote": ("levers", "promote", "Take a rollout one phase up, if its gate passes."),
     "approve": ("levers", "approve", "Say that another may promote a rollout."),
     "freeze": ("freezes", "freeze", "Say when promotions rest."),

@@ -104,7 +104,9 @@ def _flat(policy: RolloutPolicy, *, like: RolloutPolicy) -> dict[str, Any]:
     parts = {name: getattr(policy, name) for name in _PLAIN}
     parts["actions"] = tuple(sorted(policy.actions))
     nested: dict[str, GateLimits | GuardrailLimits | Requirement] = {"guardrails": policy.guardrails}
-    nested |= {f"gates.{phase}": gate for phase, gate in policy.gates.items() if phase.rank <= like.ceiling.rank}
+    nested |= {
+        f"gates.{phase}": gate for phase, gate in policy.gates.items() if phase.rank <= like.ceiling.rank
+    }
     nested |= {f"requires.{item.rollout}": item for item in policy.requires}
     for prefix, limits in nested.items():
         parts |= {f"{prefix}.{name}": value for name, value in asdict(limits).items() if name != "rollout"}

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Table
 from app.domain.circumstance import OtherRollout
 from app.domain.clock import from_us, to_us
 from app.domain.condition import Condition, GateOutcome, Validated
-from app.domain.counters import NO_OBSERVATION, Metric
+from app.domain.counters import Metric
 from app.domain.evidence import Evidence, from_totals, unreadable
 from app.domain.gate import Gate, GateContext, assess_gate, awaited
 from app.domain.limits import GateLimits
@@ -26,8 +26,8 @@ from app.services.plane import Plane
 from app.services.validate import validated
 from app.store import tables as t
 from app.store.approvals import concerning, standing
-from app.store.counters import by_day, totals
-from app.store.course import course
+from app.store.counters import totals
+from app.store.course import course, days_served
 from app.store.decisions import recount_pairs
 from app.store.rollouts import load_states, read_plane, served_s_since
 
@@ -51,22 +51,13 @@ class Gates:
         """The evidence of the rollout's present epoch, of its active version or another."""
         of, declared = version or state.version, self._versions.get(version or state.version)
         counted = totals(connection, state.name, state.epoch, version=of)
-        observed = by_day(connection, state.name, state.epoch, Metric.OBSERVATION, version=of)
-        served = by_day(connection, state.name, state.epoch, Metric.SERVED_S, version=of)
-        days = {
-            day: (
-                sum(n for outcome, n in observed.get(day, {}).items() if outcome not in NO_OBSERVATION),
-                sum(served.get(day, {}).values()),
-            )
-            for day in {*observed, *served}
-        }
         return from_totals(
             state.name,
             of,
             epoch=state.epoch,
             epoch_started_at=state.epoch_started_at,
             totals=counted,
-            days=days,
+            days=days_served(connection, state.name, state.epoch, version=of),
             # What this instance has yet to learn of may be shown the legacy answer: no proof until then.
             independent=declared is not None and not declared.show_legacy,
         )

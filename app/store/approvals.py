@@ -54,7 +54,7 @@ def insert(
     reason: str,
     gate: dict[str, Any],
     now_us: int,
-) -> Approval:
+) -> None:
     """Keep a person's word with the gate that was seen."""
     row = {
         "id": new_id(),
@@ -68,7 +68,6 @@ def insert(
         "gate": json.dumps(gate),
     }
     tx.insert(approvals, row)
-    return Approval(row["id"], state.name, to, state.epoch, state.version, by.key_id, by.name, by.actors)
 
 
 def void(tx: Transaction, ids: Iterable[str], *, reason: str, now_us: int) -> None:

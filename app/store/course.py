@@ -1,17 +1,19 @@
-"""How fast does evidence come in, and when did the last of it come?"""
+"""How fast does evidence come in, on which days, and when did the last of it come?"""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import BigInteger, Connection, and_, case, cast, func, not_, select
 
-from app.domain.counters import NOT_OBSERVED, Metric
+from app.domain.counters import NO_OBSERVATION, Metric
 from app.store.counters import minute_of
 from app.store.tables import evidence_counters
 
 _US_PER_MINUTE = 60 * 1_000_000
+_DAY = 24 * 60  # minutes
 
 c = evidence_counters.c
+_ABSENT = and_(c.metric == Metric.OBSERVATION.value, c.label.in_(NO_OBSERVATION))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,8 @@ def course(
     """What came of a version's evidence in an epoch since an instant."""
     wanted = {metric.value for metric in metrics} | {Metric.OBSERVATION.value}
     recent = cast(func.sum(case((c.minute >= minute_of(since_us), c.n), else_=0)), BigInteger)
-    absent = and_(c.metric == Metric.OBSERVATION.value, c.label == NOT_OBSERVED)
     query = select(c.metric, recent, func.max(c.minute)).where(
-        c.rollout == rollout, c.epoch == epoch, c.version == version, c.metric.in_(wanted), not_(absent)
+        c.rollout == rollout, c.epoch == epoch, c.version == version, c.metric.in_(wanted), not_(_ABSENT)
     )
     rows = {metric: (n, minute) for metric, n, minute in connection.execute(query.group_by(c.metric))}
     latest = rows.get(Metric.OBSERVATION.value)
@@ -48,3 +49,23 @@ def course(
         {metric: rows.get(metric, (0, 0))[0] for metric in wanted},
         None if latest is None else latest[1] * _US_PER_MINUTE,
     )
+
+
+def days_served(
+    connection: Connection, rollout: str, epoch: int, *, version: str
+) -> dict[int, tuple[int, int]]:
+    """Observations and served seconds of an epoch by UTC day, counted from 1970; other days are absent."""
+    sums = [
+        cast(func.sum(case((c.metric == metric.value, c.n), else_=0)), BigInteger)
+        for metric in (Metric.OBSERVATION, Metric.SERVED_S)
+    ]
+    day = (c.minute // _DAY).label("day")
+    query = select(day, *sums).where(
+        c.rollout == rollout,
+        c.epoch == epoch,
+        c.version == version,
+        c.metric.in_((Metric.OBSERVATION.value, Metric.SERVED_S.value)),
+        not_(_ABSENT),
+    )
+    rows = connection.execute(query.group_by(day))
+    return {number: (observed, served) for number, observed, served in rows}

@@ -56,8 +56,9 @@ def test_limits_outside_zero_and_one_are_left_out() -> None:
 def test_every_stream_counts_every_answer(answers: dict[str, int]) -> None:
     n = sum(answers.values())
     for tally in shift_tallies(answers, BASELINE, limit=0.20).values():
-        assert tally.n == n
-        assert 0 <= tally.bad <= n
+        whole, bad = tally.counts
+        assert whole == n
+        assert 0 <= bad <= n
 
 
 def test_total_variation_is_the_largest_change_of_a_share() -> None:

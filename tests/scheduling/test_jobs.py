@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +13,11 @@ from app.observability import exposition
 from app.scheduling.jobs import Jobs, _counted
 from app.scheduling.leadership import Leadership
 from app.store import tables as t
+from app.store.database import Database
 from app.store.rollouts import read_plane
-from tests.services.plane import Stage
+from tests.services.plane import ROLLOUTS, Stage, opened
+from tests.services.test_approvals import approve
+from tests.services.test_levers import with_evidence
 from tests.services.test_records import move_away
 
 
@@ -130,6 +134,19 @@ async def run_now(of: Jobs, name: str) -> None:
     job = of._scheduler.get_job(name)
     assert job is not None
     await job.func()
+
+
+async def test_the_leader_voids_what_was_approved_and_no_longer_holds(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    rollouts = ROLLOUTS.replace("{agreement_above: 0.5}", "{agreement_above: 0.5, approvals: 1}")
+    async with opened(sqlite_database, tmp_path, rollouts=rollouts) as stage:
+        await with_evidence(stage)
+        await approve(stage, to=Phase.ADVISORY)
+        await stage.services.levers.hold("read", reason="wait", by=stage.principal("operator"))
+        async with started(leader := jobs(stage)):
+            await run_now(leader, "approvals")
+        assert stage.services.rollouts.transitions("read", limit=1)[0]["kind"] == "approval_void"
 
 
 async def test_only_the_leader_tells_webhooks_and_reminds_once_a_day(stage: Stage) -> None:
