@@ -1,11 +1,9 @@
 """The one place that wires: settings become services, services become a server."""
 
 import gc
-import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -20,37 +18,10 @@ from app.engines.model.weights import verify
 from app.observability import Event, configure_logging
 from app.scheduling.jobs import Jobs
 from app.scheduling.leadership import Leadership
-from app.services.administration import Administration
-from app.services.admission import Admissions
-from app.services.approvals import Approvals
-from app.services.container import Services
-from app.services.decide import Decider
-from app.services.experiments import Experiments
-from app.services.freezes import Freezes
-from app.services.gates import Gates
-from app.services.guard import Guard
-from app.services.idempotency import Replays
-from app.services.late import LateAnswers
-from app.services.levers import Levers
-from app.services.notices import Notices
-from app.services.observe import Observer
-from app.services.opinion import Opinions
-from app.services.plane import Plane
-from app.services.policies import Policies, PolicyFiles, settle_at_start
+from app.services.container import Services, now
+from app.services.policies import PolicyFiles, settle_at_start
 from app.services.ports import Models, NoModel, Sole
-from app.services.queries import Queries
-from app.services.ramps import Ramps
-from app.services.records import Strata
-from app.services.reports.gathering import Gathering
-from app.services.reports.reports import Reports
-from app.services.review import Reviews
-from app.services.rollouts import Rollouts
-from app.services.satisfaction import Satisfaction
-from app.services.stories import Stories
-from app.services.succession import Succession
-from app.services.validate import Validations
-from app.services.versions import Versions, register_at_start
-from app.services.webhooks import Webhooks
+from app.services.versions import register_at_start
 from app.settings import Settings
 from app.store.database import Database, one_server_lock
 from app.store.ids import instance_name
@@ -65,10 +36,6 @@ from app.web.listener import listen
 log = structlog.get_logger()
 
 _GC_THRESHOLD = 20_000  # allocations between collections of the youngest objects
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +65,7 @@ def open_server(settings: Settings) -> Iterator[Server]:
         journal = Journal(settings.data_dir / "journal")
         ledger = Ledger(database, journal, instance)
         try:
-            services = wire(
+            services = Services(
                 database,
                 ledger,
                 files,
@@ -206,72 +173,6 @@ def _keep_secret(path: Path, text: str) -> None:
     path.unlink(missing_ok=True)
     path.touch(mode=0o600, exist_ok=False)
     path.write_text(text + "\n", encoding="ascii")
-
-
-def wire(
-    database: Database,
-    ledger: Ledger,
-    files: PolicyFiles,
-    models: Models,
-    versions: dict[str, ModelVersion],
-    *,
-    drills: bool = False,
-    data_dir: Path | None = None,
-    prometheus_url: str | None = None,
-    now: Callable[[], datetime] = now,
-    monotonic: Callable[[], float] = time.monotonic,
-) -> Services:
-    """Make the use cases of one server; `now` and `monotonic` are the clocks that they go by."""
-
-    def now_us() -> int:
-        return to_us(now())
-
-    plane = Plane(database, files.compile, monotonic=monotonic, wall_us=now_us)
-    notices, strata = Notices(), Strata()
-    gates = Gates(plane, versions, policies_dir=files.policies_dir)
-    registry = Versions(versions, models, plane, ledger, policies_dir=files.policies_dir, now=now)
-    experiments = Experiments(plane, gates, now=now)
-    levers = Levers(plane, ledger, gates, notices, now=now)
-    ramps = Ramps(plane, gates, levers, ledger, now=now)
-    admissions = Admissions(plane, ledger)
-    observer = Observer(models, ledger, LateAnswers(plane, ledger, notices, now=now), strata, admissions)
-    queries = Queries(prometheus_url)
-    guard = Guard(plane, ledger, models, notices, queries, now=now, monotonic=monotonic)
-    rollouts = Rollouts(plane, gates, guard, ramps, now=now)
-    gathering = Gathering(plane, gates, rollouts, models, versions, files.policies_dir, data_dir)
-    return Services(
-        database=database,
-        ledger=ledger,
-        plane=plane,
-        models=models,
-        versions=versions,
-        notices=notices,
-        admissions=admissions,
-        observer=observer,
-        decider=Decider(plane, ledger, models, observer, strata, admissions),
-        replays=Replays(plane, ledger, now=now),
-        opinions=Opinions(plane, models),
-        stories=Stories(database, ledger, models, notices, now=now),
-        reviews=Reviews(plane, ledger, notices, now=now),
-        satisfaction=Satisfaction(plane, ledger, now=now),
-        gates=gates,
-        rollouts=rollouts,
-        levers=levers,
-        ramps=ramps,
-        approvals=Approvals(levers, gates, plane, ledger, now=now),
-        freezes=Freezes(plane, ledger, notices, now=now),
-        registry=registry,
-        experiments=experiments,
-        succession=Succession(levers, experiments, registry, ledger, now=now),
-        guard=guard,
-        policies=Policies(files, plane, ledger, version=models.default.version_id, now=now),
-        validations=Validations(plane, ledger, models, versions, policies_dir=files.policies_dir, now=now),
-        administration=Administration(plane, ledger, now=now),
-        reports=Reports(database, ledger, gathering, notices, now=now),
-        webhooks=Webhooks(plane, ledger, notices, now=now),
-        drills=drills,
-        now_us=now_us,
-    )
 
 
 def _lifespan(

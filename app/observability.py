@@ -7,6 +7,7 @@ import re
 import sys
 from contextvars import ContextVar
 from enum import StrEnum
+from functools import partial
 from logging.handlers import RotatingFileHandler
 from typing import TextIO
 
@@ -59,95 +60,62 @@ class Event(StrEnum):
 
 
 REGISTRY = CollectorRegistry()
-_LATENCIES_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_counter, _gauge = partial(Counter, registry=REGISTRY), partial(Gauge, registry=REGISTRY)
+_histogram = partial(Histogram, registry=REGISTRY)
+_seconds = partial(
+    _histogram, buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+)
 
 # Labels are closed sets: rollouts and versions come from policy files, `route` is a path template,
 # the rest are enumerations. Never an actor, an id or free text.
-DECISIONS = Counter(
-    "phasegate_decisions",
-    "Decisions given",
-    ["rollout", "phase", "decision", "answered_by"],
-    registry=REGISTRY,
+DECISIONS = _counter(
+    "phasegate_decisions", "Decisions given", ["rollout", "phase", "decision", "answered_by"]
 )
-FALLBACKS = Counter(
+FALLBACKS = _counter(
     "phasegate_fallbacks",
     "Answers by the legacy engine where the model should have answered",
     ["rollout", "reason"],
-    registry=REGISTRY,
 )
-DECISION_SECONDS = Histogram(
-    "phasegate_decision_seconds",
-    "From situation to committed decision",
-    ["phase"],
-    buckets=_LATENCIES_S,
-    registry=REGISTRY,
-)
-ADVISORIES = Counter(
-    "phasegate_advisories", "Answers of the model", ["rollout", "outcome"], registry=REGISTRY
-)
-ADVISORY_SECONDS = Histogram(
-    "phasegate_advisory_seconds",
-    "Time that the model took for an answer",
-    buckets=_LATENCIES_S,
-    registry=REGISTRY,
-)
-CACHED = Counter(
-    "phasegate_cached_answers",
-    "Answers that a version gave from memory",
-    ["rollout"],
-    registry=REGISTRY,
-)
-NOT_OBSERVED = Counter(
+DECISION_SECONDS = _seconds("phasegate_decision_seconds", "From situation to committed decision", ["phase"])
+ADVISORIES = _counter("phasegate_advisories", "Answers of the model", ["rollout", "outcome"])
+ADVISORY_SECONDS = _seconds("phasegate_advisory_seconds", "Time that the model took for an answer")
+CACHED = _counter("phasegate_cached_answers", "Answers that a version gave from memory", ["rollout"])
+NOT_OBSERVED = _counter(
     "phasegate_not_observed",
     "Situations that are no evidence: the model was not asked, or they or their actor were heard before",
     ["rollout", "why"],  # unsampled | shed | model_down, or a claim: repeated | capped | unclaimed
-    registry=REGISTRY,
 )
-COMPARISONS = Counter(
-    "phasegate_comparisons",
-    "Pairs of legacy and model answers",
-    ["rollout", "legacy", "model"],
-    registry=REGISTRY,
+COMPARISONS = _counter(
+    "phasegate_comparisons", "Pairs of legacy and model answers", ["rollout", "legacy", "model"]
 )
-VERDICTS = Counter("phasegate_verdicts", "Verdicts of people", ["rollout", "match"], registry=REGISTRY)
-TRANSITIONS = Counter(
+VERDICTS = _counter("phasegate_verdicts", "Verdicts of people", ["rollout", "match"])
+TRANSITIONS = _counter(
     "phasegate_transitions",
     "Changes of phase, exposure, version, hold or kill switch",
     ["rollout", "kind", "automatic"],
-    registry=REGISTRY,
 )
-PHASE = Gauge("phasegate_phase", "0 shadow, 1 advisory, 2 enforced", ["rollout"], registry=REGISTRY)
-EXPOSURE = Gauge("phasegate_exposure", "Share of actors, 0..1", ["rollout"], registry=REGISTRY)
-GUARDRAIL_E_VALUE = Gauge(
-    "phasegate_guardrail_e_value", "Evidence of harm", ["rollout", "guardrail"], registry=REGISTRY
+PHASE = _gauge("phasegate_phase", "0 shadow, 1 advisory, 2 enforced", ["rollout"])
+EXPOSURE = _gauge("phasegate_exposure", "Share of actors, 0..1", ["rollout"])
+GUARDRAIL_E_VALUE = _gauge("phasegate_guardrail_e_value", "Evidence of harm", ["rollout", "guardrail"])
+KILL_SWITCH = _gauge("phasegate_kill_switch", "1 while engaged")
+LEADER = _gauge("phasegate_leader", "1 while this instance runs the jobs")
+SNAPSHOT_AGE_SECONDS = _gauge("phasegate_snapshot_age_seconds", "Since the start of the last good poll")
+COMMIT_SECONDS = _seconds("phasegate_commit_seconds", "One commit of the ledger")
+COMMIT_ROWS = _histogram(
+    "phasegate_commit_rows", "Records in one commit", buckets=[2**power for power in range(11)]
 )
-KILL_SWITCH = Gauge("phasegate_kill_switch", "1 while engaged", registry=REGISTRY)
-LEADER = Gauge("phasegate_leader", "1 while this instance runs the jobs", registry=REGISTRY)
-SNAPSHOT_AGE_SECONDS = Gauge(
-    "phasegate_snapshot_age_seconds", "Since the start of the last good poll", registry=REGISTRY
-)
-COMMIT_SECONDS = Histogram(
-    "phasegate_commit_seconds", "One commit of the ledger", buckets=_LATENCIES_S, registry=REGISTRY
-)
-COMMIT_ROWS = Histogram("phasegate_commit_rows", "Records in one commit", buckets=_BATCHES, registry=REGISTRY)
-JOURNALING = Gauge("phasegate_journaling", "1 while records go to the journal", registry=REGISTRY)
-MODEL_UP = Gauge("phasegate_model_up", "1 while the worker answers", registry=REGISTRY)
-MODEL_QUEUE = Gauge("phasegate_model_queue", "Situations that wait for the model", registry=REGISTRY)
-MODEL_RESTARTS = Gauge("phasegate_model_restarts", "Starts of a worker after its loss", registry=REGISTRY)
-DELIVERIES = Counter(
+JOURNALING = _gauge("phasegate_journaling", "1 while records go to the journal")
+MODEL_UP = _gauge("phasegate_model_up", "1 while the worker answers")
+MODEL_QUEUE = _gauge("phasegate_model_queue", "Situations that wait for the model")
+MODEL_RESTARTS = _gauge("phasegate_model_restarts", "Starts of a worker after its loss")
+DELIVERIES = _counter(
     "phasegate_deliveries",
     "Attempts to tell a webhook",
     ["outcome"],  # delivered | retried | failed
-    registry=REGISTRY,
 )
-JOBS = Counter("phasegate_jobs", "Runs of scheduled jobs", ["job", "outcome"], registry=REGISTRY)
-REQUESTS = Counter(
-    "phasegate_http_requests", "HTTP requests", ["method", "route", "status"], registry=REGISTRY
-)
-REQUEST_SECONDS = Histogram(
-    "phasegate_http_seconds", "HTTP requests", ["route"], buckets=_LATENCIES_S, registry=REGISTRY
-)
+JOBS = _counter("phasegate_jobs", "Runs of scheduled jobs", ["job", "outcome"])
+REQUESTS = _counter("phasegate_http_requests", "HTTP requests", ["method", "route", "status"])
+REQUEST_SECONDS = _seconds("phasegate_http_seconds", "HTTP requests", ["route"])
 
 
 def exposition() -> bytes:

@@ -4,7 +4,7 @@ import difflib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -18,159 +18,13 @@ _ADMIN_KEY_LENGTH = 32
 Parse = Callable[[str], Any]
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Every choice that the environment makes, checked. `log_file` None means stderr."""
-
-    host: str
-    port: int
-    data_dir: Path
-    policies_dir: Path
-    cache_dir: Path
-    database_url: str
-    model: bool
-    model_path: Path | None
-    model_version: str | None
-    model_fault: str | None
-    model_memory_mb: int | None
-    legacy: str
-    legacy_deadline_ms: float
-    admin_key: str | None
-    drills: bool
-    log_file: Path | None
-    log_level: str
-    guardrail_interval_s: float
-    snapshot_interval_s: float
-    prometheus_url: str | None
-    retention_days: int
-    queue_limit: int
-    instance: str | None
-    url: str
-    key: str | None
-    key_file: Path
-
-    def __repr__(self) -> str:
-        """Without the values: some of them are secrets, and a repr ends in logs."""
-        return "Settings(…)"
-
-
-class SettingRow(msgspec.Struct, frozen=True):
-    """One line of `phasegate settings`, fit to be shown to anyone."""
-
-    name: str
-    value: str | None
-    default: str
-    what: str
-
-
 class _Spec(msgspec.Struct, frozen=True):
-    field: str
+    """How a setting is read and told of; `default` is in a person's words, where the value is not."""
+
     parse: Parse
-    default: str  # as a person reads it; what it comes to is computed in `_defaults`
     what: str
+    default: str | None = None
     is_secret: bool = False
-
-    @property
-    def name(self) -> str:
-        return PREFIX + self.field.upper()
-
-
-def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read PHASEGATE_* strictly; an empty value counts as unset.
-
-    Raises `SettingsError` naming the variable: an unknown one, a bad value, or a fault asked for
-    without PHASEGATE_DRILLS=1. PHASEGATE_TEST_* belongs to the test suite and is left alone.
-    """
-    _refuse_unknown(environ)
-    given = {spec.field: _parse(spec, environ[spec.name]) for spec in _SPECS if environ.get(spec.name)}
-    settings = Settings(**{**_defaults(given), **given})
-    if settings.model_fault is not None and not settings.drills:
-        raise SettingsError("PHASEGATE_MODEL_FAULT", "is for drills only: set PHASEGATE_DRILLS=1 too")
-    return settings
-
-
-def describe(settings: Settings) -> list[SettingRow]:
-    """Every setting with its value, secrets masked, in the order of the documentation."""
-    return [SettingRow(spec.name, _shown(spec, settings), spec.default, spec.what) for spec in _SPECS]
-
-
-def _refuse_unknown(environ: Mapping[str, str]) -> None:
-    known = [spec.name for spec in _SPECS]
-    for name in sorted(environ):
-        if name.startswith(PREFIX) and not name.startswith(_TEST_PREFIX) and name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else "; `phasegate settings` lists them all"
-            raise SettingsError(name, f"is not a setting{hint}")
-
-
-def _parse(spec: _Spec, text: str) -> Any:
-    try:
-        return spec.parse(text)
-    except ValueError as error:
-        shown = "the value given" if spec.is_secret else repr(text)
-        raise SettingsError(spec.name, f"{error}, not {shown}") from None
-
-
-def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What holds where nothing was given; some follow from what was."""
-    data_dir: Path = given.get("data_dir", Path("data").absolute())
-    port: int = given.get("port", 8000)
-    host = given.get("host", "127.0.0.1")
-    return {
-        "host": host,
-        "port": port,
-        "data_dir": data_dir,
-        "policies_dir": Path("policies").absolute(),
-        "cache_dir": Path.home() / ".cache" / "phasegate",
-        "database_url": f"sqlite:///{data_dir / 'phasegate.db'}",
-        "model": True,
-        "model_path": None,
-        "model_version": None,
-        "model_fault": None,
-        "model_memory_mb": None,
-        "legacy": "rules",
-        "legacy_deadline_ms": 1_000.0,
-        "admin_key": None,
-        "drills": False,
-        "log_file": data_dir / "phasegate.log",
-        "log_level": "info",
-        "guardrail_interval_s": 5.0,
-        "snapshot_interval_s": 1.0,
-        "prometheus_url": None,
-        "retention_days": 90,
-        "queue_limit": 64,
-        "instance": None,
-        "url": f"http://{_reachable(host)}:{port}",
-        "key": None,
-        "key_file": data_dir / "admin.key",
-    }
-
-
-def _reachable(host: str) -> str:
-    """The address a client on this machine uses for a server that listens on `host`."""
-    local = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 -- compared, not bound
-    return f"[{local}]" if ":" in local and not local.startswith("[") else local
-
-
-def _shown(spec: _Spec, settings: Settings) -> str | None:
-    value = getattr(settings, spec.field)
-    if spec.field == "log_file" and value is None:
-        return "-"
-    if value is None:
-        return None
-    if spec.is_secret:
-        return _MASK
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return _without_password(str(value))
-
-
-def _without_password(text: str) -> str:
-    scheme, separator, rest = text.partition("://")
-    place = rest.split("/", 1)[0]
-    user, at, _ = place.rpartition("@")
-    if not at or ":" not in user:
-        return text
-    return f"{scheme}{separator}{user.split(':', 1)[0]}:{_MASK}{rest[len(user) :]}"
 
 
 def _path(text: str) -> Path:
@@ -256,50 +110,178 @@ def _level(text: str) -> str:
     return text.lower()
 
 
-_SPECS = (
-    _Spec("host", str, "127.0.0.1", "Address that the server listens on."),
-    _Spec("port", _whole(1, 65_535), "8000", "Port that the server listens on."),
-    _Spec("data_dir", _path, "./data", "Database, journal, log and first admin key."),
-    _Spec("policies_dir", _path, "./policies", "Rollouts, legacy rules, model versions and prompts."),
-    _Spec("cache_dir", _path, "~/.cache/phasegate", "Converted models, named by hash; may be shared."),
-    _Spec("database_url", _database, "SQLite in the data directory", "sqlite:///… or postgresql://…"),
-    _Spec("model", _on_off, "on", "off: no model worker; the legacy engine alone answers."),
-    _Spec("model_path", _path, "the version's own", "GGUF file to use in place of the version's."),
-    _Spec("model_version", str, "the embedded one", "Id of a file in policies/versions/ to load."),
-    _Spec("model_fault", _fault, "none", "hang, crash, garbage or slow:<ms>; needs PHASEGATE_DRILLS=1."),
-    _Spec(
-        "model_memory_mb",
-        _whole(1, 10_000_000),
-        "half of the memory",
-        "MiB that the models of all loaded versions may take; the default version always loads.",
-    ),
-    _Spec("legacy", _legacy, "rules", "Legacy engine: rules, cedar, opa:URL or authzen:URL."),
-    _Spec("legacy_deadline_ms", _number(1, 60_000), "1000", "A slower legacy engine counts as deny."),
-    _Spec(
-        "admin_key",
-        _admin_key,
-        "generated",
-        "First admin key; read only while there is none.",
-        is_secret=True,
-    ),
-    _Spec("drills", _on_off, "off", "Allows faults to be injected; /health says so."),
-    _Spec("log_file", _log_file, "phasegate.log in the data directory", "JSON lines, rotated; - is stderr."),
-    _Spec("log_level", _level, "info", "debug, info, warning or error."),
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Every choice that the environment makes, checked. `log_file` None means stderr."""
+
+    host: Annotated[str, _Spec(str, "Address that the server listens on.")] = "127.0.0.1"
+    port: Annotated[int, _Spec(_whole(1, 65_535), "Port that the server listens on.")] = 8000
+    data_dir: Annotated[Path, _Spec(_path, "Database, journal, log and first admin key.", "./data")]
+    policies_dir: Annotated[
+        Path, _Spec(_path, "Rollouts, legacy rules, model versions and prompts.", "./policies")
+    ]
+    cache_dir: Annotated[
+        Path, _Spec(_path, "Converted models, named by hash; may be shared.", "~/.cache/phasegate")
+    ]
+    database_url: Annotated[
+        str, _Spec(_database, "sqlite:///… or postgresql://…", "SQLite in the data directory")
+    ]
+    model: Annotated[bool, _Spec(_on_off, "off: no model worker; the legacy engine alone answers.")] = True
+    model_path: Annotated[
+        Path | None, _Spec(_path, "GGUF file to use in place of the version's.", "the version's own")
+    ] = None
+    model_version: Annotated[
+        str | None, _Spec(str, "Id of a file in policies/versions/ to load.", "the embedded one")
+    ] = None
+    model_fault: Annotated[
+        str | None, _Spec(_fault, "hang, crash, garbage or slow:<ms>; needs PHASEGATE_DRILLS=1.", "none")
+    ] = None
+    model_memory_mb: Annotated[
+        int | None,
+        _Spec(
+            _whole(1, 10_000_000),
+            "MiB that the models of all loaded versions may take; the default version always loads.",
+            "half of the memory",
+        ),
+    ] = None
+    legacy: Annotated[str, _Spec(_legacy, "Legacy engine: rules, cedar, opa:URL or authzen:URL.")] = "rules"
+    legacy_deadline_ms: Annotated[
+        float, _Spec(_number(1, 60_000), "A slower legacy engine counts as deny.")
+    ] = 1_000
+    admin_key: Annotated[
+        str | None,
+        _Spec(_admin_key, "First admin key; read only while there is none.", "generated", is_secret=True),
+    ] = None
+    drills: Annotated[bool, _Spec(_on_off, "Allows faults to be injected; /health says so.")] = False
+    log_file: Annotated[
+        Path | None,
+        _Spec(_log_file, "JSON lines, rotated; - is stderr.", "phasegate.log in the data directory"),
+    ]
+    log_level: Annotated[str, _Spec(_level, "debug, info, warning or error.")] = "info"
     # A guardrail pass older than 60 s and a snapshot older than 5 s are stale (law 8).
-    _Spec("guardrail_interval_s", _number(0.1, 30), "5", "Seconds between two guardrail passes."),
-    _Spec("snapshot_interval_s", _number(0.05, 2), "1", "Seconds between two polls of the phases."),
-    _Spec("prometheus_url", _url, "none", "Prometheus that the queries of guardrails are put to."),
-    _Spec("retention_days", _whole(1, 36_500), "90", "Days that decisions can be explained."),
-    _Spec("queue_limit", _whole(1, 100_000), "64", "Situations that may wait for the model."),
-    _Spec(
-        "instance",
-        str,
-        "made once, in the data directory",
-        "Name of this server among many over one database.",
-    ),
-    _Spec("url", _url, "from host and port", "Server that the command line talks to."),
-    _Spec("key", str, "from the key file", "API key that the command line sends.", is_secret=True),
-    _Spec(
-        "key_file", _path, "admin.key in the data directory", "File with the key that the command line sends."
-    ),
-)
+    guardrail_interval_s: Annotated[
+        float, _Spec(_number(0.1, 30), "Seconds between two guardrail passes.")
+    ] = 5
+    snapshot_interval_s: Annotated[
+        float, _Spec(_number(0.05, 2), "Seconds between two polls of the phases.")
+    ] = 1
+    prometheus_url: Annotated[
+        str | None, _Spec(_url, "Prometheus that the queries of guardrails are put to.", "none")
+    ] = None
+    retention_days: Annotated[int, _Spec(_whole(1, 36_500), "Days that decisions can be explained.")] = 90
+    queue_limit: Annotated[int, _Spec(_whole(1, 100_000), "Situations that may wait for the model.")] = 64
+    instance: Annotated[
+        str | None,
+        _Spec(str, "Name of this server among many over one database.", "made once, in the data directory"),
+    ] = None
+    url: Annotated[str, _Spec(_url, "Server that the command line talks to.", "from host and port")]
+    key: Annotated[
+        str | None, _Spec(str, "API key that the command line sends.", "from the key file", is_secret=True)
+    ] = None
+    key_file: Annotated[
+        Path,
+        _Spec(_path, "File with the key that the command line sends.", "admin.key in the data directory"),
+    ]
+
+    def __repr__(self) -> str:
+        """Without the values: some of them are secrets, and a repr ends in logs."""
+        return "Settings(…)"
+
+
+class SettingRow(msgspec.Struct, frozen=True):
+    """One line of `phasegate settings`, fit to be shown to anyone."""
+
+    name: str
+    value: str | None
+    default: str
+    what: str
+
+
+def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read PHASEGATE_* strictly; an empty value counts as unset.
+
+    Raises `SettingsError` naming the variable: an unknown one, a bad value, or a fault asked for
+    without PHASEGATE_DRILLS=1. PHASEGATE_TEST_* belongs to the test suite and is left alone.
+    """
+    _refuse_unknown(environ)
+    given = {field: _parse(field, text) for field in _SPECS if (text := environ.get(_variable(field)))}
+    settings = Settings(**{**_derived(given), **given})
+    if settings.model_fault is not None and not settings.drills:
+        raise SettingsError("PHASEGATE_MODEL_FAULT", "is for drills only: set PHASEGATE_DRILLS=1 too")
+    return settings
+
+
+def describe(settings: Settings) -> list[SettingRow]:
+    """Every setting with its value, secrets masked, in the order of the documentation."""
+    defaults = {info.name: info.default for info in msgspec.structs.fields(Settings)}
+    return [
+        SettingRow(
+            _variable(field), _shown(field, settings), spec.default or _text(defaults[field]), spec.what
+        )
+        for field, spec in _SPECS.items()
+    ]
+
+
+_SPECS: dict[str, _Spec] = {info.name: info.type.__metadata__[0] for info in msgspec.structs.fields(Settings)}
+
+
+def _variable(field: str) -> str:
+    return PREFIX + field.upper()
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    known = [_variable(field) for field in _SPECS]
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and not name.startswith(_TEST_PREFIX) and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else "; `phasegate settings` lists them all"
+            raise SettingsError(name, f"is not a setting{hint}")
+
+
+def _parse(field: str, text: str) -> Any:
+    try:
+        return _SPECS[field].parse(text)
+    except ValueError as error:
+        shown = "the value given" if _SPECS[field].is_secret else repr(text)
+        raise SettingsError(_variable(field), f"{error}, not {shown}") from None
+
+
+def _derived(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What holds where nothing was given and follows from what was, or from this machine."""
+    data_dir: Path = given.get("data_dir", Path("data").absolute())
+    return {
+        "data_dir": data_dir,
+        "policies_dir": Path("policies").absolute(),
+        "cache_dir": Path.home() / ".cache" / "phasegate",
+        "database_url": f"sqlite:///{data_dir / 'phasegate.db'}",
+        "log_file": data_dir / "phasegate.log",
+        "url": f"http://{_reachable(given.get('host', '127.0.0.1'))}:{given.get('port', 8000)}",
+        "key_file": data_dir / "admin.key",
+    }
+
+
+def _reachable(host: str) -> str:
+    """The address a client on this machine uses for a server that listens on `host`."""
+    local = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 -- compared, not bound
+    return f"[{local}]" if ":" in local and not local.startswith("[") else local
+
+
+def _shown(field: str, settings: Settings) -> str | None:
+    value = getattr(settings, field)
+    if value is None:
+        return "-" if field == "log_file" else None
+    return _MASK if _SPECS[field].is_secret else _without_password(_text(value))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value)
+
+
+def _without_password(text: str) -> str:
+    scheme, separator, rest = text.partition("://")
+    place = rest.split("/", 1)[0]
+    user, at, _ = place.rpartition("@")
+    if not at or ":" not in user:
+        return text
+    return f"{scheme}{separator}{user.split(':', 1)[0]}:{_MASK}{rest[len(user) :]}"

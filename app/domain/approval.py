@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from app.domain.condition import Condition, GateOutcome
 from app.domain.phase import Phase
 from app.domain.role import Principal
+from app.domain.rollout import RolloutState
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,10 @@ class Approval:
     key_id: str
     name: str
     actors: frozenset[str]
+
+    def concerns(self, state: RolloutState) -> bool:
+        """Whether it was given on the evidence that the rollout has now."""
+        return (self.rollout, self.epoch, self.version) == (state.name, state.epoch, state.version)
 
 
 def counted(approvals: Iterable[Approval], by: Principal | None) -> list[Approval]:
@@ -49,16 +54,14 @@ def approvals(
     at_least: int,
     carried: bool,
 ) -> Condition:
-    """Enough others have approved what the evidence says; void where it is no longer `carried` by all else."""
+    """Enough others have approved what the evidence says; void where it is no longer `carried` by that."""
     good = counted(given, by) if carried else []
     missing = max(at_least - len(good), 0)
     said = f"{len(good)} of {at_least} approvals"
     if good:
         said += f" (by {', '.join(f'{each.name}, key {each.key_id}' for each in good)})"
     if given and not carried:
-        said += (
-            f"; the word of {', '.join(each.name for each in given)} is void: other conditions do not hold"
-        )
+        said += f"; the word of {', '.join(each.name for each in given)} is void: the evidence is not enough"
     elif len(given) > len(good):
         said += "; one's own does not count, nor a second one of the same person"
     if missing:

@@ -1,14 +1,20 @@
-"""May a rollout be promoted as things stand around it?"""
+"""May a rollout be loosened as things stand around it?"""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 from app.domain.clock import to_us
-from app.domain.condition import Condition, GateOutcome, override, span, waited
+from app.domain.condition import Condition, GateOutcome, span, waited
 from app.domain.evidence import Evidence
+from app.domain.freeze import Frozen, freeze
 from app.domain.limits import Requirement
 from app.domain.phase import Phase
+from app.domain.proofs import override
 from app.domain.rollout import Investigation, RolloutState
+
+# Conditions that say nothing about the evidence: they come and go without a second look at it.
+PASSING = frozenset({"held", "kill_switch", "freeze"})
 
 _DAY_US = 86_400_000_000
 
@@ -21,33 +27,37 @@ class OtherRollout:
     evidence: Evidence
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What may stand against loosening a rollout, whatever its evidence says."""
+
+    kill_switch: bool = False
+    clock_jump_us: int | None = None
+    frozen: Frozen | None = None
+
+
+def hindrances(
+    state: RolloutState, around: Surroundings, *, since: datetime, now: datetime
+) -> Iterator[Condition]:
+    """Hold, kill switch, clock and freeze; evidence has been gathered `since`."""
+    if state.held:
+        yield Condition("held", GateOutcome.FAIL, f"held: {state.hold_reason or 'no reason given'}")
+    else:
+        yield Condition("held", GateOutcome.PASS, "not held")
+    if around.kill_switch:
+        yield Condition("kill_switch", GateOutcome.FAIL, "the kill switch is engaged")
+    else:
+        yield Condition("kill_switch", GateOutcome.PASS, "the kill switch is released")
+    yield _clock(around.clock_jump_us, since=since, now=now)
+    yield freeze(around.frozen, now=now)
+
+
 def investigation(case: Investigation, *, observed_days: float, days: float) -> Condition:
     """The last rollback is explained, and the version has been observed for `days` since."""
     if case.is_open:
         return Condition("investigation", GateOutcome.FAIL, f"investigation {case.id} is open")
     said = f"{span(observed_days)} of {span(days)} observed since investigation {case.id} closed"
     return waited("investigation", said, observed_days, days)
-
-
-def held(state: RolloutState) -> Condition:
-    if state.held:
-        return Condition("held", GateOutcome.FAIL, f"held: {state.hold_reason or 'no reason given'}")
-    return Condition("held", GateOutcome.PASS, "not held")
-
-
-def kill_switch(*, engaged: bool) -> Condition:
-    if engaged:
-        return Condition("kill_switch", GateOutcome.FAIL, "the kill switch is engaged")
-    return Condition("kill_switch", GateOutcome.PASS, "the kill switch is released")
-
-
-def clock(jump_us: int | None, *, epoch_started_at: datetime, now: datetime) -> Condition:
-    """Times are worth nothing where the clock has jumped, in this epoch or within a day."""
-    since = min(to_us(epoch_started_at), to_us(now) - _DAY_US)
-    if jump_us is not None and jump_us >= since:
-        said = "the clock jumped by more than 60 s: times of this epoch cannot be trusted"
-        return Condition("clock", GateOutcome.ERROR, said)
-    return Condition("clock", GateOutcome.PASS, "the clock is steady")
 
 
 def required(requirement: Requirement, other: OtherRollout | None, *, alpha: float) -> Condition:
@@ -65,3 +75,11 @@ def required(requirement: Requirement, other: OtherRollout | None, *, alpha: flo
     judged = override(other.evidence, limit=requirement.override_below, alpha=alpha, per_day=None)
     said = f"{condition.sentence}; its {judged.sentence}"
     return Condition(name, judged.outcome, said, judged.value, judged.bound, judged.limit, judged.n)
+
+
+def _clock(jump_us: int | None, *, since: datetime, now: datetime) -> Condition:
+    """Times are worth nothing where the clock has jumped, since then or within a day."""
+    if jump_us is not None and jump_us >= min(to_us(since), to_us(now) - _DAY_US):
+        said = "the clock jumped by more than 60 s: times of this epoch cannot be trusted"
+        return Condition("clock", GateOutcome.ERROR, said)
+    return Condition("clock", GateOutcome.PASS, "the clock is steady")

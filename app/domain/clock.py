@@ -1,6 +1,6 @@
-"""How are instants written, in rows and on the wire?"""
+"""How are instants written, in rows, on the wire and to people?"""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -26,3 +26,14 @@ def rfc3339(us: int) -> str:
 
 def rfc3339_or_none(us: int | None) -> str | None:
     return None if us is None else rfc3339(us)
+
+
+def spoken(at: datetime) -> str:
+    """`2026-11-24 08:30 UTC`."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def instant(text: str, *, zone: tzinfo = UTC) -> datetime:
+    """A date or a time as a person writes it; without an offset it is the zone's. Raises ValueError."""
+    at = datetime.fromisoformat(text)
+    return at if at.tzinfo else at.replace(tzinfo=zone)

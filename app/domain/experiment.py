@@ -9,16 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
-from app.domain import circumstance, condition
+from app.domain import proofs
 from app.domain.advisory import Advisory
-from app.domain.condition import WRONG_ALLOW_LIMIT, Condition, GateOutcome, told, worst
+from app.domain.circumstance import hindrances
+from app.domain.condition import Condition, GateOutcome, rate, told, unproven, worst
 from app.domain.counters import Count, Metric
 from app.domain.decision import Decision, LegacyAnswer
 from app.domain.evidence import Evidence
-from app.domain.freeze import freeze
-from app.domain.gate import Gate, GateContext, summary, validation_condition
+from app.domain.gate import Gate, GateContext, summary
 from app.domain.paired import Pairs, difference, needed, proof, upper_difference
 from app.domain.phase import Phase
 from app.domain.rollout import Comparison, RolloutPolicy, RolloutState
@@ -147,23 +146,24 @@ def _alone(
         return
     limits, alpha = policy.gates.get(state.phase), policy.gate_alpha
     if candidate.n(Metric.DRAWN):
-        yield condition.reviews_judged(candidate, per_day=None)
+        yield proofs.reviews_judged(candidate, per_day=None)
     if policy.risk.is_high:
         if state.phase is Phase.ENFORCED:
-            limit = (limits and limits.wrong_allow_below) or WRONG_ALLOW_LIMIT
-            yield condition.wrong_allows(candidate, limit=limit, alpha=alpha, per_day=None)
+            limit = (limits and limits.wrong_allow_below) or proofs.WRONG_ALLOW_LIMIT
+            yield proofs.wrong_allows(candidate, limit=limit, alpha=alpha, per_day=None)
         else:
-            yield condition.no_wrong_allow(candidate)
+            yield proofs.no_wrong_allow(candidate)
     if limits is None:
         return
     if limits.error_below is not None:
-        yield condition.error(candidate, limit=limits.error_below, alpha=alpha, per_day=None)
+        yield proofs.error(candidate, limit=limits.error_below, alpha=alpha, per_day=None)
     if limits.p95_below_ms is not None:
-        yield condition.latency(candidate, limit_ms=limits.p95_below_ms, alpha=alpha, per_day=None)
+        yield proofs.latency(candidate, limit_ms=limits.p95_below_ms, alpha=alpha, per_day=None)
     if limits.validation_above is not None:
-        yield validation_condition(limits.validation_above, candidate.version, context)
+        limit = limits.validation_above
+        yield proofs.validation(context.validation, version=candidate.version, limit=limit)
     if limits.soak_days > 0:
-        yield condition.soak(candidate, days=limits.soak_days)
+        yield proofs.soak(candidate, days=limits.soak_days)
 
 
 def _state(
@@ -172,10 +172,7 @@ def _state(
     if investigated:
         said = f"{state.candidate} is under an open investigation"
         yield Condition("investigation", GateOutcome.FAIL, said)
-    yield circumstance.held(state)
-    yield circumstance.kill_switch(engaged=context.kill_switch)
-    yield circumstance.clock(context.clock_jump_us, epoch_started_at=state.epoch_started_at, now=now)
-    yield freeze(context.frozen, now=now)
+    yield from hindrances(state, context.around, since=state.epoch_started_at, now=now)
 
 
 def _paired(name: str, pairs: Sequence[Pairs], alpha: float, days: float) -> Condition:
@@ -186,7 +183,7 @@ def _paired(name: str, pairs: Sequence[Pairs], alpha: float, days: float) -> Con
     alone = [round(sum(getattr(group, side) for group in pairs)) for side in ("active", "candidate")]
     said = (
         f"{name}: of {n} situations {alone[0]} only the active version had right, {alone[1]} only the "
-        f"candidate; upper bound of the difference {_rate(bound)}, needs below {WORSE_BELOW}"
+        f"candidate; upper bound of the difference {rate(bound)}, needs below {WORSE_BELOW}"
     )
     value = difference(pairs) if n else None
     return told(
@@ -209,15 +206,13 @@ def _split(name: str, active: Sequence[Group], candidate: Sequence[Group], alpha
         outcome = GateOutcome.FAIL
     said = (
         f"{name}: {n[0]} situations of the active version, {n[1]} of the candidate; upper bound of the "
-        f"difference {_rate(bound)}, needs below {WORSE_BELOW}"
+        f"difference {rate(bound)}, needs below {WORSE_BELOW}"
     )
     return Condition(name, outcome, said, None, bound, WORSE_BELOW, min(n))
 
 
 def _not_independent(judged: Condition) -> Condition:
-    said = f"{judged.sentence}; but a model is shown the legacy answer: not independent, verdicts decide"
-    facts = (judged.value, judged.bound, judged.limit, judged.n)
-    return Condition(judged.name, GateOutcome.INSUFFICIENT, said, *facts)
+    return unproven(judged, "; but a model is shown the legacy answer: not independent, verdicts decide")
 
 
 def _disagreements(evidence: Evidence) -> list[Group]:
@@ -235,7 +230,3 @@ def _weight(draw: Sequence[str], smallest: float) -> float:
         return 1.0
     stratum, step = draw
     return min(smallest / Draw(Stratum(stratum), int(step)).inclusion_probability, 1.0)
-
-
-def _rate(value: Any) -> str:
-    return "unknown" if value is None else f"{value:.4g}"

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
-from app.domain.clock import rfc3339, to_us
+from app.domain.clock import spoken
 from app.domain.condition import Condition, GateOutcome
 
 EVERY = "*"
@@ -88,7 +88,7 @@ def frozen(freezes: Iterable[Freeze], rollout: str, now: datetime) -> Frozen | N
         until = after[1]
     else:
         until = None
-    till = "with no end in sight" if until is None else f"until {rfc3339(to_us(until))}"
+    till = "with no end in sight" if until is None else f"until {spoken(until)}"
     return Frozen(f"frozen {till}: {why}", until)
 
 

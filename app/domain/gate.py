@@ -1,19 +1,26 @@
 """Does the evidence carry a promotion to the next phase?"""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, assert_never
 
-from app.domain import breadth, circumstance, condition
+from app.domain import proofs
 from app.domain.approval import Approval, approvals
-from app.domain.circumstance import OtherRollout
-from app.domain.condition import Condition, GateOutcome, Validated, worst
+from app.domain.circumstance import (
+    PASSING,
+    OtherRollout,
+    Surroundings,
+    hindrances,
+    investigation,
+    required,
+)
+from app.domain.condition import Condition, GateOutcome, worst
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence
-from app.domain.freeze import Frozen, freeze
 from app.domain.limits import GateLimits
 from app.domain.phase import Phase
+from app.domain.proofs import WRONG_ALLOW_LIMIT, Validated
 from app.domain.role import Principal
 from app.domain.rollout import RolloutPolicy, RolloutState
 from app.domain.sequential import Group, above, below, log_m, upper_bound
@@ -26,20 +33,17 @@ class GateContext:
     `observed_days_since_closed` counts the version's observed days since its investigation closed.
     `others` holds the rollouts that the policy requires. `pace` is how many of each metric come a day, where
     that is known: it turns counts into times. `latest_at` is the epoch's latest observation. `validation` is
-    the active version's; `suites_problem` says why it cannot be known, if it cannot. `by` would promote.
+    the judged version's, or why it cannot be known. `by` would promote.
     """
 
-    kill_switch: bool = False
-    clock_jump_us: int | None = None
+    around: Surroundings = field(default_factory=Surroundings)
     observed_days_since_closed: float = 0.0
     others: Mapping[str, OtherRollout] = field(default_factory=dict)
     pace: Mapping[str, float] = field(default_factory=dict)
     latest_at: datetime | None = None
-    frozen: Frozen | None = None
     approvals: Sequence[Approval] = ()
     by: Principal | None = None
-    validation: Validated | None = None
-    suites_problem: str | None = None
+    validation: Validated | str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,8 @@ class Gate:
 
     @property
     def is_carried(self) -> bool:
-        """Everything holds but, perhaps, that nobody else has approved."""
-        return all(c.outcome is GateOutcome.PASS for c in self.conditions if c.name != "approvals")
+        """The evidence is enough, whatever else stands in the way for now."""
+        return _is_carried(self.conditions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +87,13 @@ def assess_gate(
     )
     limits = policy.gates.get(to)
     if limits is not None and limits.approvals:
-        carried = all(judged.outcome is GateOutcome.PASS for judged in conditions)
         asked = approvals(
             context.approvals,
             context.by,
             rollout=state.name,
             to=to,
             at_least=limits.approvals,
-            carried=carried,
+            carried=_is_carried(conditions),
         )
         conditions = (*conditions, asked)
     outcome = worst(judged.outcome for judged in conditions)
@@ -144,21 +147,19 @@ def _evidence_conditions(
         yield from _people_conditions(limits, policy, evidence, context, to)
         if policy.actors_at_least:
             per_day = context.pace.get(Metric.ACTORS)
-            yield breadth.actors(evidence, at_least=policy.actors_at_least, per_day=per_day)
+            yield proofs.actors(evidence, at_least=policy.actors_at_least, per_day=per_day)
         stale_after_days = policy.guardrails.stale_after_days
-        yield breadth.freshness(context.latest_at, stale_after_days=stale_after_days, now=now)
+        yield proofs.freshness(context.latest_at, stale_after_days=stale_after_days, now=now)
         if limits.validation_above is not None:
-            yield validation_condition(limits.validation_above, evidence.version, context)
+            limit = limits.validation_above
+            yield proofs.validation(context.validation, version=evidence.version, limit=limit)
         if limits.soak_days > 0:
-            yield condition.soak(evidence, days=limits.soak_days)
+            yield proofs.soak(evidence, days=limits.soak_days)
 
 
-def validation_condition(limit: float, version: str, context: GateContext) -> Condition:
-    """The version's pass rate on the suites, or an error where they cannot be read."""
-    if context.suites_problem is not None:
-        said = f"the suites cannot be read: {context.suites_problem}"
-        return Condition("validation", GateOutcome.ERROR, said, limit=limit)
-    return condition.validation(context.validation, version=version, limit=limit)
+def _is_carried(conditions: Iterable[Condition]) -> bool:
+    asked = (judged for judged in conditions if judged.name not in PASSING | {"approvals"})
+    return all(judged.outcome is GateOutcome.PASS for judged in asked)
 
 
 def _rate_conditions(
@@ -166,12 +167,12 @@ def _rate_conditions(
 ) -> Iterator[Condition]:
     if limits.agreement_above is not None:
         compared = context.pace.get(Metric.PAIR)
-        yield condition.agreement(evidence, limit=limits.agreement_above, alpha=alpha, per_day=compared)
+        yield proofs.agreement(evidence, limit=limits.agreement_above, alpha=alpha, per_day=compared)
     per_day = context.pace.get(Metric.OBSERVATION)
     if limits.error_below is not None:
-        yield condition.error(evidence, limit=limits.error_below, alpha=alpha, per_day=per_day)
+        yield proofs.error(evidence, limit=limits.error_below, alpha=alpha, per_day=per_day)
     if limits.p95_below_ms is not None:
-        yield condition.latency(evidence, limit_ms=limits.p95_below_ms, alpha=alpha, per_day=per_day)
+        yield proofs.latency(evidence, limit_ms=limits.p95_below_ms, alpha=alpha, per_day=per_day)
 
 
 def _people_conditions(
@@ -179,30 +180,30 @@ def _people_conditions(
 ) -> Iterator[Condition]:
     alpha, per_day = policy.gate_alpha, context.pace.get(Metric.REVIEWED)
     if limits.override_below is not None:
-        yield condition.override(evidence, limit=limits.override_below, alpha=alpha, per_day=per_day)
+        yield proofs.override(evidence, limit=limits.override_below, alpha=alpha, per_day=per_day)
     if limits.reviewed_at_least:
-        yield condition.reviewed(evidence, at_least=limits.reviewed_at_least, per_day=per_day)
+        yield proofs.reviewed(evidence, at_least=limits.reviewed_at_least, per_day=per_day)
     asked = limits.override_below is not None or limits.reviewed_at_least > 0
     if asked and evidence.n(Metric.DRAWN):
-        yield condition.reviews_judged(evidence, per_day=per_day)
+        yield proofs.reviews_judged(evidence, per_day=per_day)
     wrong_allow = limits.wrong_allow_below
     if wrong_allow is None and policy.risk.is_high and to is Phase.ENFORCED:
-        wrong_allow = condition.WRONG_ALLOW_LIMIT
+        wrong_allow = WRONG_ALLOW_LIMIT
     if wrong_allow is not None:
         allows = context.pace.get(Metric.REVIEWED_ALLOW)
-        yield condition.wrong_allows(evidence, limit=wrong_allow, alpha=alpha, per_day=allows)
+        yield proofs.wrong_allows(evidence, limit=wrong_allow, alpha=alpha, per_day=allows)
     elif policy.risk.is_high:
-        yield condition.no_wrong_allow(evidence)
+        yield proofs.no_wrong_allow(evidence)
     if limits.reviewers_agree_above is not None:
         twice = context.pace.get(Metric.DOUBLE)
-        yield breadth.reviewers(evidence, limit=limits.reviewers_agree_above, alpha=alpha, per_day=twice)
+        yield proofs.reviewers(evidence, limit=limits.reviewers_agree_above, alpha=alpha, per_day=twice)
 
 
 def _state_conditions(
     policy: RolloutPolicy, state: RolloutState, context: GateContext, *, to: Phase, now: datetime
 ) -> Iterator[Condition]:
     if state.investigation is not None:
-        yield circumstance.investigation(
+        yield investigation(
             state.investigation,
             observed_days=context.observed_days_since_closed,
             days=policy.rollback_observe_days,
@@ -210,11 +211,8 @@ def _state_conditions(
     if to is Phase.ENFORCED:
         for requirement in policy.requires:
             other = context.others.get(requirement.rollout)
-            yield circumstance.required(requirement, other, alpha=policy.gate_alpha)
-    yield circumstance.held(state)
-    yield circumstance.kill_switch(engaged=context.kill_switch)
-    yield circumstance.clock(context.clock_jump_us, epoch_started_at=state.epoch_started_at, now=now)
-    yield freeze(context.frozen, now=now)
+            yield required(requirement, other, alpha=policy.gate_alpha)
+    yield from hindrances(state, context.around, since=state.epoch_started_at, now=now)
 
 
 def _asks_for_nothing(limits: GateLimits) -> bool:

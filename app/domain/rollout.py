@@ -15,7 +15,6 @@ from app.domain.limits import (
     default_action,
 )
 from app.domain.phase import Phase, lowest
-from app.domain.ramp import Ramp
 from app.errors import CeilingReached, Conflict
 
 
@@ -98,6 +97,33 @@ class Investigation:
         return self.closed_at is None
 
 
+class RampState(StrEnum):
+    RUNNING = "running"
+    STOPPED = "stopped"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """Steps of exposure that a person approved; `domain/ramp.py` says when the next one is due.
+
+    `steps` are all of the policy's up to the approved one, shares 0..1, rising. The rollout has been at its
+    exposure since `step_started_at`, and what the epoch had served and observed by then is `…_before`.
+    """
+
+    steps: tuple[float, ...]
+    started_by: str  # key id
+    started_at: datetime
+    step_started_at: datetime
+    served_before_s: int
+    observed_before: int
+    state: RampState = RampState.RUNNING
+    why: str | None = None  # it is no longer running
+
+    def ended(self, state: RampState, why: str) -> "Ramp":
+        return replace(self, state=state, why=why)
+
+
 @dataclass(frozen=True, slots=True)
 class RolloutState:
     """Where a rollout stands. `exposure` is a share of actors, 0..1.
@@ -123,6 +149,10 @@ class RolloutState:
     candidate_share: float | None = None
     candidate_since: datetime | None = None
     ramp: Ramp | None = None
+
+    @property
+    def running_ramp(self) -> Ramp | None:
+        return self.ramp if self.ramp is not None and self.ramp.state is RampState.RUNNING else None
 
 
 def promoted(state: RolloutState, policy: RolloutPolicy, *, to: Phase, now: datetime) -> RolloutState:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from app.domain.assessment import Facts
-from app.domain.condition import LATE_SHARE
+from app.domain.proofs import LATE_SHARE
 from app.domain.counters import Metric
 from app.domain.decision import Decision
 from app.domain.limits import Guardrail

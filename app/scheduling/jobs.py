@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -25,7 +26,7 @@ _REMIND_S = 86_400
 _LOG_KEPT_DAYS = 30  # of deliveries that are settled
 _DAY_US = 86_400_000_000
 
-Job = Callable[[], Awaitable[None]]
+Job = Callable[[], Awaitable[object]]
 
 
 class Jobs:
@@ -48,26 +49,34 @@ class Jobs:
         self._scheduler = AsyncIOScheduler(
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": _MISFIRE_S}
         )
-        self._every(snapshot_s, "snapshot", self._poll)
-        self._every(snapshot_s, "versions", self._keep_ready)  # apart: a worker may take long to end
-        self._every(1.0, "observe", self._adapt)
-        self._every(1.0, "checkpoint", self._checkpoint)
-        self._every(2.0, "lead", leadership.hold)
-        self._every(guardrail_s, "guardrails", self._leading(self._guard))
-        self._every(guardrail_s, "approvals", self._leading(self._approvals))
-        self._every(1.0, "expire_reviews", self._leading(self._expire))
-        self._every(60.0, "oversight", self._leading(self._oversight))
-        self._every(60.0, "ramps", self._leading(self._ramps))
-        self._every(60.0, "reports", self._leading(self._reports))
-        self._every(2.0, "deliver", self._leading(self._deliver))
-        self._every(600.0, "remind", self._leading(self._remind))
-        self._every(_COMPACT_S, "compact", self._leading(self._compact))
-        self._every(_RETAIN_S, "retention", self._leading(self._retain))
+        on_every: list[tuple[float, str, Job]] = [
+            (snapshot_s, "snapshot", self._poll),
+            (snapshot_s, "versions", services.registry.keep_ready),  # apart: a worker may take long to end
+            (1.0, "observe", self._adapt),
+            (1.0, "checkpoint", partial(asyncio.to_thread, services.database.checkpoint)),
+            (2.0, "lead", leadership.hold),
+        ]
+        on_the_leader: list[tuple[float, str, Job]] = [
+            (guardrail_s, "guardrails", services.guard.look),
+            (guardrail_s, "approvals", services.approvals.look),
+            (1.0, "expire_reviews", services.guard.expire_reviews),
+            (60.0, "oversight", services.guard.check_oversight),
+            (60.0, "ramps", services.ramps.advance),
+            (60.0, "reports", services.reports.keep_due),
+            (2.0, "deliver", services.webhooks.deliver),
+            (600.0, "remind", self._remind),
+            (_COMPACT_S, "compact", self._compact),
+            (_RETAIN_S, "retention", self._retain),
+        ]
+        for seconds, name, job in on_every:
+            self._every(seconds, name, job)
+        for seconds, name, job in on_the_leader:
+            self._every(seconds, name, partial(self._leading, job))
 
     async def start(self) -> None:
         """Lead, if nobody else does, and judge once before the first answer relies on it."""
         await self._leadership.hold()
-        await self._leading(self._guard)()
+        await self._leading(self._services.guard.look)
         self._scheduler.start()
 
     async def stop(self) -> None:
@@ -83,12 +92,9 @@ class Jobs:
             next_run_time=self._now() + timedelta(seconds=seconds),
         )
 
-    def _leading(self, job: Job) -> Job:
-        async def run() -> None:
-            if self._leadership.leads:
-                await job()
-
-        return run
+    async def _leading(self, job: Job) -> None:
+        if self._leadership.leads:
+            await job()
 
     async def _poll(self) -> None:
         try:
@@ -96,35 +102,8 @@ class Jobs:
         finally:  # what is shown of a plane that cannot be read is its age
             show(self._services)
 
-    async def _keep_ready(self) -> None:
-        await self._services.registry.keep_ready()
-
     async def _adapt(self) -> None:
         self._services.observer.adapt()
-
-    async def _checkpoint(self) -> None:
-        await asyncio.to_thread(self._services.database.checkpoint)
-
-    async def _guard(self) -> None:
-        await self._services.guard.look()
-
-    async def _approvals(self) -> None:
-        await self._services.approvals.look()
-
-    async def _expire(self) -> None:
-        await self._services.guard.expire_reviews()
-
-    async def _oversight(self) -> None:
-        await self._services.guard.check_oversight()
-
-    async def _ramps(self) -> None:
-        await self._services.ramps.advance()
-
-    async def _reports(self) -> None:
-        await self._services.reports.keep_due()
-
-    async def _deliver(self) -> None:
-        await self._services.webhooks.deliver()
 
     async def _remind(self) -> None:
         if await self._leadership.claims("remind", every_s=_REMIND_S):

@@ -1,10 +1,11 @@
-"""A second person says that the evidence carries a promotion."""
+"""A second person says that the evidence carries a promotion, until it no longer does."""
 
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 from app.domain.clock import to_us
+from app.domain.gate import Gate
 from app.domain.gate import to_wire as gate_document
 from app.domain.phase import Phase
 from app.domain.role import Principal
@@ -13,15 +14,15 @@ from app.errors import Conflict, GateNotMet
 from app.services.gates import Gates
 from app.services.levers import Levers
 from app.services.plane import Plane
-from app.services.voiding import void_approvals
-from app.store.approvals import concerning, insert, standing
+from app.services.transitions import AUTOMATION
+from app.store.approvals import insert, standing, void
 from app.store.ledger import Ledger
-from app.store.rollouts import brief, record_transition
+from app.store.rollouts import brief, lock_state, record_transition
 from app.store.transaction import Transaction
 
 
 class Approvals:
-    """Given by people, taken back by whatever changes the outcome."""
+    """Given by people, taken back by evidence that changes the outcome; holds and freezes are none."""
 
     def __init__(
         self, levers: Levers, gates: Gates, plane: Plane, ledger: Ledger, *, now: Callable[[], datetime]
@@ -37,7 +38,7 @@ class Approvals:
     ) -> dict[str, Any]:
         """Say that a rollout may enter the next phase; returns the transition, with the gate that was seen.
 
-        Raises `GateNotMet` where anything but approvals is missing, `RevisionConflict`, `CeilingReached`, and
+        Raises `GateNotMet` where the evidence is not enough, `RevisionConflict`, `CeilingReached`, and
         `Conflict` where `to` is not the next phase, no approval is asked for, or this person has approved.
         """
         now = self._now()
@@ -50,40 +51,69 @@ class Approvals:
             _check_new(tx, state, to, by)
             evidence = self._gates.proven(tx.connection, policy, state)
             gate = self._gates.assess(tx.connection, policy, state, evidence, to=to, now=now)
-            seen = gate_document(gate)
             if not gate.is_carried:
-                raise GateNotMet(seen)
-            insert(tx, state, to, by, reason=reason, gate=seen, now_us=to_us(now))
-            return record_transition(
-                tx,
-                rollout=name,
-                kind="approval",
-                before={**brief(state), "approved": None},
-                after={**brief(state), "approved": to.value},
-                actor=by.key_id,
-                automatic=False,
-                reason=reason,
-                evidence=seen,
-                revision=state.revision,
-                now_us=to_us(now),
-            )
+                raise GateNotMet(gate_document(gate))
+            insert(tx, state, to, by, reason=reason, gate=gate_document(gate), now_us=to_us(now))
+            return _recorded(tx, state, gate, actor=by.key_id, reason=reason, now=now)
 
         return await self._levers.done(await self._ledger.run(work))
 
     async def look(self) -> list[dict[str, Any]]:
-        """Void what the evidence has overtaken; costs one query where nobody has approved anything."""
+        """Void what the evidence has overtaken; costs one query where nobody has approved anything.
+
+        What is void never comes back: whoever still thinks so approves again, on other evidence.
+        """
         with self._plane.database.read() as connection:
             if not standing(connection):
                 return []
-        now = self._now()
-        policies = {policy.name: policy for policy in self._plane.view.policy.book.policies}
-        made = await self._ledger.run(lambda tx: void_approvals(tx, self._gates, policies, now=now))
+        made = await self._ledger.run(self._void_overtaken)
         for transition in made:
             await self._levers.done(transition)
         return made
 
+    def _void_overtaken(self, tx: Transaction) -> list[dict[str, Any]]:
+        now, made = self._now(), []
+        policies = {policy.name: policy for policy in self._plane.view.policy.book.policies}
+        for name, to in sorted({(each.rollout, each.to) for each in standing(tx.connection)}):
+            state, policy = lock_state(tx, name), policies.get(name)
+            given = standing(tx.connection, name, to)
+            current = [each for each in given if policy is not None and each.concerns(state)]
+            past = [each.id for each in given if each not in current]
+            void(tx, past, reason="another epoch, version or policy began", now_us=to_us(now))
+            if policy is None or not current:
+                continue
+            evidence = self._gates.evidence(tx.connection, state)
+            gate = self._gates.assess(tx.connection, policy, state, evidence, to=to, now=now)
+            if not gate.is_carried:
+                names = ", ".join(each.name for each in current)
+                reason = f"the approval of {names} is void: {gate.sentence}"
+                void(tx, [each.id for each in current], reason=reason, now_us=to_us(now))
+                made.append(_recorded(tx, state, gate, actor=AUTOMATION, reason=reason, now=now))
+        return made
+
 
 def _check_new(tx: Transaction, state: RolloutState, to: Phase, by: Principal) -> None:
-    given = concerning(standing(tx.connection, state.name), state, to)
+    given = [each for each in standing(tx.connection, state.name, to) if each.concerns(state)]
     if any(each.key_id == by.key_id or each.actors & by.actors for each in given):
         raise Conflict("approved", f"{by.name} has approved {state.name} to {to} already")
+
+
+def _recorded(
+    tx: Transaction, state: RolloutState, gate: Gate, *, actor: str, reason: str, now: datetime
+) -> dict[str, Any]:
+    """An approval, or where automation takes it back its end, in the history, with the gate that was seen."""
+    is_void = actor == AUTOMATION
+    stood, stands = (gate.to, None) if is_void else (None, gate.to)
+    return record_transition(
+        tx,
+        rollout=state.name,
+        kind="approval_void" if is_void else "approval",
+        before={**brief(state), "approved": stood},
+        after={**brief(state), "approved": stands},
+        actor=actor,
+        automatic=is_void,
+        reason=reason,
+        evidence=gate_document(gate),
+        revision=state.revision,
+        now_us=to_us(now),
+    )

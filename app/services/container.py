@@ -1,8 +1,11 @@
-"""What does a running server consist of?"""
+"""What does a running server consist of, and how do its parts know one another?"""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 
+from app.domain.clock import to_us
 from app.engines.model.version import ModelVersion
 from app.services.administration import Administration
 from app.services.admission import Admissions
@@ -13,14 +16,18 @@ from app.services.freezes import Freezes
 from app.services.gates import Gates
 from app.services.guard import Guard
 from app.services.idempotency import Replays
+from app.services.late import LateAnswers
 from app.services.levers import Levers
 from app.services.notices import Notices
 from app.services.observe import Observer
 from app.services.opinion import Opinions
 from app.services.plane import Plane
-from app.services.policies import Policies
+from app.services.policies import Policies, PolicyFiles
 from app.services.ports import Models
+from app.services.queries import Queries
 from app.services.ramps import Ramps
+from app.services.records import Strata
+from app.services.reports.gathering import Gathering
 from app.services.reports.reports import Reports
 from app.services.review import Reviews
 from app.services.rollouts import Rollouts
@@ -34,38 +41,68 @@ from app.store.database import Database
 from app.store.ledger import Ledger
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
-    """Made once, in `app.main`; handlers and jobs take what they need from here."""
+def now() -> datetime:
+    return datetime.now(UTC)
 
-    database: Database
-    ledger: Ledger
-    plane: Plane
-    models: Models
-    versions: Mapping[str, ModelVersion]
-    notices: Notices
-    admissions: Admissions
-    observer: Observer
-    decider: Decider
-    replays: Replays
-    opinions: Opinions
-    stories: Stories
-    reviews: Reviews
-    satisfaction: Satisfaction
-    gates: Gates
-    rollouts: Rollouts
-    levers: Levers
-    ramps: Ramps
-    approvals: Approvals
-    freezes: Freezes
-    registry: Versions
-    experiments: Experiments
-    succession: Succession
-    guard: Guard
-    policies: Policies
-    validations: Validations
-    administration: Administration
-    reports: Reports
-    webhooks: Webhooks
-    drills: bool
-    now_us: Callable[[], int]  # the wall clock
+
+class Services:
+    """The use cases of one server; handlers and jobs take what they need from here.
+
+    `now` and `monotonic` are the clocks that all of them go by.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        ledger: Ledger,
+        files: PolicyFiles,
+        models: Models,
+        versions: dict[str, ModelVersion],
+        *,
+        drills: bool = False,
+        data_dir: Path | None = None,
+        prometheus_url: str | None = None,
+        now: Callable[[], datetime] = now,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.database, self.ledger, self.models, self.versions = database, ledger, models, versions
+        self.drills = drills
+        self._now = now
+        policies_dir = files.policies_dir
+
+        self.plane = plane = Plane(database, files.compile, monotonic=monotonic, wall_us=self.now_us)
+        self.notices = notices = Notices()
+        self.gates = gates = Gates(plane, versions, policies_dir=policies_dir)
+        self.registry = Versions(versions, models, plane, ledger, policies_dir=policies_dir, now=now)
+        self.experiments = Experiments(plane, gates, now=now)
+
+        self.levers = Levers(plane, ledger, gates, notices, now=now)
+        self.ramps = Ramps(plane, gates, self.levers, ledger, now=now)
+        self.approvals = Approvals(self.levers, gates, plane, ledger, now=now)
+        self.freezes = Freezes(plane, ledger, notices, now=now)
+        self.succession = Succession(self.levers, self.experiments, self.registry, ledger, now=now)
+        self.guard = Guard(
+            plane, ledger, models, notices, Queries(prometheus_url), now=now, monotonic=monotonic
+        )
+        self.rollouts = Rollouts(plane, gates, self.guard, self.ramps, now=now)
+
+        strata, late = Strata(), LateAnswers(plane, ledger, notices, now=now)
+        self.admissions = Admissions(plane, ledger)
+        self.observer = Observer(models, ledger, late, strata, self.admissions)
+        self.decider = Decider(plane, ledger, models, self.observer, strata, self.admissions)
+        self.replays = Replays(plane, ledger, now=now)
+        self.opinions = Opinions(plane, models)
+        self.stories = Stories(database, ledger, models, notices, now=now)
+        self.reviews = Reviews(plane, ledger, notices, now=now)
+        self.satisfaction = Satisfaction(plane, ledger, now=now)
+
+        self.policies = Policies(files, plane, ledger, version=models.default.version_id, now=now)
+        self.validations = Validations(plane, ledger, models, versions, policies_dir=policies_dir, now=now)
+        self.administration = Administration(plane, ledger, now=now)
+        gathering = Gathering(plane, gates, self.rollouts, models, versions, policies_dir, data_dir)
+        self.reports = Reports(database, ledger, gathering, notices, now=now)
+        self.webhooks = Webhooks(plane, ledger, notices, now=now)
+
+    def now_us(self) -> int:
+        """The wall clock."""
+        return to_us(self._now())

@@ -13,11 +13,10 @@ from app.domain.gate import Gate, GateContext
 from app.domain.gate import to_wire as gate_document
 from app.domain.rollout import RolloutPolicy, RolloutState
 from app.errors import Conflict
-from app.services.freezes import frozen_now
-from app.services.gates import Gates
+from app.services.gates import Gates, surroundings
 from app.services.plane import Plane
 from app.store import tables as t
-from app.store.rollouts import investigated, load_states, read_plane
+from app.store.rollouts import investigated, load_states
 
 
 class Experiments:
@@ -80,15 +79,10 @@ class Experiments:
     def _judge(
         self, connection: Connection, policy: RolloutPolicy, state: RolloutState, versions: Versions
     ) -> Gate:
-        plane, limits, now = read_plane(connection), policy.gates.get(state.phase), self._now()
-        candidate = versions.candidate.version
-        validation, problem = self._gates.validation(connection, limits, candidate)
+        candidate, now = versions.candidate.version, self._now()
         context = GateContext(
-            kill_switch=plane.kill_switch,
-            clock_jump_us=plane.clock_jump_us,
-            frozen=frozen_now(connection, state.name, now),
-            validation=validation,
-            suites_problem=problem,
+            around=surroundings(connection, state.name, now),
+            validation=self._gates.validation(connection, policy.gates.get(state.phase), candidate),
         )
         return assess_candidate(
             policy,

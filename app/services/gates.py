@@ -8,14 +8,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Table
 
-from app.domain.circumstance import OtherRollout
+from app.domain.circumstance import OtherRollout, Surroundings
 from app.domain.clock import from_us, to_us
-from app.domain.condition import Condition, GateOutcome, Validated
+from app.domain.condition import Condition, GateOutcome
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence, from_totals, unreadable
 from app.domain.gate import Gate, GateContext, assess_gate, awaited
 from app.domain.limits import GateLimits
 from app.domain.phase import Phase
+from app.domain.proofs import Validated
 from app.domain.role import Principal
 from app.domain.rollout import RolloutPolicy, RolloutState
 from app.engines.model.version import ModelVersion
@@ -25,7 +26,7 @@ from app.services.freezes import frozen_now
 from app.services.plane import Plane
 from app.services.validate import validated
 from app.store import tables as t
-from app.store.approvals import concerning, standing
+from app.store.approvals import standing
 from app.store.counters import totals
 from app.store.course import course, days_served
 from app.store.decisions import recount_pairs
@@ -102,35 +103,30 @@ class Gates:
 
         `by` would promote: their own approval does not count.
         """
-        plane = read_plane(connection)
-        validation, problem = self.validation(connection, policy.gates.get(to), evidence.version)
         pace, latest_us = _pace(connection, state, evidence.version, awaited(policy, to), now=now)
         context = GateContext(
-            kill_switch=plane.kill_switch,
-            clock_jump_us=plane.clock_jump_us,
+            around=surroundings(connection, state.name, now),
             observed_days_since_closed=_observed_days(connection, state),
             others=self._others(connection, policy),
             pace=pace,
             latest_at=None if latest_us is None else from_us(latest_us),
-            frozen=frozen_now(connection, state.name, now),
-            approvals=concerning(standing(connection, state.name), state, to),
+            approvals=[each for each in standing(connection, state.name, to) if each.concerns(state)],
             by=by,
-            validation=validation,
-            suites_problem=problem,
+            validation=self.validation(connection, policy.gates.get(to), evidence.version),
         )
         return assess_gate(policy, state, evidence, context, to=to, now=now)
 
     def validation(
         self, connection: Connection, limits: GateLimits | None, version: str
-    ) -> tuple[Validated | None, str | None]:
+    ) -> Validated | str | None:
         """The version's validation, where the gate asks for one, or why the suites cannot be read."""
         if limits is None or limits.validation_above is None:
-            return None, None
+            return None
         try:
             suites = fingerprint(self._policies_dir)
         except PolicyError as error:
-            return None, str(error)
-        return validated(connection, version, suite_sha256=suites), None
+            return str(error)
+        return validated(connection, version, suite_sha256=suites)
 
     def _others(self, connection: Connection, policy: RolloutPolicy) -> dict[str, OtherRollout]:
         if not policy.requires:
@@ -141,6 +137,12 @@ class Gates:
             for name in (requirement.rollout for requirement in policy.requires)
             if name in states
         }
+
+
+def surroundings(connection: Connection, rollout: str, now: datetime) -> Surroundings:
+    """What may stand in the way of loosening a rollout now, whatever its evidence says."""
+    plane = read_plane(connection)
+    return Surroundings(plane.kill_switch, plane.clock_jump_us, frozen_now(connection, rollout, now))
 
 
 def _pace(

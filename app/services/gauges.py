@@ -1,6 +1,6 @@
 """What does Prometheus see of the plane's standing?"""
 
-from app.engines.model.link import ModelState
+from app.engines.model.engine import ModelState
 from app.observability import (
     EXPOSURE,
     JOURNALING,

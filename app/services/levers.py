@@ -7,7 +7,6 @@ from typing import Any
 
 from app.domain.clock import to_us
 from app.domain.condition import GateOutcome
-from app.domain.gate import Gate
 from app.domain.gate import to_wire as gate_document
 from app.domain.phase import Phase
 from app.domain.role import Principal, Role
@@ -18,7 +17,6 @@ from app.services.gates import Gates
 from app.services.notices import Notices
 from app.services.plane import Plane
 from app.services.transitions import hold, move, resume, roll_back
-from app.services.voiding import settle
 from app.store.ledger import Ledger
 from app.store.policies import applied
 from app.store.rollouts import (
@@ -48,31 +46,24 @@ class Levers:
     ) -> dict[str, Any]:
         """One phase up, if the evidence carries it; judged under the row's lock (law 4).
 
-        Where it does not, approvals of it are void, although nothing else comes of the attempt.
-
         Raises `CeilingReached`, `RevisionConflict`, `GateNotMet` with the whole gate, and `Conflict`
         where the rollout is held or killed or `to` is not the next phase.
         """
         now = self._now()
 
-        def work(tx: Transaction) -> tuple[Gate, dict[str, Any] | None]:
+        def work(tx: Transaction) -> dict[str, Any]:
             state, policy = self.locked(tx, name, expected_revision)
             after = promoted(state, policy, to=to, now=now)
             evidence = self._gates.proven(tx.connection, policy, state)
             gate = self._gates.assess(tx.connection, policy, state, evidence, to=to, now=now, by=by)
-            if gate.outcome is not GateOutcome.PASS:
-                return gate, settle(tx, state, gate, now=now)
             seen = gate_document(gate)
-            return gate, move(
+            if gate.outcome is not GateOutcome.PASS:
+                raise GateNotMet(seen)
+            return move(
                 tx, state, after, kind="promote", actor=by.key_id, reason=reason, now=now, evidence=seen
             )
 
-        gate, transition = await self._ledger.run(work)
-        if transition is not None:
-            await self.done(transition)
-        if transition is None or gate.outcome is not GateOutcome.PASS:
-            raise GateNotMet(gate_document(gate))
-        return transition
+        return await self.done(await self._ledger.run(work))
 
     async def roll_back(self, name: str, *, reason: str, by: Principal) -> dict[str, Any]:
         """Down at once: takes no expected revision and waits for nothing but the row's lock."""

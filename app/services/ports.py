@@ -3,17 +3,40 @@
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Protocol
 
-from app.domain.advisory import Advisory
+from app.domain.advisory import Advisory, Reasoning
 from app.domain.decision import Decision
 from app.domain.situation import Situation
-from app.engines.model.cache import Asked
+from app.engines.model.engine import ModelStatus
 from app.engines.model.fleet import Absent
 from app.engines.model.version import ModelVersion
 from app.engines.model.wire import Priority
 
 
-class Model(Asked, Protocol):
-    """One version: `app.engines.model.cache.Remembering`, or `Absent` where it is not loaded."""
+class Model(Protocol):
+    """One version: `app.engines.model.engine.Engine`, or `Absent` where it is not loaded."""
+
+    @property
+    def version_id(self) -> str: ...
+
+    @property
+    def shows_legacy(self) -> bool:
+        """Whether the prompt holds the legacy answer: then agreement with it is not independent."""
+        ...
+
+    @property
+    def is_ready(self) -> bool: ...
+
+    @property
+    def circuit_open(self) -> bool: ...
+
+    @property
+    def status(self) -> ModelStatus: ...
+
+    async def explain(
+        self, situation: Situation, advisory: Advisory, *, legacy: Decision | None = None
+    ) -> Reasoning: ...
+
+    async def inject(self, fault: str | None) -> None: ...
 
     async def advise(
         self,

@@ -8,7 +8,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from app.domain.ascent import (
+from app.domain.clock import to_us
+from app.domain.counters import Metric
+from app.domain.evidence import Evidence
+from app.domain.limits import Guardrail
+from app.domain.phase import Phase
+from app.domain.ramp import (
     RampAssessment,
     RampContext,
     Watched,
@@ -17,17 +22,11 @@ from app.domain.ascent import (
     steps_up_to,
     to_wire,
 )
-from app.domain.clock import to_us
-from app.domain.counters import Metric
-from app.domain.evidence import Evidence
-from app.domain.limits import Guardrail
-from app.domain.phase import Phase
-from app.domain.ramp import Ramp, RampState
 from app.domain.role import Principal
-from app.domain.rollout import RolloutPolicy, RolloutState, exposed
+from app.domain.rollout import Ramp, RampState, RolloutPolicy, RolloutState, exposed
 from app.errors import Conflict, InvalidInput
-from app.services.freezes import frozen_now, refuse_frozen
-from app.services.gates import Gates
+from app.services.freezes import refuse_frozen
+from app.services.gates import Gates, surroundings
 from app.services.levers import Levers
 from app.services.plane import GUARD_PASS_STALE_S, Plane
 from app.services.transitions import AUTOMATION, move
@@ -170,9 +169,7 @@ def _assessed(
         ],
         are_guardrails_stale=plane.guard_pass_us is None
         or to_us(now) - plane.guard_pass_us > GUARD_PASS_STALE_S * 1e6,
-        kill_switch=plane.kill_switch,
-        clock_jump_us=plane.clock_jump_us,
-        frozen=frozen_now(connection, state.name, now),
+        around=surroundings(connection, state.name, now),
     )
     return assess_ramp(policy, state, evidence, context, now=now)
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, RowMapping
 
 from app.domain.advisory import Advisory, Outcome, Reasoning
 from app.domain.clock import rfc3339, to_us
-from app.domain.condition import VALIDATED_AT_LEAST, Validated
+from app.domain.proofs import VALIDATED_AT_LEAST, Validated
 from app.domain.decision import Decision
 from app.domain.role import Principal
 from app.domain.situation import Situation

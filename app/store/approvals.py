@@ -15,8 +15,8 @@ from app.store.tables import api_keys, approvals
 from app.store.transaction import Transaction
 
 
-def standing(connection: Connection, rollout: str | None = None) -> list[Approval]:
-    """What is not void, of one rollout or all, oldest first. A revoked key has no word any more."""
+def standing(connection: Connection, rollout: str | None = None, to: Phase | None = None) -> list[Approval]:
+    """What is not void, of all rollouts or one and a phase, oldest first. A revoked key has no word any more."""
     c = approvals.c
     query = select(approvals, api_keys.c.name, api_keys.c.actors).join_from(
         approvals, api_keys, c.key_id == api_keys.c.id
@@ -24,6 +24,8 @@ def standing(connection: Connection, rollout: str | None = None) -> list[Approva
     query = query.where(c.void_us.is_(None), api_keys.c.revoked_us.is_(None)).order_by(c.id)
     if rollout is not None:
         query = query.where(c.rollout == rollout)
+    if to is not None:
+        query = query.where(c.to_phase == to.value)
     return [
         Approval(
             row["id"],
@@ -37,12 +39,6 @@ def standing(connection: Connection, rollout: str | None = None) -> list[Approva
         )
         for row in connection.execute(query).mappings()
     ]
-
-
-def concerning(approvals: Iterable[Approval], state: RolloutState, to: Phase) -> list[Approval]:
-    """Those that are about this promotion: to the same phase, of the same epoch and version."""
-    wanted = (state.name, to, state.epoch, state.version)
-    return [each for each in approvals if (each.rollout, each.to, each.epoch, each.version) == wanted]
 
 
 def insert(

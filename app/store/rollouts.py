@@ -9,8 +9,7 @@ from sqlalchemy import Connection, RowMapping, func, select, update
 
 from app.domain.clock import from_us, rfc3339, to_us
 from app.domain.phase import Phase
-from app.domain.ramp import Ramp
-from app.domain.rollout import Comparison, Investigation, RolloutState
+from app.domain.rollout import Comparison, Investigation, Ramp, RolloutState
 from app.errors import NotFound, RevisionConflict
 from app.store import tables as t
 from app.store.counters import minute_of

@@ -73,28 +73,25 @@ def instant_us(field: str, text: str | None) -> int | None:
     return to_us(at if at.tzinfo else at.replace(tzinfo=UTC))
 
 
-def phase_of(field: str, text: str) -> Phase:
-    if text not in list(Phase):
-        raise InvalidInput([(field, f"must be one of {', '.join(Phase)}")])
-    return Phase(text)
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    """What a person writes says something, and can be kept: nobody turns a lever without saying why."""
+
+    def __post_init__(self) -> None:
+        for field in ("reason", "fix"):
+            text = getattr(self, field, "none is asked for")
+            if not text.strip() or "\x00" in text:  # PostgreSQL keeps no NUL
+                raise InvalidInput([(field, "must be a non-empty text without NUL characters")])
 
 
-def words_of(field: str, text: str) -> str:
-    """What a person writes: nobody turns a lever without saying why."""
-    if not text.strip() or "\x00" in text:  # PostgreSQL keeps no NUL
-        raise InvalidInput([(field, "must be a non-empty text without NUL characters")])
-    return text
-
-
-class Promote(msgspec.Struct, forbid_unknown_fields=True):
+class Promote(_Body):
     """`to` is the next phase up; `expected_revision` the one that was looked at."""
 
-    to: str
+    to: Phase
     reason: str
     expected_revision: int
 
 
-class NewFreeze(msgspec.Struct, forbid_unknown_fields=True):
+class NewFreeze(_Body):
     """`kind`: deny or allow. Times without an offset are those of `zone`, an IANA name; `*` is every rollout."""
 
     kind: str
@@ -106,16 +103,11 @@ class NewFreeze(msgspec.Struct, forbid_unknown_fields=True):
     zone: str = "UTC"
 
 
-class FreezeEnded(msgspec.Struct, forbid_unknown_fields=True):
+class Reason(_Body):
     reason: str
 
 
-class Reason(msgspec.Struct, forbid_unknown_fields=True):
-    reason: str
-    expected_revision: int | None = None
-
-
-class Exposure(msgspec.Struct, forbid_unknown_fields=True):
+class Exposure(_Body):
     """`exposure` is a share of actors, 0..1."""
 
     exposure: float
@@ -123,7 +115,7 @@ class Exposure(msgspec.Struct, forbid_unknown_fields=True):
     expected_revision: int | None = None
 
 
-class RampChange(msgspec.Struct, forbid_unknown_fields=True):
+class RampChange(_Body):
     """Start automatic steps of exposure up to the share `to`, 0..1, or stop them.
 
     `step_hours` and `observations` are a step's, the policy's unless more; a start needs `expected_revision`.
@@ -137,7 +129,7 @@ class RampChange(msgspec.Struct, forbid_unknown_fields=True):
     expected_revision: int | None = None
 
 
-class VersionChange(msgspec.Struct, forbid_unknown_fields=True):
+class VersionChange(_Body):
     """What becomes of a rollout's versions. `mode` and `share` (of actors, 0..1) are a candidate's."""
 
     action: Literal["candidate", "activate", "revert", "withdraw"]
@@ -148,17 +140,17 @@ class VersionChange(msgspec.Struct, forbid_unknown_fields=True):
     expected_revision: int | None = None
 
 
-class InvestigationClosed(msgspec.Struct, forbid_unknown_fields=True):
+class InvestigationClosed(_Body):
     cause: str
     fix: str
 
 
-class KillSwitch(msgspec.Struct, forbid_unknown_fields=True):
+class KillSwitch(_Body):
     engaged: bool
     reason: str
 
 
-class NewKey(msgspec.Struct, forbid_unknown_fields=True):
+class NewKey(_Body):
     """`actors` are the actor ids that are this person's own."""
 
     name: str
@@ -167,27 +159,27 @@ class NewKey(msgspec.Struct, forbid_unknown_fields=True):
     expires_at: str | None = None
 
 
-class Content(msgspec.Struct, forbid_unknown_fields=True):
+class Content(_Body):
     """How content a reviewer is with the model's help: 1, not at all, to 5."""
 
     score: int
     comment: str | None = None
 
 
-class NewWebhook(msgspec.Struct, forbid_unknown_fields=True):
+class NewWebhook(_Body):
     """`kinds`: transition, guardrail, report, review_backlog; all of them if empty."""
 
     url: str
     kinds: list[str] = []
 
 
-class Fault(msgspec.Struct, forbid_unknown_fields=True):
+class Fault(_Body):
     """hang, crash, garbage, slow:<ms>, or null to end it."""
 
     fault: str | None
 
 
-class Validate(msgspec.Struct, forbid_unknown_fields=True):
+class Validate(_Body):
     """`suites` are names of files in policies/suites, all of them if empty; `against` is a version.
 
     `reasons` asks why of all situations, not of every tenth: about eight times as long.

@@ -35,8 +35,13 @@ def problem_of(error: Exception) -> dict[str, Any]:
     for kind, status, name in _STATUS:
         if isinstance(error, kind):
             return {**_base(status, getattr(error, "code", name), str(error)), **_facts(error)}
+    if isinstance(error, ValidationException) and isinstance(error.extra, list):
+        findings = [_finding(item) for item in error.extra if isinstance(item, dict)]
+        of_body = any(item.get("source") == "body" for item in error.extra if isinstance(item, dict))
+        kind = (422, "invalid-input") if of_body else (400, "bad-request")
+        return {**_base(*kind, str(error.detail)), "errors": findings}
     if isinstance(error, HTTPException):
-        return {**_base(error.status_code, _slug(error.status_code), str(error.detail)), **_validation(error)}
+        return _base(error.status_code, _slug(error.status_code), str(error.detail))
     return _base(500, "internal-error", "something went wrong here; the log of this request id says what")
 
 
@@ -79,13 +84,6 @@ def _facts(error: errors.PhasegateError) -> dict[str, Any]:
             return {"rollout": error.rollout, "ceiling": error.ceiling}
         case _:
             return {}
-
-
-def _validation(error: HTTPException) -> dict[str, Any]:
-    """Litestar's findings on a body or a query, one an offending field."""
-    if not isinstance(error, ValidationException) or not isinstance(error.extra, list):
-        return {}
-    return {"errors": [_finding(item) for item in error.extra if isinstance(item, dict)]}
 
 
 def _finding(item: dict[str, Any]) -> dict[str, str]:

@@ -23,7 +23,6 @@ from msgspec import structs
 
 from app.domain.advisory import Outcome
 from app.domain.situation import Situation, parse_situation, to_document
-from app.engines.model.cache import Remembering
 from app.engines.model.cores import leave_the_first_core, thread_count
 from app.engines.model.local import LocalModel
 from app.engines.model.prompt import Line, write
@@ -257,12 +256,10 @@ async def compare(version: ModelVersion, cache_dir: Path) -> dict[str, Any]:
 
 async def remembered_us(model: ModelSupervisor, situation: Situation) -> float:
     """Microseconds of an answer from the decision cache."""
-    remembering, taken = Remembering(model), []
+    taken = []
     for _ in range(1001):
         began = time.perf_counter()
-        advisory = await remembering.advise(
-            situation, priority=Priority.BINDING, deadline_s=30.0, scope="bench"
-        )
+        advisory = await model.advise(situation, priority=Priority.BINDING, deadline_s=30.0, scope="bench")
         if advisory.cached:
             taken.append((time.perf_counter() - began) * 1e6)
     return statistics.median(taken)

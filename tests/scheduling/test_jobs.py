@@ -41,6 +41,12 @@ async def started(of: Jobs) -> AsyncIterator[None]:
         await of.stop()
 
 
+async def run_now(of: Jobs, name: str) -> None:
+    job = of._scheduler.get_job(name)
+    assert job is not None
+    await job.func()
+
+
 def passes(stage: Stage) -> int:
     with stage.database.read() as connection:
         return read_plane(connection).guard_passes
@@ -123,17 +129,11 @@ async def test_overdue_reviews_expire_and_lapsed_oversight_holds_by_the_clock(st
     await stage.enter("read", Phase.ENFORCED)
     await stage.decide()
     stage.clock.passes(days=8)
-    by_the_clock = jobs(stage)
-    await by_the_clock._expire()
-    await by_the_clock._oversight()
+    async with started(by_the_clock := jobs(stage)):
+        await run_now(by_the_clock, "expire_reviews")
+        await run_now(by_the_clock, "oversight")
     assert {row["status"] for row in stage.queue("closed")} == {"closed"}
     assert stage.state("read").held
-
-
-async def run_now(of: Jobs, name: str) -> None:
-    job = of._scheduler.get_job(name)
-    assert job is not None
-    await job.func()
 
 
 async def test_the_leader_voids_what_was_approved_and_no_longer_holds(

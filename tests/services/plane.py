@@ -25,12 +25,10 @@ from app.domain.role import Principal, Role
 from app.domain.rollout import RolloutState
 from app.domain.situation import Situation, parse_situation
 from app.engines.model.cache import Remembering
-from app.engines.model.link import ModelState
-from app.engines.model.supervisor import ModelStatus
+from app.engines.model.engine import ModelState, ModelStatus
 from app.engines.model.version import ModelVersion, load_versions
 from app.engines.model.wire import Priority
 from app.errors import StoreUnavailable
-from app.main import wire
 from app.services.container import Services
 from app.services.policies import PolicyFiles, settle_at_start
 from app.services.ports import Model, NoModel
@@ -134,7 +132,7 @@ class Clock:
 
 
 @dataclass
-class FakeModel:
+class FakeModel(Remembering):
     """Answers what a situation's `details` say: a decision, or the outcome of a failure.
 
     While `is_thinking`, whoever asks waits until `answers_now`. Where it `remembers`, its server keeps
@@ -156,9 +154,14 @@ class FakeModel:
     faults: list[str | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        super().__init__(entries=4096 if self.remembers else 0)
         self._may_answer = asyncio.Event()
         self._may_answer.set()
         self._was_asked = asyncio.Event()
+
+    @property
+    def _life(self) -> Hashable:
+        return None
 
     @property
     def status(self) -> ModelStatus:
@@ -178,14 +181,8 @@ class FakeModel:
             error=None,
         )
 
-    async def advise(
-        self,
-        situation: Situation,
-        *,
-        priority: Priority,
-        deadline_s: float,
-        legacy: Decision | None = None,
-        scope: Hashable = None,  # noqa: ARG002
+    async def _compute(
+        self, situation: Situation, priority: Priority, deadline_s: float, legacy: Decision | None
     ) -> Advisory:
         self.deadlines_s.append(deadline_s)
         self.asked.append((situation, priority, legacy))
@@ -248,9 +245,7 @@ class Several:
     def __init__(self, default: FakeModel, others: Sequence[FakeModel]) -> None:
         self.wanted: list[tuple[str, ...]] = []
         self.declared: list[str] = []
-        self._models: dict[str, Model] = {
-            each.version_id: Remembering(each) if each.remembers else each for each in (default, *others)
-        }
+        self._models: dict[str, Model] = {each.version_id: each for each in (default, *others)}
         self.default = self._models[default.version_id]
 
     @property
@@ -501,7 +496,7 @@ async def opened(
             known = register_at_start(tx, versions, policies_dir=files.policies_dir, now=clock.now())
             settle_at_start(tx, files.read(), version=model.version_id, now=clock.now(), declared=versions)
         holders = holders or _holders(database, clock)
-        services = wire(
+        services = Services(
             database,
             ledger,
             files,

@@ -192,6 +192,7 @@ async def test_a_ceiling_is_403(stage: Stage) -> None:
         ("hold", {"reason": " "}, ["reason"]),
         ("hold", {"reason": "a\x00b"}, ["reason"]),
         ("rollback", {"reason": None}, ["reason"]),
+        ("rollback", {"expected_revision": 1}, ["expected_revision"]),
         ("exposure", {"exposure": 2}, ["exposure"]),
         ("exposure", {"exposure": "all"}, ["exposure"]),
         ("ramp", {"action": "start"}, ["expected_revision"]),
@@ -203,7 +204,7 @@ async def test_a_lever_names_what_is_wrong(
     stage: Stage, lever: str, body: dict[str, object], fields: list[str]
 ) -> None:
     response = await stage.call("POST", f"/v1/rollouts/read/{lever}", {"reason": "a drill", **body})
-    assert response.status_code in (400, 422), response.text
+    assert (response.status_code, response.json()["type"]) == (422, "invalid-input"), response.text
     assert [error["field"] for error in response.json()["errors"]] == fields
 
 

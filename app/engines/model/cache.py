@@ -2,59 +2,19 @@
 
 import hashlib
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import replace
-from typing import Protocol
 
-from app.domain.advisory import Advisory, Outcome, Reasoning
+from app.domain.advisory import Advisory, Outcome
 from app.domain.decision import Decision
 from app.domain.situation import Situation, canonical
-from app.engines.model.supervisor import ModelStatus
 from app.engines.model.wire import Priority
 
-ENTRIES = 4096
+_ENTRIES = 4096
 _KEPT = (Outcome.OK, Outcome.UNSURE)
 _TROUBLE = (Outcome.UNAVAILABLE, Outcome.TIMEOUT, Outcome.MALFORMED)
-
-
-class Asked(Protocol):
-    """One version, whichever way it runs and whether or not its answers are remembered."""
-
-    @property
-    def version_id(self) -> str: ...
-
-    @property
-    def shows_legacy(self) -> bool: ...
-
-    @property
-    def is_ready(self) -> bool: ...
-
-    @property
-    def circuit_open(self) -> bool: ...
-
-    @property
-    def status(self) -> ModelStatus: ...
-
-    async def explain(
-        self, situation: Situation, advisory: Advisory, *, legacy: Decision | None = None
-    ) -> Reasoning: ...
-
-    async def inject(self, fault: str | None) -> None: ...
-
-
-class Engine(Asked, Protocol):
-    """What computes: `ModelSupervisor` or `RemoteModel`."""
-
-    async def start(self) -> None: ...
-
-    async def stop(self) -> None: ...
-
-    async def wait_ready(self, timeout_s: float) -> bool: ...
-
-    async def advise(
-        self, situation: Situation, *, priority: Priority, deadline_s: float, legacy: Decision | None = None
-    ) -> Advisory: ...
 
 
 def question_of(situation: Situation, legacy: Decision | None) -> bytes:
@@ -67,40 +27,36 @@ def question_of(situation: Situation, legacy: Decision | None) -> bytes:
     return hashlib.sha256(f"{legacy} {text}".encode("utf-8", "surrogatepass")).digest()
 
 
-class Remembering:
-    """An engine with a memory of its last answers: the surface that the use cases ask.
+class Remembering(ABC):
+    """A model with a memory of its last `entries` answers.
 
-    Memory does not stand in for an engine in trouble: after a failure it is the engine's answer that tells
+    Memory does not stand in for a model in trouble: after a failure it is the model's answer that tells
     whether it is well again. And it lasts as long as the worker that filled it: a restarted one may have
     found other files.
     """
 
-    def __init__(self, engine: Engine, *, limit: int = ENTRIES) -> None:
-        self.engine = engine
-        self._limit = limit
+    shows_legacy: bool
+
+    def __init__(self, *, entries: int = _ENTRIES) -> None:
+        self._entries = entries
         self._answers: OrderedDict[Hashable, Advisory] = OrderedDict()  # the longest unused first
-        self._life: tuple[str | None, int] | None = None
+        self._remembered_life: Hashable = None
         self._in_trouble = False
 
     @property
-    def version_id(self) -> str:
-        return self.engine.version_id
-
-    @property
-    def shows_legacy(self) -> bool:
-        return self.engine.shows_legacy
-
-    @property
+    @abstractmethod
     def is_ready(self) -> bool:
-        return self.engine.is_ready
+        """Whether a question asked now would be taken up."""
 
     @property
-    def circuit_open(self) -> bool:
-        return self.engine.circuit_open
+    @abstractmethod
+    def _life(self) -> Hashable:
+        """Another value with every worker that may answer differently."""
 
-    @property
-    def status(self) -> ModelStatus:
-        return self.engine.status
+    @abstractmethod
+    async def _compute(
+        self, situation: Situation, priority: Priority, deadline_s: float, legacy: Decision | None
+    ) -> Advisory: ...
 
     async def advise(
         self,
@@ -111,48 +67,39 @@ class Remembering:
         legacy: Decision | None = None,
         scope: Hashable = None,
     ) -> Advisory:
-        """As the engine does. With a `scope`, a question asked in it before is answered from memory."""
+        """Ask the model. Whatever goes wrong is an outcome; only cancellation is raised.
+
+        `legacy` reaches the prompt only where the version shows it. With a `scope`, a question asked in it
+        before is answered from memory.
+        """
         began = time.monotonic()
-        if scope is None or not self.engine.is_ready:
-            return await self._compute(situation, priority, deadline_s, legacy)
-        self._forget_earlier_lives()
-        question = (scope, question_of(situation, legacy if self.engine.shows_legacy else None))
+        if scope is None or not self.is_ready:
+            return await self._answer(situation, priority, deadline_s, legacy)
+        if self._life != self._remembered_life:
+            self._remembered_life = self._life
+            self._answers.clear()
+        question = (scope, question_of(situation, legacy if self.shows_legacy else None))
         known = None if self._in_trouble else self._answers.get(question)
         if known is not None:
             self._answers.move_to_end(question)
             return replace(known, cached=True, latency_ms=(time.monotonic() - began) * 1000)
-        answer = await self._compute(situation, priority, deadline_s, legacy)
+        answer = await self._answer(situation, priority, deadline_s, legacy)
         if answer.outcome not in _KEPT:
             return answer
         if question in self._answers:
             # Asked twice at once, or again after trouble: computed, but no news.
             return replace(answer, cached=True)
         self._answers[question] = answer
-        if len(self._answers) > self._limit:
+        if len(self._answers) > self._entries:
             self._answers.popitem(last=False)
         return answer
 
-    async def _compute(
+    async def _answer(
         self, situation: Situation, priority: Priority, deadline_s: float, legacy: Decision | None
     ) -> Advisory:
-        answer = await self.engine.advise(situation, priority=priority, deadline_s=deadline_s, legacy=legacy)
+        answer = await self._compute(situation, priority, deadline_s, legacy)
         if answer.outcome in _KEPT:
             self._in_trouble = False
         elif answer.started and answer.outcome in _TROUBLE:
             self._in_trouble = True
         return answer
-
-    async def explain(
-        self, situation: Situation, advisory: Advisory, *, legacy: Decision | None = None
-    ) -> Reasoning:
-        return await self.engine.explain(situation, advisory, legacy=legacy)
-
-    async def inject(self, fault: str | None) -> None:
-        await self.engine.inject(fault)
-
-    def _forget_earlier_lives(self) -> None:
-        status = self.engine.status
-        life = (status.sha256, status.restarts)
-        if life != self._life:
-            self._life = life
-            self._answers.clear()

@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from app.domain.advisory import Advisory, Outcome, Reasoning
-from app.engines.model.cache import Engine, Remembering
-from app.engines.model.link import ModelState, Patience
+from app.engines.model.engine import Engine, ModelState, ModelStatus
+from app.engines.model.link import Patience
 from app.engines.model.memory import MIB, estimate
 from app.engines.model.remote import RemoteModel
-from app.engines.model.supervisor import ModelStatus, ModelSupervisor
+from app.engines.model.supervisor import ModelSupervisor
 from app.engines.model.version import ModelVersion
 from app.engines.model.weights import find_model
 from app.errors import PhasegateError
@@ -76,18 +76,18 @@ class Fleet:
             queue_limit=queue_limit,
             patience=patience,
         )
-        self._ready: dict[str, Remembering] = {}
+        self._ready: dict[str, Engine] = {}
         self._absent: dict[str, Absent] = {}
         self._wanted: tuple[str, ...] | None = None  # None: arrange anew, whatever is asked for
         self._arranging = asyncio.Lock()
-        self.default = self._ready[default.id] = Remembering(self._open(default, fault=fault))
+        self.default = self._ready[default.id] = self._open(default, fault=fault)
 
-    def of(self, version_id: str) -> Remembering | Absent:
+    def of(self, version_id: str) -> Engine | Absent:
         """A version's model; one that is not kept ready answers `unavailable` and says why in its status."""
         return self._ready.get(version_id) or self._absent.get(version_id) or self._unwanted(version_id)
 
     @property
-    def loaded(self) -> Sequence[Remembering | Absent]:
+    def loaded(self) -> Sequence[Engine | Absent]:
         """The default first, then the others that are wanted, refused ones included."""
         return (*self._ready.values(), *self._absent.values())
 
@@ -98,12 +98,12 @@ class Fleet:
 
     async def start(self) -> None:
         """Start the default in the background."""
-        await self.default.engine.start()
+        await self.default.start()
 
     async def stop(self) -> None:
         """End all workers; what is still asked is `unavailable`."""
         async with self._arranging:
-            await asyncio.gather(*(model.engine.stop() for model in self._ready.values()))
+            await asyncio.gather(*(model.stop() for model in self._ready.values()))
 
     async def want(self, version_ids: Iterable[str]) -> None:
         """Keep these ready from now on, the most important first, and let go of what nobody wants.
@@ -128,7 +128,7 @@ class Fleet:
 
     async def _let_go(self, versions: Iterable[ModelVersion]) -> None:
         for version in versions:
-            await self._ready.pop(version.id).engine.stop()
+            await self._ready.pop(version.id).stop()
 
     async def _begin(self, version: ModelVersion) -> None:
         try:
@@ -137,13 +137,12 @@ class Fleet:
             self._absent[version.id] = Absent(version.id, str(error))
             return
         await engine.start()
-        self._ready[version.id] = Remembering(engine)
+        self._ready[version.id] = engine
 
     def _open(self, version: ModelVersion, *, fault: str | None = None) -> Engine:
         if version.model.remote is not None:
             return RemoteModel(version, policies_dir=self._policies_dir)
-        for model in self._ready.values():
-            mate = model.engine
+        for mate in self._ready.values():
             if isinstance(mate, ModelSupervisor) and mate.version.runtime_key == version.runtime_key:
                 return mate.beside(version)
         return self._supervise(version, model_path=self._path_for(version), fault=fault)

@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass
-from enum import StrEnum
 
 import msgspec
 import structlog
 
 from app.domain.advisory import Outcome
+from app.engines.model.engine import ModelState
 from app.engines.model.pending import Requests
 from app.engines.model.process import WorkerProcess
 from app.engines.model.roster import Roster
@@ -38,12 +38,6 @@ from app.engines.model.wire import (
 from app.observability import Event
 
 log = structlog.get_logger(__name__)
-
-
-class ModelState(StrEnum):
-    STARTING = "starting"
-    READY = "ready"
-    DOWN = "down"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,12 +13,15 @@ _EXCERPT = 120
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What happens without one field: how far the chosen label's probability falls, and what wins then."""
+    """What happens without one field: how far the chosen label's probability falls, and what wins then.
+
+    `probability_without` is None where a server tells no shares: then `effect` is 1 or 0.
+    """
 
     field: str
     effect: float
     decision_without: Decision
-    probability_without: float
+    probability_without: float | None
 
 
 def sentence(advisory: Advisory, effects: Sequence[Effect], *, lines: Sequence[Line]) -> str:
@@ -30,7 +33,9 @@ def sentence(advisory: Advisory, effects: Sequence[Effect], *, lines: Sequence[L
         return f"{_opening(advisory)}; no single field carries it"
     text = next((line.text for line in lines if line.field == most.field), "")
     excerpt = text if len(text) <= _EXCERPT else f"{text[: _EXCERPT - 1]}…"
-    without = f"{most.decision_without} at {most.probability_without:.2f}"
+    without = str(most.decision_without)
+    if most.probability_without is not None:
+        without += f" at {most.probability_without:.2f}"
     if most.decision_without is advisory.decision:
         without = f"still {without}, instead of {advisory.confidence:.2f}"
     return f"{_stance(advisory)}, mainly because of {most.field}, *{excerpt}*: without it {without}"
@@ -43,7 +48,9 @@ def worded(
     if not effects and not generated:
         return unexplained(advisory, "there was no time to find out")
     text = sentence(advisory, effects, lines=lines)
-    if not effects:
+    if advisory.confidence is None:  # a server that tells no shares: no effect has a size
+        effects = ()
+    if not effects and generated:
         text = f"{text}; in the model's own words: {generated}"
     attributions = tuple(Attribution(found.field, found.effect, found.decision_without) for found in effects)
     return Reasoning(text, attributions or None, generated or None)

@@ -1,11 +1,10 @@
 """What does a version on another server decide, and why?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import httpx
 
-from app.domain.advisory import Advisory, Outcome, Probabilities, Reasoning
+from app.domain.advisory import Advisory, Outcome
 from app.domain.decision import Decision
 from app.engines.model.completions import (
     CompletionServer,
@@ -15,27 +14,10 @@ from app.engines.model.completions import (
     read_one_label,
 )
 from app.engines.model.prompt import REASON_CUE, Line, Prompt, situation_text, visible
-from app.engines.model.reasons import Effect, unexplained, worded
-from app.engines.model.version import Limits, ModelVersion, Remote
+from app.engines.model.reasons import Effect
+from app.engines.model.version import ModelVersion, Remote
+from app.engines.model.wire import Answer
 from app.errors import PolicyError
-
-_EXCERPT = 120
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One answer. Without log-probabilities the decision is all that is known of it."""
-
-    decision: Decision
-    probabilities: Probabilities | None
-    coverage: float | None
-    prompt_tokens: int | None
-
-    def judged(self, limits: Limits) -> Outcome:
-        """Whether it may be relied upon. A bound label, without shares, always may: see `checked`."""
-        if self.probabilities is None or self.coverage is None:
-            return Outcome.OK
-        return limits.judge(self.probabilities, self.coverage)
 
 
 class RemoteScorer:
@@ -48,14 +30,17 @@ class RemoteScorer:
         self._prefix = "".join(piece.text if piece.ours else harmless(piece.text) for piece in prompt.pieces)
         self._suffix = prompt.suffix
 
-    async def score(self, lines: Sequence[Line]) -> Reading:
-        """Decide: one question."""
+    async def score(self, lines: Sequence[Line]) -> Answer:
+        """Decide: one question. A bound label, without shares, may always be relied upon: see `checked`."""
         if not self._remote.logprobs:
-            answer = await self._server.one_label(self._text(lines))
-            return Reading(read_one_label(answer.text), None, None, answer.prompt_tokens)
-        answer = await self._server.first_token(self._text(lines))
-        shares, coverage = read_labels(answer.listed, calibration=self._version.calibration)
-        return Reading(shares.most_probable, shares, coverage, answer.prompt_tokens)
+            said = await self._server.one_label(self._text(lines))
+            return Answer(
+                Outcome.OK, True, prompt_tokens=said.prompt_tokens, decision=read_one_label(said.text)
+            )
+        said = await self._server.first_token(self._text(lines))
+        shares, coverage = read_labels(said.listed, calibration=self._version.calibration)
+        outcome = self._version.limits.judge(shares, coverage)
+        return Answer(outcome, True, shares, coverage, said.prompt_tokens)
 
     async def generate(self, lines: Sequence[Line], decision: Decision) -> str:
         """The model's own words for a decision: one line, bounded, possibly empty."""
@@ -66,12 +51,13 @@ class RemoteScorer:
     async def effect(self, lines: Sequence[Line], index: int, advisory: Advisory) -> Effect:
         """One field left out. Where there are no shares an effect is 1 (it turns the decision) or 0."""
         assert advisory.decision is not None
-        found = await self.score([*lines[:index], *lines[index + 1 :]])
-        if found.probabilities is None or advisory.confidence is None:
-            turns = found.decision is not advisory.decision
-            return Effect(lines[index].field, float(turns), found.decision, 1.0)
-        effect = advisory.confidence - found.probabilities.of(advisory.decision)
-        return Effect(lines[index].field, effect, found.decision, found.probabilities.of(found.decision))
+        field, found = lines[index].field, await self.score([*lines[:index], *lines[index + 1 :]])
+        shares = found.probabilities
+        if shares is None or advisory.confidence is None:
+            without = found.decision or advisory.decision
+            return Effect(field, float(without is not advisory.decision), without, None)
+        without = shares.most_probable
+        return Effect(field, advisory.confidence - shares.of(advisory.decision), without, shares.of(without))
 
     async def try_out(self) -> None:
         """Whether the server answers in the form that is needed, here of a prompt without a situation."""
@@ -84,27 +70,6 @@ class RemoteScorer:
 
     def _text(self, lines: Sequence[Line]) -> str:
         return self._prefix + harmless(situation_text(lines)) + self._suffix
-
-
-def explained(
-    advisory: Advisory, effects: Sequence[Effect], *, generated: str | None, lines: Sequence[Line]
-) -> Reasoning:
-    """The reasons in words. Where there are no shares only what turns the decision is known."""
-    if advisory.confidence is not None:
-        return worded(advisory, effects, generated=generated, lines=lines)
-    if not effects and not generated:
-        return unexplained(advisory, "there was no time to find out")
-    texts = {line.field: line.text for line in lines}
-    parts = [
-        f"without {one.field}, *{texts[one.field][:_EXCERPT]}*: {one.decision_without}"
-        for one in effects
-        if one.effect > 0
-    ]
-    if effects and not parts:
-        parts = ["no single field carries it"]
-    if generated:
-        parts.append(f"in the model's own words: {generated}")
-    return Reasoning(f"{advisory.decision}; {'; '.join(parts)}", None, generated)
 
 
 def checked(version: ModelVersion) -> Remote:

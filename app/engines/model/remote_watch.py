@@ -9,7 +9,7 @@ import structlog
 
 from app.domain.advisory import Outcome
 from app.engines.model.completions import CompletionServer, Failure
-from app.engines.model.link import ModelState
+from app.engines.model.engine import ModelState
 from app.observability import Event
 
 log = structlog.get_logger(__name__)

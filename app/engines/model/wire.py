@@ -117,7 +117,8 @@ class Answer(Struct, frozen=True, tag="answer"):
     """How a request ended; every request gets exactly one.
 
     `malformed` with a coverage: the model did not understand what the caller wrote. Without one: the
-    model's arithmetic or the worker is broken.
+    model's arithmetic or the worker is broken. `decision` stands there where a server names one without
+    probabilities.
     """
 
     outcome: Outcome
@@ -125,6 +126,7 @@ class Answer(Struct, frozen=True, tag="answer"):
     probabilities: Probabilities | None = None
     coverage: float | None = None
     prompt_tokens: int | None = None
+    decision: Decision | None = None
 
     def advisory(self, version: str, *, latency_ms: float) -> Advisory:
         """It as a version's word: a decision stands in it only where the outcome is `ok` or `unsure`."""
@@ -134,7 +136,7 @@ class Answer(Struct, frozen=True, tag="answer"):
             outcome=self.outcome,
             latency_ms=latency_ms,
             started=self.started,
-            decision=shares.most_probable if shares else None,
+            decision=shares.most_probable if shares else self.decision,
             probabilities=shares,
             confidence=shares.of(shares.most_probable) if shares else None,
             coverage=self.coverage,

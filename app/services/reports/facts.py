@@ -2,35 +2,50 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
-from app.domain.clock import to_us
-from app.domain.condition import Validated
+from app.domain.clock import from_us, to_us
+from app.domain.proofs import Validated
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence
 from app.domain.period import Period, Span, span_of
 from app.domain.phase import Phase
 from app.domain.rollout import RolloutPolicy, RolloutState
-from app.services.reports.machine import Resources
+from app.domain.situation import canonical
+from app.engines.model.version import ModelVersion
+from app.errors import PolicyError
+from app.policy.suites import find_suites, fingerprint, load_suites
+from app.services.gates import Gates
+from app.services.plane import Plane
+from app.services.ports import Models
+from app.services.reports.machine import Resources, resources
+from app.services.rollouts import Rollouts
+from app.services.validate import validated
 from app.store import reporting
 from app.store.counters import totals
 from app.store.reporting import PLANE, Counted
-from app.store.reviews import Backlog
+from app.store.reviews import Backlog, review_backlog
+from app.store.rollouts import load_states
+from app.store.satisfaction import answers
 
 TREND_DAYS = 7  # at least, also in a daily report
 
+_READ_AT_MOST_S = 60.0
 _DAY_US = 86_400_000_000
 _INSTANT, _AT_LEISURE = timedelta(microseconds=1), timedelta(hours=1)
+
+Week = tuple[int, int]  # pairs of answers, and how many of them agreed
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutFacts:
     """One rollout. `document` and `now` are of this moment, `period` and `days` of the version that decided most
-    in the period; `weeks` holds (pairs, agreed) of the first two weeks in shadow.
+    in the period; `weeks` are the first two in shadow.
     """
 
     policy: RolloutPolicy
@@ -40,7 +55,7 @@ class RolloutFacts:
     period: Evidence
     days: Mapping[int, Evidence]
     baseline: Evidence | None
-    weeks: Sequence[tuple[int, int]]
+    weeks: Sequence[Week]
     validated: Validated | None
     previous_ready: bool | None  # None: there is none
 
@@ -66,8 +81,8 @@ class Facts:
     started_at: datetime | None
     reports: Mapping[Period, bool | None]  # whether the last complete one of each is kept; None: not due
     resources: Resources
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of each version in use
-    model_ready: bool = False
+    settings: Mapping[str, Mapping[str, Any]]  # of each version in use
+    model_ready: bool
 
     @property
     def complete(self) -> bool:
@@ -93,39 +108,108 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """What was counted from `from_day` on, of which the period is the end."""
+class Gathering:
+    """Where facts are found. `data_dir` is None where unknown."""
 
-    rows: Sequence[Counted]
-    first_day: int  # of the period
+    plane: Plane
+    gates: Gates
+    rollouts: Rollouts
+    models: Models
+    versions: Mapping[str, ModelVersion]
+    policies_dir: Path
+    data_dir: Path | None
 
-    @property
-    def of_period(self) -> list[Counted]:
-        return [row for row in self.rows if row.day >= self.first_day]
+    def facts(self, span: Span, *, now: datetime) -> Facts:
+        policies = self.plane.view.policy.book.policies
+        documents = {policy.name: self.rollouts.one(policy.name) for policy in policies}
+        starts_us, ends_us = to_us(span.starts_at), to_us(span.ends_at)
+        first_day, suites = starts_us // _DAY_US, self._suites()
+        with self.plane.database.read(at_most_s=_READ_AT_MOST_S) as connection:
+            states = load_states(connection)
+            counted = reporting.counted(connection, min(starts_us, ends_us - TREND_DAYS * _DAY_US), ends_us)
+            by_rollout: defaultdict[str, list[Counted]] = defaultdict(list)
+            for row in counted:
+                by_rollout[row.rollout].append(row)
+            looked, clusters = reporting.disagreements(connection, starts_us, ends_us)
+            started_us = reporting.first_start_us(connection)
+            started_at = None if started_us is None else from_us(started_us)
+
+            def of(policy: RolloutPolicy) -> RolloutFacts:
+                state = states[policy.name]
+                period, days = _of_period(by_rollout[policy.name], state, first_day=first_day)
+                baseline, weeks = _shadow(connection, state)
+                return RolloutFacts(
+                    policy=policy,
+                    state=state,
+                    document=documents[policy.name],
+                    now=self.gates.evidence(connection, state),
+                    period=period,
+                    days=days,
+                    baseline=baseline,
+                    weeks=weeks,
+                    validated=validated(connection, state.version, suite_sha256=suites),
+                    previous_ready=None if state.previous is None else self.models.of(state.previous).is_ready,
+                )
+
+            return Facts(
+                span=span,
+                now=now,
+                rollouts=[of(policy) for policy in policies],
+                counted=[row for row in counted if row.day >= first_day],
+                transitions=reporting.transitions_in(connection, starts_us, ends_us),
+                disagreements=looked,
+                clusters=clusters,
+                verdicts=reporting.verdicts_in(connection, starts_us, ends_us),
+                backlog=review_backlog(connection, to_us(now)),
+                satisfaction=answers(connection, since_us=starts_us, until_us=ends_us),
+                started_at=started_at,
+                reports=_last_reports(connection, span, now=now, started_at=started_at),
+                resources=resources(self.data_dir, self.models.default.status.pid),
+                settings=self._settings({state.version for state in states.values()}),
+                model_ready=self.models.default.is_ready,
+            )
+
+    def known_situations(self) -> frozenset[str]:
+        """The canonical JSON of what the suites hold; nothing where they cannot be read."""
+        try:
+            suites = load_suites(find_suites(self.policies_dir))
+        except PolicyError:
+            return frozenset()
+        return frozenset(canonical(case.situation) for case in suites.cases)
+
+    def _suites(self) -> str:
+        try:
+            return fingerprint(self.policies_dir)
+        except PolicyError:
+            return ""  # a validation on whatever suites counts as an old one
+
+    def _settings(self, versions: Iterable[str]) -> dict[str, dict[str, Any]]:
+        decoding = {name: self.versions[name].decoding for name in sorted(versions) if name in self.versions}
+        return {
+            name: {"n_ctx": said.n_ctx, "max_tokens": said.max_tokens, "temperature": said.temperature}
+            for name, said in decoding.items()
+        }
 
 
-def read_counts(connection: Connection, span: Span) -> Counts:
-    starts_us, ends_us = to_us(span.starts_at), to_us(span.ends_at)
-    trend_us = min(starts_us, ends_us - TREND_DAYS * _DAY_US)
-    return Counts(reporting.counted(connection, trend_us, ends_us), starts_us // _DAY_US)
-
-
-def of_period(counts: Counts, state: RolloutState) -> tuple[Evidence, dict[int, Evidence]]:
+def _of_period(
+    rows: Sequence[Counted], state: RolloutState, *, first_day: int
+) -> tuple[Evidence, dict[int, Evidence]]:
     """The evidence of the period and of each day, of the version that decided most in the period."""
-    rows = [row for row in counts.rows if row.rollout == state.name]
     decided: Counter[str] = Counter()
     for row in rows:
-        if row.metric == Metric.DECISION and row.day >= counts.first_day:
+        if row.metric == Metric.DECISION and row.day >= first_day:
             decided[row.version] += row.n
     version = decided.most_common(1)[0][0] if decided else state.version
-    own = [row for row in rows if row.version == version]
-    whole = _evidence(state, version, (row for row in own if row.day >= counts.first_day))
-    days = sorted({row.day for row in own})
-    return whole, {day: _evidence(state, version, (row for row in own if row.day == day)) for day in days}
+    by_day: defaultdict[int, list[Counted]] = defaultdict(list)
+    for row in rows:
+        if row.version == version:
+            by_day[row.day].append(row)
+    whole = _evidence(state, version, (row for day in by_day if day >= first_day for row in by_day[day]))
+    return whole, {day: _evidence(state, version, by_day[day]) for day in sorted(by_day)}
 
 
-def shadow_of(connection: Connection, state: RolloutState) -> tuple[Evidence | None, list[tuple[int, int]]]:
-    """The latest shadow epoch with answers, and (pairs, agreed) of the first two weeks in shadow."""
+def _shadow(connection: Connection, state: RolloutState) -> tuple[Evidence | None, list[Week]]:
+    """The latest shadow epoch with answers, and the first two weeks in shadow."""
     epochs = reporting.phases_by_epoch(connection, state.name)
     epochs[state.epoch] = (state.phase.value, state.version)
     shadow = {epoch: version for epoch, (phase, version) in epochs.items() if phase == Phase.SHADOW}
@@ -143,7 +227,7 @@ def shadow_of(connection: Connection, state: RolloutState) -> tuple[Evidence | N
     return baseline, [_week(pairs, number) for number in (0, 1)]
 
 
-def last_reports(
+def _last_reports(
     connection: Connection, span: Span, *, now: datetime, started_at: datetime | None
 ) -> dict[Period, bool | None]:
     """Whether the last complete period of each kind has its report, which may be the one of `span` itself.
@@ -159,10 +243,8 @@ def last_reports(
     return found
 
 
-def _week(pairs: Sequence[Counted], number: int) -> tuple[int, int]:
-    if not pairs:
-        return 0, 0
-    begins = pairs[0].day + 7 * number
+def _week(pairs: Sequence[Counted], number: int) -> Week:
+    begins = pairs[0].day + 7 * number if pairs else 0
     of_week = [row for row in pairs if begins <= row.day < begins + 7]
     agreed = sum(row.n for row in of_week if len(set(row.label.split(">"))) == 1)
     return sum(row.n for row in of_week), agreed

@@ -1,8 +1,8 @@
 """What do the period's verdicts tell of reviewers and of the model?"""
 
 import json
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -10,18 +10,11 @@ from sqlalchemy import RowMapping
 
 from app.domain.clock import rfc3339
 from app.domain.decision import Category, Decision
+from app.domain.reliability import ac1, raw_agreement
 from app.domain.sampling import ReviewMode
 from app.store.reviews import Backlog
 
 EDGES_AT_MOST = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """Seconds from claim to verdict; reviews that nobody claimed have no such time."""
-
-    n: int
-    median_s: float | None
 
 
 def is_override(row: RowMapping) -> bool:
@@ -36,55 +29,59 @@ def category_of(row: RowMapping) -> Category:
     return Category.MODEL_TOO_PERMISSIVE if milder else Category.MODEL_TOO_STRICT
 
 
-def decision_times(verdicts: Sequence[RowMapping]) -> dict[ReviewMode, Times]:
-    """How long people took, blind and with the advisory before them."""
+def by_mode(verdicts: Sequence[RowMapping]) -> dict[str, dict[str, Any]]:
+    """Agreement with the model and seconds from claim to verdict, blind and with the advisory before one's eyes.
+
+    A second verdict is blind whatever the review was, and left out; reviews that nobody claimed have no time.
+    """
     found = {}
     for mode in ReviewMode:
-        spans = [
-            (row["created_us"] - row["claimed_us"]) / 1e6
-            for row in verdicts
-            if row["mode"] == mode and row["source"] == "review" and row["claimed_us"] is not None
-        ]
-        found[mode] = Times(len(spans), median(spans) if spans else None)
+        own = [row for row in verdicts if row["mode"] == mode and row["source"] == "review"]
+        judged = [row for row in own if row["llm_decision"] is not None]
+        spans = [(row["created_us"] - row["claimed_us"]) / 1e6 for row in own if row["claimed_us"] is not None]
+        agreed = sum(not is_override(row) for row in judged)
+        found[mode.value] = {
+            "judged": len(judged),
+            "agreement": agreed / len(judged) if judged else None,
+            "timed": len(spans),
+            "median_s": median(spans) if spans else None,
+        }
     return found
 
 
-def reviewers(verdicts: Sequence[RowMapping], backlog: Mapping[str, Backlog]) -> dict[str, Any]:
-    """Times and agreement with the model, blind and assisted apart, and what still waits."""
-    by_mode = {}
-    for mode, times in decision_times(verdicts).items():
-        judged = [
-            row
-            for row in verdicts  # a second verdict is blind whatever the review was
-            if row["mode"] == mode and row["source"] == "review" and row["llm_decision"] is not None
-        ]
-        agreed = sum(not is_override(row) for row in judged)
-        by_mode[mode.value] = {
-            "judged": len(judged),
-            "agreement": agreed / len(judged) if judged else None,
-            "timed": times.n,
-            "median_s": times.median_s,
-        }
-    waiting = [
+def doubles(counted: Mapping[str, int]) -> dict[str, Any]:
+    """How two people who judged the same blind agree, by how often each `first>second` was said."""
+    pairs = {}
+    for label, n in counted.items():
+        first, second = label.split(">")
+        pairs[Decision(first), Decision(second)] = max(n, 0)  # what was undone may lie before the period
+    return {"n": sum(pairs.values()), "agreement": raw_agreement(pairs), "ac1": ac1(pairs)}
+
+
+def waiting(backlog: Mapping[str, Backlog]) -> list[dict[str, Any]]:
+    return [
         {"rollout": name, "n": seen.open, "late": seen.late, "since": rfc3339(seen.oldest_us)}
         for name, seen in backlog.items()
     ]
-    return {"by_mode": by_mode, "backlog": waiting}
 
 
 def edge_cases(verdicts: Sequence[RowMapping]) -> list[dict[str, Any]]:
     """Judged decisions that a suite could learn from: people overrode the model, or decided between it and the
-    rules. Newest first. What a second person still judges blind is left out.
+    rules. Newest first. What a second person still judges blind is left out, and what people disagree on.
     """
-    found = []
+    said: defaultdict[str, set[str]] = defaultdict(set)
     for row in verdicts:
-        model, legacy, verdict = row["llm_decision"], row["legacy_decision"], row["decision"]
-        if model is None or row["second_status"] == "open":
+        said[row["decision_id"]].add(row["decision"])
+    found = {}
+    for row in verdicts:
+        decision_id, model, legacy = row["decision_id"], row["llm_decision"], row["legacy_decision"]
+        verdict = row["decision"]
+        if model is None or row["second_status"] == "open" or len(said[decision_id]) > 1:
             continue
         if model != verdict or (model != legacy and verdict in (model, legacy)):
             told = {"model": model, "legacy": legacy, "verdict": verdict, "category": row["category"]}
-            found.append({"decision_id": row["decision_id"], "rollout": row["rollout"], **told})
-    return found[:EDGES_AT_MOST]
+            found[decision_id] = {"decision_id": decision_id, "rollout": row["rollout"], **told}
+    return list(found.values())[:EDGES_AT_MOST]
 
 
 def suite_lines(

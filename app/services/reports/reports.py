@@ -14,7 +14,7 @@ from app.errors import InvalidInput
 from app.observability import Event
 from app.services.notices import Notices
 from app.services.reports.assembly import document_of
-from app.services.reports.gathering import Gathering
+from app.services.reports.facts import Gathering
 from app.services.reports.people import suite_lines
 from app.store import reporting
 from app.store.database import Database

@@ -7,7 +7,7 @@ from litestar.params import FromPath, JSONBody
 
 from app.domain.role import Role
 from app.web.authentication import Asked, principal_of, requires, services_of
-from app.web.bodies import FreezeEnded, NewFreeze, words_of
+from app.web.bodies import NewFreeze, Reason
 
 _SEE = [requires(Role.REVIEWER, Role.OPERATOR, Role.APPROVER, Role.AUDITOR)]
 
@@ -28,13 +28,12 @@ async def add_freeze(request: Asked, data: JSONBody[NewFreeze]) -> dict[str, Any
         ends_at=data.ends_at,
         weekly=data.weekly,
         zone=data.zone,
-        reason=words_of("reason", data.reason),
+        reason=data.reason,
         by=principal_of(request),
     )
 
 
 @post("/v1/freezes/{freeze_id:str}/end", status_code=200, guards=[requires(Role.APPROVER)])
-async def end_freeze(request: Asked, freeze_id: FromPath[str], data: JSONBody[FreezeEnded]) -> dict[str, Any]:
+async def end_freeze(request: Asked, freeze_id: FromPath[str], data: JSONBody[Reason]) -> dict[str, Any]:
     """End it before its time: that loosens."""
-    reason = words_of("reason", data.reason)
-    return await services_of(request).freezes.end(freeze_id, reason=reason, by=principal_of(request))
+    return await services_of(request).freezes.end(freeze_id, reason=data.reason, by=principal_of(request))

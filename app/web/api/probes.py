@@ -4,8 +4,7 @@ from typing import Any
 
 from litestar import MediaType, Response, get
 
-from app.engines.model.link import ModelState
-from app.engines.model.supervisor import ModelStatus
+from app.engines.model.engine import ModelState, ModelStatus
 from app.observability import exposition
 from app.store.ledger import LedgerState
 from app.web.authentication import Asked, services_of

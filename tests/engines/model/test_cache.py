@@ -2,19 +2,18 @@
 
 import asyncio
 from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.advisory import Advisory, Outcome, Reasoning
+from app.domain.advisory import Advisory, Outcome
 from app.domain.decision import Decision
 from app.domain.situation import Situation, parse_situation
 from app.engines.model.cache import Remembering, question_of
-from app.engines.model.fleet import Absent
 from app.engines.model.prompt import write
-from app.engines.model.supervisor import ModelStatus, ModelSupervisor
+from app.engines.model.supervisor import ModelSupervisor
 from app.engines.model.wire import Priority
 from tests.engines.model.conftest import situation, until
 
@@ -45,42 +44,28 @@ RAW = st.fixed_dictionaries(
 LEGACY = st.none() | st.sampled_from(list(Decision))
 
 
-@dataclass
-class Counting:
-    """An engine that says what `details` say, counts what it is asked, and waits while it may not answer."""
+class Counting(Remembering):
+    """A model that counts what it is asked, and waits while it may not answer."""
 
-    version_id: str = "one"
-    shows_legacy: bool = False
-    is_ready: bool = True
-    circuit_open: bool = False
-    outcome: Outcome = Outcome.OK
-    restarts: int = 0
-    asked: int = 0
-    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+    is_ready = True
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self, *, outcome: Outcome = Outcome.OK, shows_legacy: bool = False, entries: int = 4096
+    ) -> None:
+        super().__init__(entries=entries)
+        self.outcome, self.shows_legacy = outcome, shows_legacy
+        self.asked = self.restarts = 0
+        self.may_answer = asyncio.Event()
         self.may_answer.set()
 
     @property
-    def status(self) -> ModelStatus:
-        return replace(Absent(self.version_id, "").status, sha256="f" * 64, restarts=self.restarts)
+    def _life(self) -> Hashable:
+        return self.restarts
 
-    async def start(self) -> None: ...
-
-    async def stop(self) -> None: ...
-
-    async def wait_ready(self, *_: object) -> bool:
-        return self.is_ready
-
-    async def inject(self, fault: str | None) -> None: ...
-
-    async def advise(self, *_: object, **__: object) -> Advisory:
+    async def _compute(self, *_: object) -> Advisory:
         self.asked += 1
         await self.may_answer.wait()
-        return Advisory(self.version_id, self.outcome, latency_ms=12.0, decision=Decision.ALLOW)
-
-    async def explain(self, *_: object, **__: object) -> Reasoning:
-        return Reasoning("because")
+        return Advisory("one", self.outcome, latency_ms=12.0, decision=Decision.ALLOW)
 
 
 async def ask(
@@ -115,13 +100,12 @@ def test_neither_the_order_of_members_nor_who_asks_makes_another_question() -> N
 
 
 async def test_a_remembered_answer_is_the_computed_one_to_the_bit(model: ModelSupervisor) -> None:
-    remembering = Remembering(model)
     asked = situation(resource="repo:web", details="reads the change log")
-    computed, remembered = await ask(remembering, asked), await ask(remembering, asked)
+    computed, remembered = await ask(model, asked), await ask(model, asked)
     assert (computed.cached, remembered.cached) == (False, True)
     assert replace(remembered, cached=False, latency_ms=computed.latency_ms) == computed
     assert remembered.latency_ms < computed.latency_ms
-    again = await ask(remembering, asked, scope=None)
+    again = await ask(model, asked, scope=None)
     assert (again.cached, again.probabilities) == (False, computed.probabilities)
 
 
@@ -134,46 +118,40 @@ async def test_a_remembered_answer_is_the_computed_one_to_the_bit(model: ModelSu
     ],
 )
 async def test_another_question_is_computed(other: Situation) -> None:
-    model = Remembering(Counting())
+    model = Counting()
     await ask(model)
     assert not (await ask(model, other)).cached
 
 
 async def test_a_question_is_computed_once_in_each_scope_and_always_without_one() -> None:
-    model = Remembering(engine := Counting())
+    model = Counting()
     for scope in (SCOPE, SCOPE, ("read", 2, True), None, None):
         await ask(model, scope=scope)
-    assert engine.asked == 4
+    assert model.asked == 4
 
 
 @pytest.mark.parametrize("shown", [True, False])
 async def test_another_legacy_answer_is_another_question_only_where_it_is_shown(*, shown: bool) -> None:
-    model = Remembering(Counting(shows_legacy=shown))
+    model = Counting(shows_legacy=shown)
     await ask(model, legacy=Decision.ALLOW)
     assert (await ask(model, legacy=Decision.DENY)).cached is not shown
 
 
-async def test_versions_share_no_memory() -> None:
-    one, other = Remembering(Counting()), Remembering(Counting(version_id="fake-2"))
-    await ask(one)
-    assert not (await ask(other)).cached
-
-
 @pytest.mark.parametrize("outcome", [one for one in Outcome if one not in (Outcome.OK, Outcome.UNSURE)])
 async def test_a_failure_is_never_remembered(outcome: Outcome) -> None:
-    model = Remembering(Counting(outcome=outcome))
+    model = Counting(outcome=outcome)
     assert (await ask(model)).outcome is outcome
     assert not (await ask(model)).cached
 
 
 async def test_an_unsure_answer_is_remembered_as_unsure() -> None:
-    model = Remembering(Counting(outcome=Outcome.UNSURE))
+    model = Counting(outcome=Outcome.UNSURE)
     await ask(model)
     assert ((again := await ask(model)).outcome, again.cached) == (Outcome.UNSURE, True)
 
 
 async def test_the_memory_is_bounded_and_gives_up_what_was_not_asked_for_longest() -> None:
-    model = Remembering(Counting(), limit=2)
+    model = Counting(entries=2)
     first, second, third = (situation(resource=name) for name in "abc")
     for asked in (first, second, first, third):
         await ask(model, asked)
@@ -182,37 +160,37 @@ async def test_the_memory_is_bounded_and_gives_up_what_was_not_asked_for_longest
 
 
 async def test_a_restarted_worker_has_forgotten() -> None:
-    model = Remembering(engine := Counting())
+    model = Counting()
     await ask(model)
-    engine.restarts += 1
+    model.restarts += 1
     assert not (await ask(model)).cached
 
 
 async def test_memory_does_not_stand_in_for_a_model_that_is_down() -> None:
-    model = Remembering(engine := Counting())
+    model = Counting()
     await ask(model)
-    engine.is_ready = False
+    model.is_ready = False
     assert not (await ask(model)).cached
 
 
 async def test_after_trouble_the_model_itself_says_whether_it_is_well() -> None:
-    model = Remembering(engine := Counting())
+    model = Counting()
     other = situation(resource="x")
     await ask(model)
-    engine.outcome = Outcome.TIMEOUT
+    model.outcome = Outcome.TIMEOUT
     await ask(model, other)
     assert (await ask(model)).outcome is Outcome.TIMEOUT
-    engine.outcome = Outcome.OK
+    model.outcome = Outcome.OK
     await ask(model)
-    assert engine.asked == 4
+    assert model.asked == 4
     await ask(model)
-    assert engine.asked == 4
+    assert model.asked == 4
 
 
 async def test_of_two_that_ask_the_same_at_once_one_is_news() -> None:
-    model = Remembering(engine := Counting())
-    engine.may_answer.clear()
+    model = Counting()
+    model.may_answer.clear()
     tasks = [asyncio.create_task(ask(model)) for _ in range(2)]
-    await until(lambda: engine.asked == 2)
-    engine.may_answer.set()
+    await until(lambda: model.asked == 2)
+    model.may_answer.set()
     assert sorted(answer.cached for answer in await asyncio.gather(*tasks)) == [False, True]

@@ -11,7 +11,8 @@ import pytest
 
 from app.domain.advisory import Advisory, Outcome
 from app.engines.model.fleet import Fleet
-from app.engines.model.link import ModelState, Patience
+from app.engines.model.engine import ModelState
+from app.engines.model.link import Patience
 from app.engines.model.local import LocalModel
 from app.engines.model.memory import MIB
 from app.engines.model.prompt import load_prompt
@@ -70,7 +71,7 @@ async def fleet(
 
 
 def supervisor(fleet: Fleet, version: ModelVersion) -> ModelSupervisor:
-    model = fleet._ready[version.id].engine
+    model = fleet.of(version.id)
     assert isinstance(model, ModelSupervisor)
     return model
 

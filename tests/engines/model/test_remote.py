@@ -14,7 +14,7 @@ from app.domain.advisory import Advisory, Outcome
 from app.domain.decision import Decision
 from app.engines.model.breaker import CircuitBreaker
 from app.engines.model.completions import Failure, harmless, read_labels, read_one_label
-from app.engines.model.link import ModelState
+from app.engines.model.engine import ModelState
 from app.engines.model.remote import RemoteModel
 from app.engines.model.version import (
     AdapterFile,
@@ -473,7 +473,7 @@ async def test_without_log_probabilities_reasons_name_what_turns_the_decision(
     asked = situation(**{**READ, "details": "the token was stolen"})
     advisory = await model.advise(asked, priority=Priority.BINDING, deadline_s=10)
     reasoning = await model.explain(asked, advisory)
-    assert reasoning.text == "deny; without details, *the token was stolen*: allow"
+    assert reasoning.text == "deny, mainly because of details, *the token was stolen*: without it allow"
     assert reasoning.attributions is None
 
 

@@ -14,7 +14,8 @@ import pytest
 from app.domain.advisory import Advisory, Outcome
 from app.domain.decision import Decision
 from app.engines.model.breaker import CircuitBreaker
-from app.engines.model.link import ModelState, Patience
+from app.engines.model.engine import ModelState
+from app.engines.model.link import Patience
 from app.engines.model.local import LocalModel
 from app.engines.model.supervisor import ModelSupervisor
 from app.engines.model.version import ModelFile, ModelVersion
