@@ -48,7 +48,7 @@ COMMANDS = {
     "keys": ("keys", "keys", "List, create and revoke API keys."),
     "webhooks": ("webhooks", "webhooks", "Tell other systems what happens, and see whether they heard it."),
     "report": ("report", "report", "How the day, week or month stands, against the checklist."),
-    "audit": ("audit", "audit", "Verify that the history was neither changed nor cut."),
+    "audit": ("db", "audit", "Verify that the history was neither changed nor cut."),
 }
 
 

@@ -5,7 +5,6 @@ import rich_click as click
 from app.cli.levers import reason_option
 from app.cli.output import emit_list, json_option, tell
 from app.cli.remote import server
-from app.client.wire import Document
 
 _COLUMNS = ("id", "kind", "rollout", "starts_at", "ends_at", "weekly", "zone", "active", "reason")
 
@@ -20,7 +19,7 @@ def freeze() -> None:
 def list_freezes(*, as_json: bool) -> None:
     """The freezes that nobody ended."""
     with server(as_json=as_json) as client:
-        document: Document = {"freezes": client.freezes()}
+        document = client.get("/v1/freezes")
     emit_list(document, "freezes", _COLUMNS, as_json=as_json)
 
 
@@ -49,7 +48,8 @@ def add(
     """Let promotions rest for a time, or with --allow outside of it."""
     kind = "allow" if is_allowed else "deny"
     with server(as_json=as_json) as client:
-        made = client.add_freeze(
+        made = client.post(
+            "/v1/freezes",
             kind=kind,
             rollout=rollout,
             starts_at=starts_at,
@@ -68,5 +68,5 @@ def add(
 def end(*, freeze_id: str, reason: str, as_json: bool) -> None:
     """End a freeze before its time; takes an approver."""
     with server(as_json=as_json) as client:
-        ended = client.end_freeze(freeze_id, reason=reason)
+        ended = client.post(f"/v1/freezes/{freeze_id}/end", reason=reason)
     tell(ended, f"freeze {freeze_id} has ended", as_json=as_json)

@@ -10,10 +10,10 @@ import rich_click as click
 
 from app.cli.groups import NounGroup
 from app.cli.output import emit_json, json_option, say
-from app.cli.validate import places
+from app.cli.validate import places, version_of
 from app.engines.model.head import basis
 from app.engines.model.local import LocalModel
-from app.engines.model.version import ModelVersion, choose_version, load_versions, prompt_of
+from app.engines.model.version import ModelVersion, prompt_of
 from app.engines.model.weights import find_weights
 from app.errors import NotFound, Refused, SettingsError
 from app.learning.adapters import learn_adapter, trainer
@@ -131,15 +131,9 @@ def _verdicts(
 
 def _parent(settings: Settings, wanted: str | None, used: set[str]) -> ModelVersion:
     """The version that was named, or the one that is active; without any, the one to begin with."""
-    versions = load_versions(settings.policies_dir)
-    if wanted is None and not used:
-        return choose_version(versions, model_path=settings.model_path, wanted=settings.model_version)
     if wanted is None and len(used) > 1:
         raise SettingsError("--version", f"must name one of {', '.join(sorted(used))}: several are active")
-    chosen = wanted or min(used)
-    if chosen not in versions:
-        raise NotFound("version", chosen, known=versions)
-    return versions[chosen]
+    return version_of(settings, wanted or min(used, default=None))
 
 
 def _lesson(

@@ -16,42 +16,36 @@ reason_option: Callable[[F], F] = click.option(
 )
 
 
-to_option: Callable[[F], F] = click.option(
-    "--to", type=click.Choice(["advisory", "enforced"]), required=True, help="The next phase up."
+def _upward(act: str, what: str, told: str) -> click.Command:
+    """One that takes the next phase up, and the revision that was looked at."""
+
+    @click.command(act, help=f"{what} Exit code 3 if its gate is not met.")
+    @click.argument("name")
+    @click.option(
+        "--to", type=click.Choice(["advisory", "enforced"]), required=True, help="The next phase up."
+    )
+    @reason_option
+    @click.option(
+        "--revision", type=int, help="That the rollout must still have; the present one by default."
+    )
+    @json_option
+    def lever(*, name: str, to: str, reason: str, revision: int | None, as_json: bool) -> None:
+        with server(as_json=as_json) as client:
+            expected = client.rollout(name)["revision"] if revision is None else revision
+            body = {"to": to, "reason": reason, "expected_revision": expected}
+            with gate_shown(as_json=as_json):
+                transition = client.post(f"/v1/rollouts/{name}/{act}", **body)
+        tell(transition, told.format(name=name, to=to), as_json=as_json)
+
+    return lever
+
+
+promote = _upward("promote", "Take rollout NAME one phase up.", "{name} is in {to}")
+approve = _upward(
+    "approve",
+    "Say that the evidence of rollout NAME is enough, so that another person may promote it.",
+    "approved: another person may take {name} to {to}",
 )
-revision_option: Callable[[F], F] = click.option(
-    "--revision", type=int, help="Revision that the rollout must still have; the present one by default."
-)
-
-
-@click.command()
-@click.argument("name")
-@to_option
-@reason_option
-@revision_option
-@json_option
-def promote(*, name: str, to: str, reason: str, revision: int | None, as_json: bool) -> None:
-    """Take rollout NAME one phase up. Exit code 3 if its gate is not met."""
-    with server(as_json=as_json) as client:
-        expected = client.rollout(name)["revision"] if revision is None else revision
-        with gate_shown(as_json=as_json):
-            transition = client.promote(name, to=to, reason=reason, expected_revision=expected)
-    tell(transition, f"{name} is in {to}", as_json=as_json)
-
-
-@click.command()
-@click.argument("name")
-@to_option
-@reason_option
-@revision_option
-@json_option
-def approve(*, name: str, to: str, reason: str, revision: int | None, as_json: bool) -> None:
-    """Say that another person may promote rollout NAME. Exit code 3 if anything else is missing."""
-    with server(as_json=as_json) as client:
-        expected = client.rollout(name)["revision"] if revision is None else revision
-        with gate_shown(as_json=as_json):
-            given = client.approve(name, to=to, reason=reason, expected_revision=expected)
-    tell(given, f"approved: another person may take {name} to {to}", as_json=as_json)
 
 
 def _lever(act: str, what: str, told: str) -> click.Command:
@@ -107,21 +101,20 @@ def kill() -> None:
     """Let the legacy engine answer everything, at once; no phase changes."""
 
 
-@kill.command()
-@reason_option
-@json_option
-def engage(*, reason: str, as_json: bool) -> None:
-    """Engage the kill switch."""
-    with server(as_json=as_json) as client:
-        transition = client.post("/v1/kill-switch", engaged=True, reason=reason)
-    tell(transition, "the legacy engine answers everything", as_json=as_json)
+def _switch(act: str, what: str, told: str, *, engaged: bool) -> None:
+    @kill.command(act, help=what)
+    @reason_option
+    @json_option
+    def switch(*, reason: str, as_json: bool) -> None:
+        with server(as_json=as_json) as client:
+            transition = client.post("/v1/kill-switch", engaged=engaged, reason=reason)
+        tell(transition, told, as_json=as_json)
 
 
-@kill.command()
-@reason_option
-@json_option
-def release(*, reason: str, as_json: bool) -> None:
-    """Release the kill switch; every rollout goes on at its first exposure step."""
-    with server(as_json=as_json) as client:
-        transition = client.post("/v1/kill-switch", engaged=False, reason=reason)
-    tell(transition, "the kill switch is released", as_json=as_json)
+_switch("engage", "Engage the kill switch.", "the legacy engine answers everything", engaged=True)
+_switch(
+    "release",
+    "Release the kill switch; every rollout goes on at its first exposure step.",
+    "the kill switch is released",
+    engaged=False,
+)

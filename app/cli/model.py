@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import rich_click as click
 from ruamel.yaml import YAML
 
 from app.cli.output import emit_json, emit_table, json_option, say
+from app.cli.validate import places, version_of
 from app.domain.decision import Decision
 from app.engines.model.bench import Bench, Findings, as_in_the_worker
 from app.engines.model.cores import thread_count
@@ -19,9 +19,9 @@ from app.engines.model.layouts import copy_name, noted
 from app.engines.model.merge import SITUATIONS
 from app.engines.model.prompt import Line, Prompt, write
 from app.engines.model.tuning import ENOUGH, Trial, store_tuning, stored_tuning
-from app.engines.model.version import ModelVersion, choose_version, load_versions, parse_version, prompt_of
+from app.engines.model.version import ModelVersion, parse_version, prompt_of
 from app.engines.model.weights import Weights, find_weights, verify
-from app.errors import Conflict, NotFound, PolicyError
+from app.errors import Conflict, PolicyError
 from app.policy.files import parse_yaml, read_text
 from app.policy.suites import find_suites, load_suites
 from app.settings import load_settings
@@ -127,24 +127,10 @@ def tune(*, wanted: str | None, tolerance: float, seconds: float, writes: bool, 
 def _choose(wanted: str | None) -> _Chosen:
     settings = load_settings()
     settings.cache_dir.mkdir(parents=True, exist_ok=True)
-    versions = load_versions(settings.policies_dir)
-    if wanted is not None and wanted not in versions:
-        raise NotFound("version", wanted)
-    default = choose_version(
-        versions,
-        model_path=settings.model_path,
-        wanted=settings.model_version,
-        sha256=partial(verify, cache_dir=settings.cache_dir),
-    )
-    version = default if wanted is None else versions[wanted]
+    version = version_of(settings, wanted)
     if version.model.remote is not None:
         raise PolicyError(version.origin, None, "model.remote", "runs elsewhere: it has no files here")
-    weights = find_weights(
-        version,
-        policies_dir=settings.policies_dir,
-        cache_dir=settings.cache_dir,
-        model_path=settings.model_path if version.model == default.model else None,
-    )
+    weights = find_weights(version, **places(version, settings))
     prompt = prompt_of(version, policies_dir=settings.policies_dir)
     return _Chosen(version, weights, prompt, settings.policies_dir, settings.cache_dir)
 

@@ -9,7 +9,7 @@ from app.cli.output import emit, emit_facts, json_option, say, tell
 from app.cli.remote import server
 from app.client.wire import Document
 
-_FACTS = ("state", "step", "next", "steps", "step_hours", "observations", "started_by", "started_at")
+_FACTS = ("state", "step", "next", "steps", "started_by", "started_at", "step_started_at")
 
 
 @click.group(cls=NounGroup, named="show")
@@ -31,7 +31,7 @@ def show(*, name: str, as_json: bool) -> None:
 
 
 def _show(found: Document) -> None:
-    emit_facts((name, found[name]) for name in (*_FACTS, "step_started_at"))
+    emit_facts((name, found[name]) for name in _FACTS)
     click.echo()
     if found["conditions"]:
         emit_conditions(found["conditions"])
@@ -47,30 +47,17 @@ def _show(found: Document) -> None:
     show_default=True,
     help="Percent of actors, a step of the policy.",
 )
-@click.option("--step-hours", type=float, help="Hours that each step is served, the policy's or more.")
-@click.option("--observations", type=int, help="Observations that each step needs, the policy's or more.")
 @reason_option
 @click.option(
     "--revision", type=int, help="Revision that the rollout must still have; the present one by default."
 )
 @json_option
-def start(
-    *,
-    name: str,
-    to: float,
-    step_hours: float | None,
-    observations: int | None,
-    reason: str,
-    revision: int | None,
-    as_json: bool,
-) -> None:
-    """Approve the steps of rollout NAME up to a share of its actors; automation takes them, or comes down."""
-    chosen = {"step_hours": step_hours, "observations": observations}
+def start(*, name: str, to: float, reason: str, revision: int | None, as_json: bool) -> None:
+    """Approve the steps of rollout NAME up to a share of its actors; automation takes them, or ends the ramp."""
     with server(as_json=as_json) as client:
         expected = client.rollout(name)["revision"] if revision is None else revision
-        options = {key: value for key, value in chosen.items() if value is not None}
         transition = client.ramp(
-            name, action="start", reason=reason, to=to / 100, expected_revision=expected, **options
+            name, action="start", reason=reason, to=to / 100, expected_revision=expected
         )
     tell(transition, f"{name} widens by itself up to {to:g} % of actors", as_json=as_json)
 
@@ -82,5 +69,5 @@ def start(
 def stop(*, name: str, reason: str, as_json: bool) -> None:
     """End the ramp of rollout NAME where it is."""
     with server(as_json=as_json) as client:
-        transition = client.ramp(name, action="stop", reason=reason)
+        transition = client.post(f"/v1/rollouts/{name}/ramp", action="stop", reason=reason)
     tell(transition, f"{name} widens no longer", as_json=as_json)

@@ -16,7 +16,7 @@ import rich_click as click
 
 from app.cli.output import emit, emit_table, json_option, say
 from app.cli.validate import opened
-from app.domain.clock import rfc3339, to_us
+from app.domain.clock import instant, rfc3339, to_us
 from app.domain.phase import Phase
 from app.engines.model.version import ModelVersion, load_versions
 from app.errors import NotFound
@@ -70,10 +70,9 @@ class Instant(click.ParamType[datetime]):
         if ago:
             return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         try:
-            at = datetime.fromisoformat(value)
+            return instant(value)
         except ValueError:
             self.fail(f"{value!r} is not a time such as 2026-11-01, 2026-11-01T12:00:00Z or 7d", param, ctx)
-        return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)

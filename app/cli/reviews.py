@@ -54,7 +54,7 @@ def _row(review: Mapping[str, Any]) -> list[object]:
 def claim(*, review_id: str, as_json: bool) -> None:
     """Take review REVIEW_ID, so that nobody else works on it."""
     with server(as_json=as_json) as client:
-        tell(client.claim(review_id), f"{review_id} is yours", as_json=as_json)
+        tell(client.post(f"/v1/reviews/{review_id}/claim"), f"{review_id} is yours", as_json=as_json)
 
 
 @reviews.command()

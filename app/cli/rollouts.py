@@ -80,7 +80,7 @@ def transitions(*, name: str, as_json: bool) -> None:
 def evidence(*, name: str, as_json: bool) -> None:
     """What has been counted in the present epoch of rollout NAME."""
     with server(as_json=as_json) as client:
-        document = client.evidence(name)
+        document = client.get(f"/v1/rollouts/{name}/evidence")
     emit(document, lambda found: emit_facts(_flat("", found)), as_json=as_json)
 
 

@@ -101,18 +101,16 @@ def validate(
 async def _validated(
     settings: Settings, version: str, suites: Sequence[str], *, against: str | None, reasons: bool
 ) -> dict[str, Any]:
-    versions = load_versions(settings.policies_dir)
-    for wanted in filter(None, (version, against)):
-        if wanted not in versions:
-            raise NotFound("version", wanted, known=versions)
-    chosen = load_suites(_paths(settings.policies_dir, suites))
+    subject = version_of(settings, version)
+    former = None if against is None else version_of(settings, against)
+    cases = load_suites(_paths(settings.policies_dir, suites))
     files = PolicyFiles(settings.policies_dir, settings.legacy, settings.legacy_deadline_ms / 1000)
     policy = files.compile("", files.read())
     try:
-        found = await _report(settings, versions[version], chosen, policy, reasons=reasons)
-        if against is not None:
-            before = await _report(settings, versions[against], chosen, policy, reasons=False)
-            found["against"] = {"version": against, **difference(before, found)}
+        found = await _report(settings, subject, cases, policy, reasons=reasons)
+        if former is not None:
+            before = await _report(settings, former, cases, policy, reasons=False)
+            found["against"] = {"version": former.id, **difference(before, found)}
     finally:
         await policy.legacy.close()
     return found
@@ -149,13 +147,23 @@ async def opened(settings: Settings, version: ModelVersion) -> AsyncIterator[tup
         yield Served(remote), None
 
 
+def version_of(settings: Settings, wanted: str | None = None) -> ModelVersion:
+    """The version of that id, or the one that a server would start with."""
+    versions = load_versions(settings.policies_dir)
+    if wanted is None:
+        hashed = partial(verify, cache_dir=settings.cache_dir)
+        path, name = settings.model_path, settings.model_version
+        return choose_version(versions, model_path=path, wanted=name, sha256=hashed)
+    if wanted not in versions:
+        raise NotFound("version", wanted, known=versions)
+    return versions[wanted]
+
+
 def places(version: ModelVersion, settings: Settings) -> dict[str, Any]:
     """Where the files of a version are; PHASEGATE_MODEL_PATH replaces those of the default alone, as in a server."""
-    versions, given = load_versions(settings.policies_dir), settings.model_path
-    if given is not None:
-        hashed = partial(verify, cache_dir=settings.cache_dir)
-        default = choose_version(versions, model_path=given, wanted=settings.model_version, sha256=hashed)
-        given = given if version.model == default.model else None
+    given = settings.model_path
+    if given is not None and version.model != version_of(settings).model:
+        given = None
     return {"policies_dir": settings.policies_dir, "cache_dir": settings.cache_dir, "model_path": given}
 
 
@@ -174,17 +182,10 @@ def _show(found: dict[str, Any]) -> None:
         emit_table((what, "n", "pass rate", "legacy alone"), rates)
     if found["failures"]:
         click.echo()
-        rows = [
-            (
-                each["id"],
-                each["expected"],
-                each["decision"] or each["outcome"],
-                each["confidence"],
-                each["why"],
-            )
-            for each in found["failures"]
-        ]
-        emit_table(("failed", "expected", "model", "confidence", "why"), rows)
+        shown = [{**each, "model": each["decision"] or each["outcome"]} for each in found["failures"]]
+        members = ("id", "expected", "model", "confidence", "why")
+        rows = [[each[member] for member in members] for each in shown]
+        emit_table(("failed", *members[1:]), rows)
 
 
 def _facts(found: dict[str, Any]) -> list[tuple[str, object]]:

@@ -15,6 +15,8 @@ from app.client.wire import Document
 from app.errors import NotFound
 from app.policy.files import parse_yaml, read_text
 
+_COLUMNS = ("id", "state", "loaded", "model", "parent", "created_at")
+
 
 @click.group(cls=NounGroup, alone="list", named="show")
 def versions() -> None:
@@ -26,13 +28,12 @@ def versions() -> None:
 def list_versions(*, as_json: bool) -> None:
     """All registered versions; `show` says more of one."""
     with server(as_json=as_json) as client:
-        found = client.versions()
-    columns = ("id", "state", "loaded", "model", "parent", "created_at", "rollouts")
-    emit_list({"versions": found}, "versions", columns, as_json=as_json, row=_row)
+        document = client.get("/v1/versions")
+    emit_list(document, "versions", (*_COLUMNS, "rollouts"), as_json=as_json, row=_row)
 
 
 def _row(version: Mapping[str, Any]) -> list[object]:
-    plain = [version.get(name) for name in ("id", "state", "loaded", "model", "parent", "created_at")]
+    plain = [version.get(name) for name in _COLUMNS]
     return [*plain, ", ".join(f"{name}: {role}" for name, role in version["rollouts"].items()) or None]
 
 
@@ -42,7 +43,7 @@ def _row(version: Mapping[str, Any]) -> list[object]:
 def show(*, version: str, as_json: bool) -> None:
     """All that is known of VERSION."""
     with server(as_json=as_json) as client:
-        found = {each["id"]: each for each in client.versions()}
+        found = {each["id"]: each for each in client.get("/v1/versions")["versions"]}
     if version not in found:
         raise NotFound("version", version, known=found)
     emit_facts_of(found[version], as_json=as_json)
@@ -76,9 +77,8 @@ def candidate(*, rollout: str, version: str, reason: str, split: float | None, a
     """Let VERSION observe beside the active version of ROLLOUT, on every situation unless --split."""
     share: Document = {} if split is None else {"mode": "split", "share": split / 100}
     with server(as_json=as_json) as client:
-        transition = client.change_version(
-            rollout, action="candidate", reason=reason, version=version, **share
-        )
+        body = {"action": "candidate", "reason": reason, "version": version, **share}
+        transition = client.post(f"/v1/rollouts/{rollout}/version", **body)
     tell(transition, f"{version} is the candidate of {rollout}", as_json=as_json)
 
 
@@ -92,9 +92,9 @@ def activate(*, rollout: str, version: str | None, reason: str, as_json: bool) -
     with server(as_json=as_json) as client:
         revision = client.rollout(rollout)["revision"]
         with gate_shown(as_json=as_json):
-            transition = client.change_version(
-                rollout, action="activate", reason=reason, version=version, expected_revision=revision
-            )
+            body = {"action": "activate", "reason": reason, "version": version}
+            path = f"/v1/rollouts/{rollout}/version"
+            transition = client.post(path, **body, expected_revision=revision)
     tell(transition, f"{rollout} runs on {transition['version']}", as_json=as_json)
 
 
@@ -107,7 +107,7 @@ def _change(action: str, what: str, told: str) -> None:
     @json_option
     def change(*, rollout: str, reason: str, as_json: bool) -> None:
         with server(as_json=as_json) as client:
-            transition = client.change_version(rollout, action=action, reason=reason)
+            transition = client.post(f"/v1/rollouts/{rollout}/version", action=action, reason=reason)
         tell(transition, told.format_map({**transition, "name": rollout}), as_json=as_json)
 
 

@@ -1,6 +1,7 @@
 """How does an asynchronous program ask for decisions and manage rollouts?"""
 
 import asyncio
+import random
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
@@ -11,10 +12,19 @@ import httpx
 import msgspec
 
 from app.client.management import Management
-from app.client.retry import CONNECT_WITHIN_S, RETRIED_ERRORS, RETRIED_STATUS, pause_s
 from app.client.wire import ClientError, Decision, Document, decision_from, denied, problem_error
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+
+# Nothing was decided: no connection, or the server says that it did not take the request.
+_RETRIED_STATUS = frozenset({429, 503})
+_RETRIED_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout)
+
+# A server that is started again is back by then; one that is not there at all is worth no longer wait.
+_CONNECT_WITHIN_S = 3.0
+
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 1.0
 
 
 class AsyncClient(Management[Coroutine[Any, Any, Document], Coroutine[Any, Any, list[Document]]]):
@@ -150,19 +160,26 @@ class AsyncClient(Management[Coroutine[Any, Any, Document], Coroutine[Any, Any, 
     async def _answered(self, request: httpx.Request, until: float) -> httpx.Response:
         """Send until an answer stands; gives up early where the next pause would outlast the deadline."""
         attempt = 0
-        connect_until = min(until, time.monotonic() + CONNECT_WITHIN_S)
+        connect_until = min(until, time.monotonic() + _CONNECT_WITHIN_S)
         while True:
             try:
                 response = await self._http.send(request)
-            except RETRIED_ERRORS:
+            except _RETRIED_ERRORS:
                 pause = pause_s(attempt)
                 if time.monotonic() + pause >= connect_until:
                     raise
             else:
-                if response.status_code not in RETRIED_STATUS:
+                if response.status_code not in _RETRIED_STATUS:
                     return response
                 pause = pause_s(attempt, response.headers.get("Retry-After"))
                 if time.monotonic() + pause >= until:
                     return response
             attempt += 1
             await asyncio.sleep(pause)
+
+
+def pause_s(attempt: int, retry_after: str | None = None) -> float:
+    """Full jitter over a doubling span, `attempt` from 0; at least what the server asked for."""
+    span = min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)
+    asked = float(retry_after) if retry_after is not None and retry_after.isdecimal() else 0.0
+    return asked + random.uniform(0, span)  # noqa: S311 -- spreads load, guards nothing

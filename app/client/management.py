@@ -1,4 +1,4 @@
-"""What can be managed, one call each, whether the caller waits or awaits?"""
+"""What can be managed, whether the caller waits or awaits?"""
 
 from abc import ABC, abstractmethod
 from typing import Any, Generic, TypeVar
@@ -10,7 +10,10 @@ Many = TypeVar("Many")
 
 
 class Management(ABC, Generic[One, Many]):
-    """`One` is a document or what is awaited for it, `Many` the same of a list of documents."""
+    """What is asked for often has a call of its own; `get`, `post` and `delete` reach all the rest.
+
+    `One` is a document or what is awaited for it, `Many` the same of a list of documents.
+    """
 
     @abstractmethod
     def call(
@@ -45,60 +48,18 @@ class Management(ABC, Generic[One, Many]):
     def guardrails(self, name: str, /) -> One:
         return self.get(f"/v1/rollouts/{name}/guardrails")
 
-    def evidence(self, name: str, /) -> One:
-        return self.get(f"/v1/rollouts/{name}/evidence")
-
     def promote(self, name: str, /, *, to: str, reason: str, expected_revision: int) -> One:
         body = {"to": to, "reason": reason, "expected_revision": expected_revision}
         return self.post(f"/v1/rollouts/{name}/promote", **body)
 
-    def approve(self, name: str, /, *, to: str, reason: str, expected_revision: int) -> One:
-        """Say that another person may promote it."""
-        body = {"to": to, "reason": reason, "expected_revision": expected_revision}
-        return self.post(f"/v1/rollouts/{name}/approve", **body)
-
-    def ramp(self, name: str, /, *, action: str, reason: str, **options: Any) -> One:
-        """`action`: start, with `expected_revision=…` and options such as `to=0.5`, or stop."""
-        return self.post(f"/v1/rollouts/{name}/ramp", action=action, reason=reason, **options)
-
     def rollback(self, name: str, /, *, reason: str) -> One:
         return self.post(f"/v1/rollouts/{name}/rollback", reason=reason)
 
-    def hold(self, name: str, /, *, reason: str) -> One:
-        return self.post(f"/v1/rollouts/{name}/hold", reason=reason)
-
-    def resume(self, name: str, /, *, reason: str) -> One:
-        return self.post(f"/v1/rollouts/{name}/resume", reason=reason)
-
-    def freezes(self) -> Many:
-        return self.list_of("freezes", "/v1/freezes")
-
-    def add_freeze(self, *, kind: str, starts_at: str, ends_at: str, reason: str, **options: Any) -> One:
-        """`kind`: deny or allow; `options`: rollout, weekly and zone."""
-        body = {"kind": kind, "starts_at": starts_at, "ends_at": ends_at, "reason": reason, **options}
-        return self.post("/v1/freezes", **body)
-
-    def end_freeze(self, freeze_id: str, /, *, reason: str) -> One:
-        return self.post(f"/v1/freezes/{freeze_id}/end", reason=reason)
-
-    def versions(self) -> Many:
-        return self.list_of("versions", "/v1/versions")
-
-    def change_version(self, name: str, /, *, action: str, reason: str, **options: Any) -> One:
-        """`action`: candidate, activate, revert or withdraw; `options` such as `version="…"`."""
-        return self.post(f"/v1/rollouts/{name}/version", action=action, reason=reason, **options)
-
     def reviews(self, **filters: Any) -> Many:
         return self.list_of("reviews", "/v1/reviews", params=filters)
-
-    def claim(self, review_id: str, /) -> One:
-        return self.post(f"/v1/reviews/{review_id}/claim")
 
     def verdict(
         self, review_id: str, /, *, decision: str, category: str | None = None, notes: str = ""
     ) -> One:
         body = {"decision": decision, "category": category, "notes": notes}
         return self.post(f"/v1/reviews/{review_id}/verdict", **body)
-
-    def report(self, decision_id: str, /, *, decision: str, notes: str = "") -> One:
-        return self.post(f"/v1/decisions/{decision_id}/report", decision=decision, notes=notes)

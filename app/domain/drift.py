@@ -8,17 +8,14 @@ the stream starts anew, with its part of the horizon's allowance.
 from dataclasses import replace
 
 from app.domain.sequential import start
-from app.domain.stream import ONE, Counts, StreamState, Tally, fold_totals, gain
+from app.domain.stream import ONE, Counted, Counts, StreamState, Tally, fold_totals, gain
 
 PAIRS_AT_LEAST = 300  # in a week that others are held against
 
 _DAYS = 7
 _WEEK_US = _DAYS * 86_400_000_000
 _HIGHEST = 0.999  # more than every disagreement is none
-_WEEK, _REFERENCE = (
-    "week",
-    "reference",
-)  # marks: the counts at the week's beginning, and those of a whole week
+_WEEK, _REFERENCE = "week", "reference"  # marks: counts at the week's beginning, and those of a whole week
 
 
 def marked(counts: Counts) -> dict[str, Counts]:
@@ -27,7 +24,7 @@ def marked(counts: Counts) -> dict[str, Counts]:
 
 
 def fold_weeks(
-    state: StreamState, pairs: Tally, *, started_us: int, now_us: int, horizon_days: float
+    state: StreamState, pairs: Counted, *, started_us: int, now_us: int, horizon_days: float
 ) -> StreamState:
     """Take in what the counters have gained; the `limit` of `pairs` is the margin above the reference.
 
@@ -41,7 +38,7 @@ def fold_weeks(
     limit = limit_of(state, margin=pairs.limit)
     if limit is None:
         return replace(state, at_us=max(now_us, state.at_us), seen={ONE: pairs.counts})
-    held = replace(pairs, limit=limit)
+    held = Tally(*pairs.counts, limit)
     return fold_totals(state, {ONE: held}, now_us=now_us, horizon_days=horizon_days)
 
 

@@ -11,16 +11,14 @@ from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
 
-from app.domain.assessment import Assessment, Facts, GuardrailOutcome, bare, settled, to_wire
+from app.domain.assessment import Assessment, Facts, GuardrailOutcome, bare, settled
 from app.domain.clock import rfc3339, to_us
 from app.domain.drift import PAIRS_AT_LEAST, fold_weeks, limit_of, marked, this_week
 from app.domain.limits import Action, Guardrail, Risk, default_action
 from app.domain.rollout import RolloutPolicy
 from app.domain.sampling import smallest_inclusion
 from app.domain.stream import ONE, StreamState, fold_labels, fold_totals, seen_of
-from app.domain.tallies import Figures, figures_of, missing, tallies_of, tally_of
-
-__all__ = ["Assessment", "Facts", "GuardrailOutcome", "advance", "limits_hash", "threshold_of", "to_wire"]
+from app.domain.tallies import Figures, figures_of, missing, tallies_of
 
 _DAY_US = 86_400_000_000
 
@@ -39,7 +37,8 @@ def advance(guardrail: Guardrail, state: StreamState | None, facts: Facts) -> tu
         said = f"{guardrail} cannot be read: {error}"
         judged = bare(guardrail, facts.policy, GuardrailOutcome.ERROR, said)
     if state.alarm is not None and not judged.raised:
-        said = f"{judged.sentence}; the alarm of this {_span(guardrail)} stands"
+        span = "week" if guardrail is Guardrail.AGREEMENT_DRIFT else "epoch"
+        said = f"{judged.sentence}; the alarm of this {span} stands"
         judged = replace(judged, outcome=GuardrailOutcome.BREACH, sentence=said)
     return settled(state, judged)
 
@@ -52,12 +51,22 @@ def limits_hash(
     Also where its breach leads elsewhere than before: what was seen by then was no reason to act.
     """
     limits = policy.guardrails
-    own = getattr(limits, _LIMIT[guardrail]) if guardrail in _LIMIT else None
-    if guardrail in (Guardrail.SHIFT, Guardrail.PAIRED_SHIFT):
-        own = own, sorted((baseline or {}).items())
-    effect = f"{policy.action(guardrail)} {guardrail in limits.dry_run}"
-    document = f"{guardrail} {own} {effect} {limits.alpha} {limits.horizon_days}"
-    return sha256(document.encode()).hexdigest()[:16]
+    _, own = _WATCHED.get(guardrail, ("", ""))
+    is_based = guardrail in (Guardrail.SHIFT, Guardrail.PAIRED_SHIFT)
+    return _hashed(
+        guardrail.value,
+        getattr(limits, own, None),
+        tuple(sorted((baseline or {}).items())) if is_based else (),
+        policy.action(guardrail).value,
+        guardrail in limits.dry_run,
+        limits.alpha,
+        limits.horizon_days,
+    )
+
+
+@lru_cache(maxsize=4096)  # asked of every stream at every look
+def _hashed(*parts: object) -> str:
+    return sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def threshold_of(guardrail: Guardrail, policy: RolloutPolicy) -> float:
@@ -75,7 +84,7 @@ def _acting(risk: Risk, actions: frozenset[tuple[str, Action]]) -> frozenset[Gua
     """The guardrails with streams that do more than notify."""
     chosen = dict(actions)
     return frozenset(
-        each for each in _COUNTED if chosen.get(each, default_action(each, risk)) is not Action.NOTIFY
+        each for each in _WATCHED if chosen.get(each, default_action(each, risk)) is not Action.NOTIFY
     )
 
 
@@ -84,7 +93,8 @@ def _current(guardrail: Guardrail, state: StreamState | None, facts: Facts) -> S
     digest = limits_hash(facts.policy, guardrail, facts.baseline)
     if state is None or state.epoch != evidence.epoch:
         return StreamState(evidence.epoch, digest, to_us(evidence.epoch_started_at))
-    if state.limits_hash == digest:
+    is_unreadable = evidence.problem is not None and guardrail is not Guardrail.OVERRIDE
+    if state.limits_hash == digest or is_unreadable:  # what cannot be read is no place to begin from
         return state
     # A limit is chosen in sight of what has been: only what comes after it may speak.
     watermark = facts.labels[-1].decision_id if facts.labels else state.watermark
@@ -117,7 +127,7 @@ def _look_at_totals(guardrail: Guardrail, state: StreamState, facts: Facts) -> t
 
 def _look_at_weeks(state: StreamState, facts: Facts) -> tuple[StreamState, Assessment]:
     guardrail, limits = Guardrail.AGREEMENT_DRIFT, facts.policy.guardrails
-    pairs = tally_of(guardrail, facts)
+    pairs = tallies_of(guardrail, facts)[ONE]
     state = fold_weeks(
         state,
         pairs,
@@ -195,7 +205,7 @@ def _judge(
     raised = breached and state.alarm is None
     if raised:
         state = replace(state, alarm=peak)
-    said = f"{_WHAT[guardrail]} {'unknown' if rate is None else f'{rate:.4g}'} of {n}, limit {limit:.4g}"
+    said = f"{_WATCHED[guardrail][0]} {'unknown' if rate is None else f'{rate:.4g}'} of {n}, limit {limit:.4g}"
     evidence = f"{_readable(peak)} reached" if breached else f"{_readable(e_value)} of"
     said += f": evidence {evidence} {threshold:.4g}"
     outcome = GuardrailOutcome.OK
@@ -222,34 +232,19 @@ def _judge(
     )
 
 
-def _span(guardrail: Guardrail) -> str:
-    return "week" if guardrail is Guardrail.AGREEMENT_DRIFT else "epoch"
-
-
 def _readable(evidence: float) -> str:
     return f"{evidence:,.0f}" if 1_000 <= evidence < 1e9 else f"{evidence:.3g}"
 
 
-_LIMIT = {
-    Guardrail.OVERRIDE: "override_limit",
-    Guardrail.ERROR: "error_limit",
-    Guardrail.LATENCY: "latency_target_ms",
-    Guardrail.LATENCY_ALERT: "latency_alert_ms",
-    Guardrail.FALLBACK: "fallback_limit",
-    Guardrail.SHIFT: "shift_limit",
-    Guardrail.PAIRED_SHIFT: "shift_limit",
-    Guardrail.AGREEMENT_DRIFT: "drift_limit",
-    Guardrail.SELF_DISAGREEMENT: "self_disagreement_limit",
+# What is watched by a stream, and the limit that it is held against: all but a wrong allow.
+_WATCHED = {
+    Guardrail.OVERRIDE: ("override rate", "override_limit"),
+    Guardrail.ERROR: ("error rate", "error_limit"),
+    Guardrail.LATENCY: ("share above the latency target", "latency_target_ms"),
+    Guardrail.LATENCY_ALERT: ("share above the latency alert", "latency_alert_ms"),
+    Guardrail.FALLBACK: ("fallback rate", "fallback_limit"),
+    Guardrail.SHIFT: ("shift of the distribution", "shift_limit"),
+    Guardrail.PAIRED_SHIFT: ("shift against the legacy engine", "shift_limit"),
+    Guardrail.AGREEMENT_DRIFT: ("disagreement this week", "drift_limit"),
+    Guardrail.SELF_DISAGREEMENT: ("other answer to the same question", "self_disagreement_limit"),
 }
-_WHAT = {
-    Guardrail.OVERRIDE: "override rate",
-    Guardrail.ERROR: "error rate",
-    Guardrail.LATENCY: "share above the latency target",
-    Guardrail.LATENCY_ALERT: "share above the latency alert",
-    Guardrail.FALLBACK: "fallback rate",
-    Guardrail.SHIFT: "shift of the distribution",
-    Guardrail.PAIRED_SHIFT: "shift against the legacy engine",
-    Guardrail.AGREEMENT_DRIFT: "disagreement this week",
-    Guardrail.SELF_DISAGREEMENT: "other answer to the same question",
-}
-_COUNTED = tuple(_WHAT)  # all but a wrong allow, which needs no statistics

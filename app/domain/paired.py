@@ -46,7 +46,12 @@ def log_wealth(pairs: Sequence[Pairs], limit: float) -> float:
 
 def upper_difference(pairs: Sequence[Pairs], alpha: float) -> float:
     """The anytime-valid upper bound of E[D]: the smallest limit that it is proved to be below."""
-    return smallest(lambda limit: _is_below(pairs, limit, alpha), above=difference(pairs))
+    n = max(sum(group.n for group in pairs), 1)
+    return smallest(
+        lambda limit: log_wealth(pairs, limit) + math.log(alpha),
+        above=difference(pairs),
+        width=2 / math.sqrt(n),
+    )
 
 
 def difference(pairs: Sequence[Pairs]) -> float:
@@ -69,10 +74,10 @@ def needed(pairs: Sequence[Pairs], limit: float, alpha: float) -> int | None:
     n = sum(group.n for group in pairs)
     each = [group.scaled(1 / n) for group in pairs] if n else [Pairs(0, 0, 1)]
 
-    def enough(more: int) -> bool:
-        return _is_below([group.scaled(n + more) for group in each], limit, alpha)
+    def excess(more: int) -> float:
+        return log_wealth([group.scaled(n + more) for group in each], limit) + math.log(alpha)
 
-    return fewest(enough)
+    return fewest(excess)
 
 
 def _is_below(pairs: Sequence[Pairs], limit: float, alpha: float) -> bool:

@@ -26,7 +26,6 @@ _LOG_LARGEST = math.log(_LARGEST)
 _DAY_S = 86_400.0
 _PRIOR = 0.5
 _GRID = 128
-_BISECTIONS = 60
 _MOST_NEEDED = 10_000_000
 _PRECISION = 1e-9
 
@@ -165,19 +164,11 @@ def upper(groups: Sequence[Group], alpha: float) -> float:
     n = sum(group.n for group in groups)
     if n <= sum(group.bad for group in groups):
         return 1.0
-
-    def excess(limit: float) -> float:
-        return weighted_log_m(groups, limit) + math.log(alpha)
-
-    low, width, at_low = weighted_rate(groups), 2 / math.sqrt(n), math.log(alpha)
-    while True:
-        high = min(low + width, (low + 1) / 2)
-        at_high = excess(high)
-        if at_high >= 0:
-            return _crossing(excess, (low, at_low), (high, at_high), _between)
-        if 1 - high < _PRECISION:
-            return 1.0
-        low, at_low = high, at_high
+    return smallest(
+        lambda limit: weighted_log_m(groups, limit) + math.log(alpha),
+        above=weighted_rate(groups),
+        width=2 / math.sqrt(n),
+    )
 
 
 def lower(groups: Sequence[Group], alpha: float) -> float:
@@ -203,6 +194,26 @@ def needed(groups: Sequence[Group], limit: float, alpha: float) -> int | None:
         of_so_many = [Group(g.n * (n + more), g.bad * (n + more), g.weight) for g in seen]
         return weighted_log_m(of_so_many, limit) + math.log(alpha)
 
+    return fewest(excess)
+
+
+def smallest(excess: Callable[[float], float], *, above: float, width: float) -> float:
+    """The smallest number from `above`, where it is negative, to 1 at which a rising function is 0 or more.
+
+    1 where there is none. `width` is how far to step at first.
+    """
+    low, at_low = above, -3.0  # only a guess: about the logarithm of an alpha
+    while 1 - low > _PRECISION:
+        high = min(low + width, (low + 1) / 2)
+        at_high = excess(high)
+        if at_high >= 0:
+            return _crossing(excess, (low, at_low), (high, at_high), _between)
+        low, at_low = high, at_high
+    return 1.0
+
+
+def fewest(excess: Callable[[int], float]) -> int | None:
+    """The smallest number from 0 on at which a rising function is 0 or more; None where none in reach is."""
     low, at_low, high = 0, excess(0), 1
     if at_low >= 0:
         return 0
@@ -211,28 +222,6 @@ def needed(groups: Sequence[Group], limit: float, alpha: float) -> int | None:
             return None
         low, at_low, high = high, at_high, min(high * 4, _MOST_NEEDED)
     return _crossing(excess, (low, at_low), (high, at_high), _whole_between)
-
-
-def fewest(enough: Callable[[int], bool]) -> int | None:
-    """The smallest number from 1 on that is enough, as every larger one is; None where none is in reach."""
-    low, high = 0, 1
-    while not enough(high):
-        low, high = high, high * 2
-        if high > _MOST_NEEDED:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
-
-
-def smallest(holds: Callable[[float], bool], *, above: float) -> float:
-    """The smallest number between `above` and 1 for which something holds that holds for all larger ones."""
-    low, high = above, 1.0
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
 
 
 def no_events_needed(limit: float, alpha: float) -> int:

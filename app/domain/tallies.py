@@ -1,14 +1,15 @@
 """What does each guardrail count, against which limit, and what hinders it?"""
 
 from collections.abc import Mapping
+from typing import assert_never
 
 from app.domain.assessment import Facts
-from app.domain.proofs import LATE_SHARE
 from app.domain.counters import Metric
 from app.domain.decision import Decision
 from app.domain.limits import Guardrail
 from app.domain.pairing import paired_tallies, paired_variation
 from app.domain.phase import Phase
+from app.domain.proofs import LATE_SHARE
 from app.domain.shift import BASELINE_AT_LEAST, shift_tallies, total_variation
 from app.domain.stream import ONE, Counted, Tally
 
@@ -16,38 +17,31 @@ Figures = tuple[float | None, float, int]  # the rate, its limit, of how many
 
 
 def tallies_of(guardrail: Guardrail, facts: Facts) -> dict[str, Counted]:
-    """The totals that this guardrail's streams count, by the name of the stream."""
+    """The totals that this guardrail's streams count, by the name of the stream; of drift, the limit is a margin."""
     limits, evidence = facts.policy.guardrails, facts.evidence
     match guardrail:
+        case Guardrail.ERROR:
+            tally = Tally(evidence.observed, evidence.errors, limits.error_limit)
+        case Guardrail.LATENCY:
+            tally = _late(facts, limits.latency_target_ms)
+        case Guardrail.LATENCY_ALERT:
+            tally = _late(facts, limits.latency_alert_ms)
+        case Guardrail.FALLBACK:
+            tally = Tally(evidence.should_have_answered, evidence.fell_back, limits.fallback_limit)
+        case Guardrail.SELF_DISAGREEMENT:
+            tally = Tally(*evidence.asked_twice, limits.self_disagreement_limit)
+        case Guardrail.AGREEMENT_DRIFT:
+            n = evidence.compared
+            tally = Tally(n, n - evidence.agreed, limits.drift_limit / 2)
         case Guardrail.SHIFT:
             return shift_tallies(evidence.distribution, _answers(facts), limit=limits.shift_limit)
         case Guardrail.PAIRED_SHIFT:
             return paired_tallies(evidence.of(Metric.PAIR), _pairs(facts), limit=limits.shift_limit)
-        case Guardrail.OVERRIDE | Guardrail.WRONG_ALLOW:
+        case Guardrail.OVERRIDE | Guardrail.WRONG_ALLOW:  # labels, and a count without a limit
             return {}
         case _:
-            return {ONE: tally_of(guardrail, facts)}
-
-
-def tally_of(guardrail: Guardrail, facts: Facts) -> Tally:
-    """What a guardrail with a single stream of totals counts; of drift, the limit is a margin."""
-    limits, evidence = facts.policy.guardrails, facts.evidence
-    match guardrail:
-        case Guardrail.ERROR:
-            return Tally(evidence.observed, evidence.errors, limits.error_limit)
-        case Guardrail.LATENCY:
-            return _late(facts, limits.latency_target_ms)
-        case Guardrail.LATENCY_ALERT:
-            return _late(facts, limits.latency_alert_ms)
-        case Guardrail.FALLBACK:
-            return Tally(evidence.should_have_answered, evidence.fell_back, limits.fallback_limit)
-        case Guardrail.SELF_DISAGREEMENT:
-            return Tally(*evidence.asked_twice, limits.self_disagreement_limit)
-        case Guardrail.AGREEMENT_DRIFT:
-            n = evidence.compared
-            return Tally(n, n - evidence.agreed, limits.drift_limit / 2)
-        case _:
-            raise NotImplementedError(f"{guardrail} has no single tally")
+            assert_never(guardrail)
+    return {ONE: tally}
 
 
 def figures_of(guardrail: Guardrail, facts: Facts, tallies: Mapping[str, Counted]) -> Figures:

@@ -1,6 +1,7 @@
 """A second person says that the evidence carries a promotion, until it no longer does."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -21,17 +22,15 @@ from app.store.rollouts import brief, lock_state, record_transition
 from app.store.transaction import Transaction
 
 
+@dataclass(frozen=True, slots=True)
 class Approvals:
     """Given by people, taken back by evidence that changes the outcome; holds and freezes are none."""
 
-    def __init__(
-        self, levers: Levers, gates: Gates, plane: Plane, ledger: Ledger, *, now: Callable[[], datetime]
-    ) -> None:
-        self._levers = levers
-        self._gates = gates
-        self._plane = plane
-        self._ledger = ledger
-        self._now = now
+    levers: Levers
+    gates: Gates
+    plane: Plane
+    ledger: Ledger
+    now: Callable[[], datetime]
 
     async def approve(
         self, name: str, *, to: Phase, reason: str, expected_revision: int, by: Principal
@@ -41,39 +40,39 @@ class Approvals:
         Raises `GateNotMet` where the evidence is not enough, `RevisionConflict`, `CeilingReached`, and
         `Conflict` where `to` is not the next phase, no approval is asked for, or this person has approved.
         """
-        now = self._now()
+        now = self.now()
 
         def work(tx: Transaction) -> dict[str, Any]:
-            state, policy = self._levers.locked(tx, name, expected_revision)
+            state, policy = self.levers.locked(tx, name, expected_revision)
             promoted(state, policy, to=to, now=now)
             if not policy.gates[to].approvals:
                 raise Conflict("not-asked", f"the gate of {name} to {to} asks for no approval: promote it")
             _check_new(tx, state, to, by)
-            evidence = self._gates.proven(tx.connection, policy, state)
-            gate = self._gates.assess(tx.connection, policy, state, evidence, to=to, now=now)
+            evidence = self.gates.proven(tx.connection, policy, state)
+            gate = self.gates.assess(tx.connection, policy, state, evidence, to=to, now=now)
             if not gate.is_carried:
                 raise GateNotMet(gate_document(gate))
             insert(tx, state, to, by, reason=reason, gate=gate_document(gate), now_us=to_us(now))
             return _recorded(tx, state, gate, actor=by.key_id, reason=reason, now=now)
 
-        return await self._levers.done(await self._ledger.run(work))
+        return await self.levers.done(await self.ledger.run(work))
 
     async def look(self) -> list[dict[str, Any]]:
         """Void what the evidence has overtaken; costs one query where nobody has approved anything.
 
         What is void never comes back: whoever still thinks so approves again, on other evidence.
         """
-        with self._plane.database.read() as connection:
+        with self.plane.database.read() as connection:
             if not standing(connection):
                 return []
-        made = await self._ledger.run(self._void_overtaken)
+        made = await self.ledger.run(self._void_overtaken)
         for transition in made:
-            await self._levers.done(transition)
+            await self.levers.done(transition)
         return made
 
     def _void_overtaken(self, tx: Transaction) -> list[dict[str, Any]]:
-        now, made = self._now(), []
-        policies = {policy.name: policy for policy in self._plane.view.policy.book.policies}
+        now, made = self.now(), []
+        policies = {policy.name: policy for policy in self.plane.view.policy.book.policies}
         for name, to in sorted({(each.rollout, each.to) for each in standing(tx.connection)}):
             state, policy = lock_state(tx, name), policies.get(name)
             given = standing(tx.connection, name, to)
@@ -82,8 +81,8 @@ class Approvals:
             void(tx, past, reason="another epoch, version or policy began", now_us=to_us(now))
             if policy is None or not current:
                 continue
-            evidence = self._gates.evidence(tx.connection, state)
-            gate = self._gates.assess(tx.connection, policy, state, evidence, to=to, now=now)
+            evidence = self.gates.evidence(tx.connection, state)
+            gate = self.gates.assess(tx.connection, policy, state, evidence, to=to, now=now)
             if not gate.is_carried:
                 names = ", ".join(each.name for each in current)
                 reason = f"the approval of {names} is void: {gate.sentence}"

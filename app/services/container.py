@@ -27,7 +27,7 @@ from app.services.ports import Models
 from app.services.queries import Queries
 from app.services.ramps import Ramps
 from app.services.records import Strata
-from app.services.reports.gathering import Gathering
+from app.services.reports.facts import Gathering
 from app.services.reports.reports import Reports
 from app.services.review import Reviews
 from app.services.rollouts import Rollouts

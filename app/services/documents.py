@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping
@@ -14,6 +15,24 @@ from app.domain.sampling import ReviewMode
 from app.store.decisions import advisory_wire, find, verdicts_of
 from app.store.reviews import SECOND_DUE_US, Judge, may_be_second
 
+# What the wire has as a row or a value has it.
+_DECISION = (
+    *("id", "decision", "rollout", "phase", "exposed", "answered_by", "fallback_reason", "combine"),
+    *("version", "revision", "latency_ms"),
+)
+_LEGACY = ("engine", "decision", "rule", "latency_ms")
+_ADVISORY = (
+    "version",
+    "outcome",
+    "decision",
+    "confidence",
+    "coverage",
+    "latency_ms",
+    "prompt_tokens",
+    "cached",
+)
+_REVIEW = ("id", "decision_id", "rollout", "phase", "version", "kind", "inclusion_probability", "claimed_by")
+
 
 def decision_document(
     row: Mapping[Any, Any], *, advisory: dict[str, Any] | None, review: dict[str, Any] | None
@@ -21,28 +40,12 @@ def decision_document(
     """The `decision` shape from a row of `decisions`, its first answer in force."""
     legacy = None
     if row["legacy_engine"] is not None:
-        legacy = {
-            "engine": row["legacy_engine"],
-            "decision": row["legacy_decision"],
-            "rule": row["legacy_rule"],
-            "error": row["legacy_error"],
-            "latency_ms": row["legacy_latency_ms"],
-        }
+        legacy = {name: row[f"legacy_{name}"] for name in (*_LEGACY, "error")}
     return {
-        "id": row["id"],
+        **{name: row[name] for name in _DECISION},
         "created_at": rfc3339(row["created_us"]),
-        "decision": row["decision"],
         "final": review is None or review["kind"] != "binding" or review["status"] != "open",
-        "rollout": row["rollout"],
-        "phase": row["phase"],
-        "exposed": row["exposed"],
-        "answered_by": row["answered_by"],
-        "fallback_reason": row["fallback_reason"],
-        "combine": row["combine"],
         "legacy": legacy,
-        "version": row["version"],
-        "revision": row["revision"],
-        "latency_ms": row["latency_ms"],
         "advisory": advisory,
         "review": review,
     }
@@ -75,37 +78,21 @@ def fresh_advisory(advisory: Advisory, reasoning: Reasoning | None) -> dict[str,
     """The `advisory` member of a decision that was just made."""
     p = advisory.probabilities
     return {
-        "version": advisory.version,
-        "outcome": advisory.outcome,
-        "decision": advisory.decision,
-        "probabilities": None
-        if p is None
-        else {"allow": p.allow, "require_attestation": p.require_attestation, "deny": p.deny},
-        "confidence": advisory.confidence,
-        "coverage": advisory.coverage,
+        **{name: getattr(advisory, name) for name in _ADVISORY},
+        "probabilities": None if p is None else asdict(p),
         "reasoning": None if reasoning is None else reasoning.text,
         "generated": None if reasoning is None else reasoning.generated,
         "attributions": None if reasoning is None else attributions(reasoning),
-        "latency_ms": advisory.latency_ms,
-        "prompt_tokens": advisory.prompt_tokens,
-        "cached": advisory.cached,
     }
 
 
 def attributions(reasoning: Reasoning) -> list[dict[str, Any]] | None:
-    if reasoning.attributions is None:
-        return None
-    return [
-        {"field": a.field, "effect": a.effect, "decision_without": a.decision_without}
-        for a in reasoning.attributions
-    ]
+    return None if reasoning.attributions is None else [asdict(each) for each in reasoning.attributions]
 
 
 def reasoning_body(reasoning: Reasoning) -> str:
     """What the `reasonings` table keeps."""
-    return json.dumps(
-        {"text": reasoning.text, "attributions": attributions(reasoning), "generated": reasoning.generated}
-    )
+    return json.dumps(asdict(reasoning))
 
 
 def situation_document(row: Mapping[Any, Any]) -> dict[str, Any] | None:
@@ -125,28 +112,16 @@ def review_document(connection: Connection, row: RowMapping, judge: Judge) -> di
     waits = second or row["status"] == "open"
     blind = second or (waits and row["mode"] == ReviewMode.BLIND)
     return {
-        "id": row["id"],
-        "decision_id": row["decision_id"],
+        **{name: row[name] for name in _REVIEW},
         "created_at": rfc3339(row["created_us"]),
-        "rollout": row["rollout"],
-        "phase": row["phase"],
-        "version": row["version"],
-        "kind": row["kind"],
         "status": "open" if second else row["status"],
         "mode": ReviewMode.BLIND if second else row["mode"],
-        "inclusion_probability": row["inclusion_probability"],
-        "situation": None if row["situation"] is None else json.loads(row["situation"]),
-        "legacy": {
-            "engine": row["legacy_engine"],
-            "decision": row["legacy_decision"],
-            "rule": row["legacy_rule"],
-            "latency_ms": row["legacy_latency_ms"],
-        },
+        "situation": situation_document(row),
+        "legacy": {name: row[f"legacy_{name}"] for name in _LEGACY},
         # Enforced, what the caller was told is the model's opinion or tells it.
         "decision": None if blind and row["phase"] == Phase.ENFORCED else row["first_decision"],
         "advisory": None if blind else advisory_wire(wide),
         "verdicts": [] if waits else verdicts_of(connection, row["decision_id"]),
-        "claimed_by": row["claimed_by"],
         "claimed_by_me": row["claimed_by"] == judge.key_id,
         "claim_expires_at": rfc3339_or_none(row["claim_expires_us"]),
         "expires_at": rfc3339(row["judged_us"] + SECOND_DUE_US if second else row["due_us"]),

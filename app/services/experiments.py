@@ -1,6 +1,7 @@
 """How does a candidate do beside the active version, and may it take its place?"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,13 +20,13 @@ from app.store import tables as t
 from app.store.rollouts import investigated, load_states
 
 
+@dataclass(frozen=True, slots=True)
 class Experiments:
     """Judges candidates; who may act on it is `services/succession.py`'s to say."""
 
-    def __init__(self, plane: Plane, gates: Gates, *, now: Callable[[], datetime]) -> None:
-        self._plane = plane
-        self._gates = gates
-        self._now = now
+    plane: Plane
+    gates: Gates
+    now: Callable[[], datetime]
 
     def assess_for_activation(
         self, connection: Connection, policy: RolloutPolicy, state: RolloutState
@@ -33,26 +34,26 @@ class Experiments:
         """Judge it for real, inside the activation's own transaction. Raises `Conflict("no-candidate")`."""
         candidate, table = _candidate(state), t.candidate_advisories
         versions = Versions(
-            self._gates.proven(connection, policy, state),
-            self._gates.proven(connection, policy, state, version=candidate, table=table),
+            self.gates.proven(connection, policy, state),
+            self.gates.proven(connection, policy, state, version=candidate, table=table),
         )
         return self._judge(connection, policy, state, versions)
 
     def gate(self, name: str) -> dict[str, Any]:
         """The gate of a rollout's candidate. Raises `NotFound` and `Conflict("no-candidate")`."""
-        policy = self._plane.view.policy.book.get(name)
-        with self._plane.database.read() as connection:
+        policy = self.plane.view.policy.book.get(name)
+        with self.plane.database.read() as connection:
             state = load_states(connection)[name]
             gate = self._judge(connection, policy, state, self._evidence(connection, state))
         return gate_document(gate)
 
     def all(self) -> list[dict[str, Any]]:
         """Every rollout that has a candidate, with what the comparison says so far."""
-        with self._plane.database.read() as connection:
+        with self.plane.database.read() as connection:
             states = load_states(connection)
             return [
                 self._document(connection, policy, states[policy.name])
-                for policy in self._plane.view.policy.book.policies
+                for policy in self.plane.view.policy.book.policies
                 if states[policy.name].candidate is not None
             ]
 
@@ -73,16 +74,16 @@ class Experiments:
         }
 
     def _evidence(self, connection: Connection, state: RolloutState) -> Versions:
-        candidate = self._gates.evidence(connection, state, version=_candidate(state))
-        return Versions(self._gates.evidence(connection, state), candidate)
+        candidate = self.gates.evidence(connection, state, version=_candidate(state))
+        return Versions(self.gates.evidence(connection, state), candidate)
 
     def _judge(
         self, connection: Connection, policy: RolloutPolicy, state: RolloutState, versions: Versions
     ) -> Gate:
-        candidate, now = versions.candidate.version, self._now()
+        candidate, now = versions.candidate.version, self.now()
         context = GateContext(
             around=surroundings(connection, state.name, now),
-            validation=self._gates.validation(connection, policy.gates.get(state.phase), candidate),
+            validation=self.gates.validation(connection, policy.gates.get(state.phase), candidate),
         )
         return assess_candidate(
             policy,

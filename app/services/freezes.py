@@ -1,13 +1,14 @@
 """People say when promotions rest."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, RowMapping
 
-from app.domain.clock import rfc3339, rfc3339_or_none, to_us
+from app.domain.clock import instant, rfc3339, rfc3339_or_none, to_us
 from app.domain.freeze import EVERY, WEEK, Freeze, FreezeKind, Frozen, frozen
 from app.domain.role import Principal, Role
 from app.errors import Conflict, Forbidden, InvalidInput, NotFound
@@ -35,19 +36,17 @@ def refuse_frozen(connection: Connection, rollout: str, now: datetime) -> None:
         raise Conflict("frozen", f"{rollout} is {found.sentence}")
 
 
+@dataclass(frozen=True, slots=True)
 class Freezes:
-    def __init__(
-        self, plane: Plane, ledger: Ledger, notices: Notices, *, now: Callable[[], datetime]
-    ) -> None:
-        self._plane = plane
-        self._ledger = ledger
-        self._notices = notices
-        self._now = now
+    plane: Plane
+    ledger: Ledger
+    notices: Notices
+    now: Callable[[], datetime]
 
     def all(self) -> list[dict[str, Any]]:
         """Every freeze that nobody ended, oldest first."""
-        now = self._now()
-        with self._plane.database.read() as connection:
+        now = self.now()
+        with self.plane.database.read() as connection:
             return [_document(row, now) for row in store.rows(connection)]
 
     async def add(
@@ -67,13 +66,12 @@ class Freezes:
         Raises `InvalidInput`, `NotFound` for the rollout, and `Forbidden` where hours would be allowed beside
         those that are: that loosens, and takes an approver.
         """
-        now = self._now()
+        now = self.now()
         if rollout != EVERY:
-            self._plane.view.policy.book.get(rollout)
-        freeze = _checked(
-            Freeze(new_id(), _kind(kind), rollout, *_hours(starts_at, ends_at, zone), weekly, zone, reason),
-            now,
-        )
+            self.plane.view.policy.book.get(rollout)
+        begin, end = _at("starts_at", starts_at, zone), _at("ends_at", ends_at, zone)
+        freeze = Freeze(new_id(), _kind(kind), rollout, begin, end, weekly, zone, reason)
+        _check(freeze, now)
 
         def work(tx: Transaction) -> tuple[dict[str, Any], dict[str, Any]]:
             others = [each for each in store.standing(tx.connection) if each.kind is FreezeKind.ALLOW]
@@ -82,25 +80,25 @@ class Freezes:
             row = _row(freeze, by, now)
             tx.insert(freezes, row)
             shown = _document(row, now)
-            return shown, _recorded(tx, shown, by, reason, now, before=None, after=freeze.id)
+            return shown, _recorded(tx, shown, by, reason, now)
 
-        return self._told(*await self._ledger.run(work))
+        return self._told(*await self.ledger.run(work))
 
     async def end(self, freeze_id: str, *, reason: str, by: Principal) -> dict[str, Any]:
         """End a freeze, before or after its time. Raises `NotFound` where no such one stands."""
-        now = self._now()
+        now = self.now()
 
         def work(tx: Transaction) -> tuple[dict[str, Any], dict[str, Any]]:
             row = store.end(tx, freeze_id, now_us=to_us(now), by_key=by.key_id)
             if row is None:
                 raise NotFound("freeze", freeze_id, known=[each.id for each in store.standing(tx.connection)])
             shown = _document(row, now)
-            return shown, _recorded(tx, shown, by, reason, now, before=freeze_id, after=None)
+            return shown, _recorded(tx, shown, by, reason, now)
 
-        return self._told(*await self._ledger.run(work))
+        return self._told(*await self.ledger.run(work))
 
     def _told(self, shown: dict[str, Any], transition: dict[str, Any]) -> dict[str, Any]:
-        self._notices.moved(transition)
+        self.notices.moved(transition)
         return {**shown, "transition": transition}
 
 
@@ -110,25 +108,25 @@ def _kind(text: str) -> FreezeKind:
     return FreezeKind(text)
 
 
-def _hours(starts_at: str, ends_at: str, zone: str) -> tuple[datetime, datetime]:
+def _zone(name: str) -> ZoneInfo:
     try:
-        place = ZoneInfo(zone)
+        return ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:
         raise InvalidInput([("zone", "must be an IANA time zone such as Europe/Berlin")]) from error
-    return _instant("starts_at", starts_at, place), _instant("ends_at", ends_at, place)
 
 
-def _instant(field: str, text: str, place: ZoneInfo) -> datetime:
+def _at(field: str, text: str, zone: str) -> datetime:
+    place = _zone(zone)
     try:
-        at = datetime.fromisoformat(text)
+        at = instant(text, zone=place)
     except ValueError as error:
         raise InvalidInput([(field, "must be a time such as 2026-12-24T18:00")]) from error
     if at.year not in _YEARS:
         raise InvalidInput([(field, f"must lie between {_YEARS.start} and {_YEARS.stop}")])
-    return at if at.tzinfo else at.replace(tzinfo=place)
+    return at
 
 
-def _checked(freeze: Freeze, now: datetime) -> Freeze:
+def _check(freeze: Freeze, now: datetime) -> None:
     length = freeze.ends_at - freeze.starts_at
     errors = []
     if length <= 0 * WEEK:
@@ -139,7 +137,6 @@ def _checked(freeze: Freeze, now: datetime) -> Freeze:
         errors.append(("ends_at", "must lie in the future"))
     if errors:
         raise InvalidInput(errors)
-    return freeze
 
 
 def _row(freeze: Freeze, by: Principal, now: datetime) -> dict[str, Any]:
@@ -171,16 +168,10 @@ def _document(row: RowMapping | dict[str, Any], now: datetime) -> dict[str, Any]
 
 
 def _recorded(
-    tx: Transaction,
-    shown: dict[str, Any],
-    by: Principal,
-    reason: str,
-    now: datetime,
-    *,
-    before: str | None,
-    after: str | None,
+    tx: Transaction, shown: dict[str, Any], by: Principal, reason: str, now: datetime
 ) -> dict[str, Any]:
-    """A freeze's beginning or end in the history; `before` and `after` are its id where it stands."""
+    """A freeze's beginning or end in the history, its id where it stands."""
+    before, after = (shown["id"], None) if shown["ended_at"] else (None, shown["id"])
     return record_transition(
         tx,
         rollout=shown["rollout"],

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -35,22 +36,22 @@ from app.store.rollouts import load_states, read_plane, served_s_since
 _DAY_S = 86_400.0
 
 
+@dataclass(frozen=True, slots=True)
 class Gates:
     """Judges promotions. Whether agreement counts is for each of the `versions` to say.
 
     `policies_dir` holds the suites that a validation must be of.
     """
 
-    def __init__(self, plane: Plane, versions: Mapping[str, ModelVersion], *, policies_dir: Path) -> None:
-        self._plane = plane
-        self._versions = versions
-        self._policies_dir = policies_dir
+    plane: Plane
+    versions: Mapping[str, ModelVersion]
+    policies_dir: Path
 
     def evidence(
         self, connection: Connection, state: RolloutState, *, version: str | None = None
     ) -> Evidence:
         """The evidence of the rollout's present epoch, of its active version or another."""
-        of, declared = version or state.version, self._versions.get(version or state.version)
+        of, declared = version or state.version, self.versions.get(version or state.version)
         counted = totals(connection, state.name, state.epoch, version=of)
         return from_totals(
             state.name,
@@ -123,7 +124,7 @@ class Gates:
         if limits is None or limits.validation_above is None:
             return None
         try:
-            suites = fingerprint(self._policies_dir)
+            suites = fingerprint(self.policies_dir)
         except PolicyError as error:
             return str(error)
         return validated(connection, version, suite_sha256=suites)

@@ -59,6 +59,7 @@ class Judging:
         self._streams: dict[Key, StreamState] = {}
         self._said: dict[Key, Assessment] = {}
         self._facts: dict[str, Facts] = {}
+        self._read_at: dict[str, datetime] = {}  # when a rollout's labels were read last
 
     def forget(self) -> None:
         self._saved_us = None
@@ -84,8 +85,12 @@ class Judging:
         for policy in policies:
             state, totals = states[policy.name], counted[policy.name]
             facts = _facts(policy, state, totals, bases.get(policy.name), answers, now=now)
-            if not self._is_known(facts):
-                found.append(replace(facts, labels=self._labels(connection, state, totals)))
+            if self._is_known(facts):
+                continue
+            if not self._has_known_labels(facts):
+                self._read_at[policy.name] = now
+                facts = replace(facts, labels=self._labels(connection, state, totals))
+            found.append(facts)
         return found
 
     def judge(self, found: Iterable[Facts]) -> list[Judged]:
@@ -99,14 +104,8 @@ class Judging:
             return []
         stream = self._streams.get((state.name, Guardrail.OVERRIDE.value))
         after = stream.watermark if stream is not None and stream.epoch == state.epoch else None
-        return drawn_labels(
-            connection,
-            state.name,
-            version=state.version,
-            epoch=state.epoch,
-            after=after,
-            limit=_LABELS_AT_MOST,
-        )
+        of = {"version": state.version, "epoch": state.epoch}
+        return drawn_labels(connection, state.name, **of, after=after, limit=_LABELS_AT_MOST)
 
     def _is_known(self, facts: Facts) -> bool:
         before = self._facts.get(facts.policy.name)
@@ -115,9 +114,22 @@ class Judging:
             and before.policy is facts.policy
             and not facts.policy.guardrails.queries
             and facts.now - before.now < _UNCHANGED_FOR
-            # A new draw, and a verdict, show in the counters too.
             and (before.phase, before.evidence, before.baseline)
             == (facts.phase, facts.evidence, facts.baseline)
+        )
+
+    def _has_known_labels(self, facts: Facts) -> bool:
+        """Whether no drawn review was judged since they were read: what is not judged yet raises no alarm."""
+        before = self._facts.get(facts.policy.name)
+        return (
+            before is not None
+            and before.policy is facts.policy
+            and before.evidence.epoch == facts.evidence.epoch
+            and facts.now - self._read_at[facts.policy.name] < _UNCHANGED_FOR
+            and all(
+                before.evidence.of(each) == facts.evidence.of(each)
+                for each in (Metric.REVIEWED, Metric.OVERRIDDEN)
+            )
         )
 
     def _judged(self, facts: Facts) -> Judged:
@@ -126,6 +138,9 @@ class Judging:
         rows, assessed = [], []
         for name, step in _steps(policy):
             key = policy.name, name
+            if name == Guardrail.OVERRIDE and self._read_at[policy.name] != facts.now:
+                assessed.append(replace(self._said[key], raised=False))
+                continue
             before = self._streams.get(key)
             stream, assessment = step(before, facts)
             assessed.append(assessment)
@@ -135,15 +150,10 @@ class Judging:
                     _gauge(policy.name, name).set(assessment.e_value)
             self._streams[key], self._said[key] = stream, assessment
         self._facts[policy.name] = facts
+        raised = [assessment for assessment in assessed if assessment.raised]
         act_on = _gravest(assessed)
-        return Judged(
-            policy,
-            facts.evidence.epoch,
-            rows,
-            [assessment for assessment in assessed if assessment.raised],
-            act_on,
-            None if act_on is None else _numbers(facts),
-        )
+        evidence = None if act_on is None else _numbers(facts)
+        return Judged(policy, facts.evidence.epoch, rows, raised, act_on, evidence)
 
 
 def names_of(policy: RolloutPolicy) -> list[str]:
@@ -177,13 +187,9 @@ def _facts(
 ) -> Facts:
     # Served time is no observation: without it, a rollout that nobody asks is the same at every look.
     totals = {key: n for key, n in counted.items() if key[0] != Metric.SERVED_S}
+    began = state.epoch_started_at
     evidence = from_totals(
-        state.name,
-        state.version,
-        epoch=state.epoch,
-        epoch_started_at=state.epoch_started_at,
-        totals=totals,
-        days={},
+        state.name, state.version, epoch=state.epoch, epoch_started_at=began, totals=totals, days={}
     )
     return Facts(policy, state.phase, evidence, now, baseline=baseline, answers=answers)
 

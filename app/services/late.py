@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -17,29 +18,27 @@ from app.services.notices import Notices
 from app.services.observe import Observation
 from app.services.plane import Plane
 from app.services.records import advisory_row
-from app.services.tally import Tally, count, follow, policy_of, tally
+from app.services.tally import count, follow, tally
 from app.store import tables as t
 from app.store.ledger import Entry, Ledger
 from app.store.reviews import change_review, lock_review, review_of
 from app.store.transaction import Transaction
 
 
+@dataclass(frozen=True, slots=True)
 class LateAnswers:
     """Records an answer and lets the verdicts that were there first meet it."""
 
-    def __init__(
-        self, plane: Plane, ledger: Ledger, notices: Notices, *, now: Callable[[], datetime]
-    ) -> None:
-        self._plane = plane
-        self._ledger = ledger
-        self._notices = notices
-        self._now = now
+    plane: Plane
+    ledger: Ledger
+    notices: Notices
+    now: Callable[[], datetime]
 
     async def is_reviewed(self, decision_id: str) -> bool:
         """Whether a decision has a review already, as one that was reported before it was observed."""
 
         def look() -> bool:
-            with self._plane.database.read() as connection:
+            with self.plane.database.read() as connection:
                 return review_of(connection, decision_id) is not None
 
         try:
@@ -51,7 +50,7 @@ class LateAnswers:
         self, observation: Observation, advisory: Advisory, draw: Draw | None
     ) -> None:
         """Record an advisory whose decision has a review, which may have been judged already."""
-        now = self._now()
+        now = self.now()
         placed, decision_id = observation.placed, observation.decision_id
 
         def work(tx: Transaction) -> dict[str, Any] | None:
@@ -63,11 +62,11 @@ class LateAnswers:
                 return None
             return self._join(tx, row, advisory.answer, draw, now=now)
 
-        await self._told(await self._ledger.run(work))
+        await self._told(await self.ledger.run(work))
 
     async def candidate_for_reviewed(self, decision_id: str, entry: Entry) -> None:
         """Record what a candidate said of a decision that has a review, which may have been judged already."""
-        now = self._now()
+        now = self.now()
 
         def work(tx: Transaction) -> dict[str, Any] | None:
             row = _locked(tx, decision_id)
@@ -76,9 +75,9 @@ class LateAnswers:
                 tx.insert(table, values)
             for key, n in entry.counts:
                 tx.count(key, n)
-            return None if row is None or before is None else self._follow(tx, row, before, now=now)
+            return None if row is None or before is None else follow(tx, row, before, self.plane, now=now)
 
-        await self._told(await self._ledger.run(work))
+        await self._told(await self.ledger.run(work))
 
     def _join(
         self, tx: Transaction, row: RowMapping, answer: Decision, draw: Draw | None, *, now: datetime
@@ -89,17 +88,12 @@ class LateAnswers:
         change_review(tx, row["id"], model_decision=answer.value, inclusion_probability=probability)
         if draw is not None:
             count(tx, row, draw_counts(draw), to_us(now), version=row["version"])
-        return self._follow(tx, row, before, now=now)
-
-    def _follow(
-        self, tx: Transaction, row: RowMapping, before: Tally, *, now: datetime
-    ) -> dict[str, Any] | None:
-        return follow(tx, row, before, policy_of(self._plane, row["rollout"]), now=now)
+        return follow(tx, row, before, self.plane, now=now)
 
     async def _told(self, rollback: dict[str, Any] | None) -> None:
         if rollback is not None:
-            await self._plane.refresh_soon()
-            self._notices.moved(rollback)
+            await self.plane.refresh_soon()
+            self.notices.moved(rollback)
 
 
 def _locked(tx: Transaction, decision_id: str) -> RowMapping | None:

@@ -1,7 +1,7 @@
 """People steer: promote, roll back, expose, hold, investigate and kill."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ from app.services.freezes import refuse_frozen
 from app.services.gates import Gates
 from app.services.notices import Notices
 from app.services.plane import Plane
-from app.services.transitions import hold, move, resume, roll_back
+from app.services.transitions import hold, move, roll_back
 from app.store.ledger import Ledger
 from app.store.policies import applied
 from app.store.rollouts import (
@@ -31,15 +31,13 @@ from app.store.transaction import Transaction
 CAUSES = ("model", "prompt", "integration", "policy", "other")
 
 
+@dataclass(frozen=True, slots=True)
 class Levers:
-    def __init__(
-        self, plane: Plane, ledger: Ledger, gates: Gates, notices: Notices, *, now: Callable[[], datetime]
-    ) -> None:
-        self._plane = plane
-        self._ledger = ledger
-        self._gates = gates
-        self._notices = notices
-        self._now = now
+    plane: Plane
+    ledger: Ledger
+    gates: Gates
+    notices: Notices
+    now: Callable[[], datetime]
 
     async def promote(
         self, name: str, *, to: Phase, reason: str, expected_revision: int, by: Principal
@@ -49,13 +47,13 @@ class Levers:
         Raises `CeilingReached`, `RevisionConflict`, `GateNotMet` with the whole gate, and `Conflict`
         where the rollout is held or killed or `to` is not the next phase.
         """
-        now = self._now()
+        now = self.now()
 
         def work(tx: Transaction) -> dict[str, Any]:
             state, policy = self.locked(tx, name, expected_revision)
             after = promoted(state, policy, to=to, now=now)
-            evidence = self._gates.proven(tx.connection, policy, state)
-            gate = self._gates.assess(tx.connection, policy, state, evidence, to=to, now=now, by=by)
+            evidence = self.gates.proven(tx.connection, policy, state)
+            gate = self.gates.assess(tx.connection, policy, state, evidence, to=to, now=now, by=by)
             seen = gate_document(gate)
             if gate.outcome is not GateOutcome.PASS:
                 raise GateNotMet(seen)
@@ -63,27 +61,25 @@ class Levers:
                 tx, state, after, kind="promote", actor=by.key_id, reason=reason, now=now, evidence=seen
             )
 
-        return await self.done(await self._ledger.run(work))
+        return await self.done(await self.ledger.run(work))
 
     async def roll_back(self, name: str, *, reason: str, by: Principal) -> dict[str, Any]:
         """Down at once: takes no expected revision and waits for nothing but the row's lock."""
-        now = self._now()
 
-        def work(tx: Transaction) -> dict[str, Any]:
-            state = lock_state(tx, name)
+        def work(tx: Transaction, state: RolloutState, now: datetime) -> dict[str, Any]:
             policy = self._policy(name)
             transition = roll_back(tx, state, policy, actor=by.key_id, reason=reason, now=now)
             if transition is None:
                 raise Conflict("already-lowest", f"{name} is in shadow; there is nothing below")
             return transition
 
-        return await self.done(await self._ledger.run(work))
+        return await self._pull(name, work)
 
     async def expose(
         self, name: str, *, exposure: float, reason: str, expected_revision: int | None, by: Principal
     ) -> dict[str, Any]:
         """Another share of actors: down freely, up one of the rollout's steps at a time."""
-        now = self._now()
+        now = self.now()
 
         def work(tx: Transaction) -> dict[str, Any]:
             state, policy = self.locked(tx, name, expected_revision)
@@ -91,7 +87,7 @@ class Levers:
             after = exposed(state, exposure=exposure)
             return move(tx, state, after, kind="exposure", actor=by.key_id, reason=reason, now=now)
 
-        return await self.done(await self._ledger.run(work))
+        return await self.done(await self.ledger.run(work))
 
     def _check_exposure(
         self, tx: Transaction, state: RolloutState, policy: RolloutPolicy, exposure: float, *, now: datetime
@@ -112,62 +108,50 @@ class Levers:
 
     async def hold(self, name: str, *, reason: str, by: Principal) -> dict[str, Any]:
         """Freeze promotions and ramps, not rollbacks."""
-        now = self._now()
 
-        def work(tx: Transaction) -> dict[str, Any]:
-            state = lock_state(tx, name)
+        def work(tx: Transaction, state: RolloutState, now: datetime) -> dict[str, Any]:
             if state.held:
                 raise Conflict("held", f"{name} is held already: {state.hold_reason}")
             return hold(tx, state, actor=by.key_id, reason=reason, now=now)
 
-        return await self.done(await self._ledger.run(work))
+        return await self._pull(name, work)
 
     async def resume(self, name: str, *, reason: str, by: Principal) -> dict[str, Any]:
-        now = self._now()
-
-        def work(tx: Transaction) -> dict[str, Any]:
-            state = lock_state(tx, name)
+        def work(tx: Transaction, state: RolloutState, now: datetime) -> dict[str, Any]:
             if not state.held:
                 raise Conflict("not-held", f"{name} is not held")
-            return resume(tx, state, actor=by.key_id, reason=reason, now=now)
+            after = replace(state, held=False, hold_reason=None, revision=state.revision + 1)
+            return move(tx, state, after, kind="resume", actor=by.key_id, reason=reason, now=now)
 
-        return await self.done(await self._ledger.run(work))
+        return await self._pull(name, work)
 
     async def close_investigation(self, name: str, *, cause: str, fix: str, by: Principal) -> dict[str, Any]:
         """Say what a rollback was due to; promotion needs it."""
         if cause not in CAUSES:
             raise InvalidInput([("cause", f"must be one of {', '.join(CAUSES)}")])
-        now = self._now()
 
-        def work(tx: Transaction) -> dict[str, Any]:
-            state = lock_state(tx, name)
+        def work(tx: Transaction, state: RolloutState, now: datetime) -> dict[str, Any]:
             found = state.investigation
             if found is None or not found.is_open:
                 raise Conflict("no-investigation", f"{name} has no open investigation")
             closed = replace(found, cause=cause, fix=fix, closed_at=now, closed_by=by.key_id)
             close_investigation(tx, name, closed)
-            after = replace(state, investigation=closed, revision=state.revision + 1)
-            return move(
-                tx, state, after, kind="investigation", actor=by.key_id, reason=f"{cause}: {fix}", now=now
-            )
+            after, why = replace(state, investigation=closed, revision=state.revision + 1), f"{cause}: {fix}"
+            return move(tx, state, after, kind="investigation", actor=by.key_id, reason=why, now=now)
 
-        return await self.done(await self._ledger.run(work))
+        return await self._pull(name, work)
 
     async def kill(self, *, engaged: bool, reason: str, by: Principal) -> dict[str, Any]:
         """Every rollout by the legacy engine at once; released at the first exposure step."""
-        needed = Role.OPERATOR if engaged else Role.APPROVER
+        needed, done = (Role.OPERATOR, "engaged") if engaged else (Role.APPROVER, "released")
         if not by.may(needed):
-            raise Forbidden(
-                "role", f"the kill switch is {'engaged' if engaged else 'released'} by an {needed}"
-            )
-        now = self._now()
+            raise Forbidden("role", f"the kill switch is {done} by an {needed}")
+        now = self.now()
 
         def work(tx: Transaction) -> dict[str, Any]:
             before = read_plane(tx.connection)
             if before.kill_switch == engaged:
-                raise Conflict(
-                    "kill-switch", f"the kill switch is {'engaged' if engaged else 'released'} already"
-                )
+                raise Conflict("kill-switch", f"the kill switch is {done} already")
             if not engaged:  # rollouts before the plane, as everybody locks them
                 self._step_down_exposures(tx, by, reason, now)
             touch_plane(tx, kill_switch=engaged, kill_reason=reason if engaged else None)
@@ -185,23 +169,23 @@ class Levers:
                 now_us=to_us(now),
             )
 
-        return await self.done(await self._ledger.run(work))
+        return await self.done(await self.ledger.run(work))
 
     def _step_down_exposures(self, tx: Transaction, by: Principal, reason: str, now: datetime) -> None:
-        for policy in self._plane.view.policy.book.policies:
+        why = f"kill switch released: {reason}"
+        for policy in self.plane.view.policy.book.policies:
             state, first = lock_state(tx, policy.name), policy.exposure[0]
             if state.phase is Phase.SHADOW or (state.exposure <= first and state.ramp is None):
                 continue
-            why = f"kill switch released: {reason}"
-            move(
-                tx,
-                state,
-                exposed(state, exposure=min(state.exposure, first)),
-                kind="exposure",
-                actor=by.key_id,
-                reason=why,
-                now=now,
-            )
+            after = exposed(state, exposure=min(state.exposure, first))
+            move(tx, state, after, kind="exposure", actor=by.key_id, reason=why, now=now)
+
+    async def _pull(
+        self, name: str, work: Callable[[Transaction, RolloutState, datetime], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Change a rollout under its row's lock, whatever its revision."""
+        now = self.now()
+        return await self.done(await self.ledger.run(lambda tx: work(tx, lock_state(tx, name), now)))
 
     def locked(
         self, tx: Transaction, name: str, expected_revision: int | None
@@ -214,15 +198,15 @@ class Levers:
         state = lock_state(tx, name)
         if expected_revision is not None and state.revision != expected_revision:
             raise RevisionConflict(expected_revision, state.revision)
-        if applied(tx.connection, unless=self._plane.view.policy.sha256)[1] is not None:
+        if applied(tx.connection, unless=self.plane.view.policy.sha256)[1] is not None:
             raise Conflict("policy-changed", f"another policy came into force just now: look at {name} again")
         return state, self._policy(name)
 
     def _policy(self, name: str) -> RolloutPolicy:
-        return self._plane.view.policy.book.get(name)
+        return self.plane.view.policy.book.get(name)
 
     async def done(self, transition: dict[str, Any]) -> dict[str, Any]:
         """Let this instance route by the change before the person who made it is told."""
-        await self._plane.refresh_soon()
-        self._notices.moved(transition)
+        await self.plane.refresh_soon()
+        self.notices.moved(transition)
         return transition

@@ -3,10 +3,8 @@
 import importlib.util
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
-from functools import cache, partial
+from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from app.engines.model.remote import RemoteModel
 from app.engines.model.version import ModelVersion, choose_version, load_versions
 from app.engines.model.weights import Weights, find_weights, verify
 from app.errors import PhasegateError, SettingsError
-from app.services.checks import Check, CheckOutcome, failed, guarded, nearest, passed, skipped
+from app.services.checks import Check, CheckOutcome, failed, guarded, nearest, passed
 from app.services.declarations import document_of, is_same, taken
 from app.settings import Settings
 from app.store import versions as stored
@@ -29,11 +27,8 @@ _MENDS_MODEL = "restore the file, or mend PHASEGATE_MODEL_PATH, _MODEL_VERSION o
 MENDS_SERVER = "start that server, set the variable that holds its key, or mend the version's file"
 _GPU_DRIVERS = ("/proc/driver/nvidia/version", "/dev/kfd", "/dev/dxg")
 _PACKAGE = "llama-cpp-python"
-_REBUILD = f"pip install --force-reinstall --no-deps --no-cache-dir {_PACKAGE}"
-_NO_GPU = "or set n_gpu_layers: 0 in the version's file"
-# The library belongs into the worker alone: it is tried where a crash of it hurts nobody.
-_TRIAL = "from llama_cpp import llama_cpp as l; print(l.llama_supports_gpu_offload())"
-_TRIAL_LIMIT_S = 60.0
+REBUILD = f"pip install --force-reinstall --no-deps --no-cache-dir {_PACKAGE}"
+NO_GPU = "or set n_gpu_layers: 0 in the version's file"
 _COPIES = 4  # a layout of 16 bits, and a scratch file beside it, per byte of a file of 4 bits and more
 
 
@@ -43,14 +38,13 @@ def checks_of_model(settings: Settings, *, used: bool) -> Iterator[Check]:
     if version is not None and version.model.remote is not None:
         yield guarded("model_server", lambda: _server(settings, version), MENDS_SERVER)
     else:
-        yield (library := _library())
+        yield _library()
         yield guarded("model_file", lambda: _model_file(settings), _MENDS_MODEL)
         if version is not None:
             yield _decoding(version)
             yield guarded("cache", lambda: _cache(settings, version), _MENDS_MODEL)
             if version.decoding.n_gpu_layers != 0:
                 yield _gpu_driver(version)
-                yield _gpu_offload(version, library)
     if used:
         yield guarded("versions", lambda: _in_use(settings, version), _MENDS_MODEL)
 
@@ -76,30 +70,12 @@ def _chosen(settings: Settings) -> ModelVersion:
     )
 
 
-@cache
-def _tried(program: str) -> tuple[bool, str]:
-    """Whether the library can be imported, and then whether it was built for a GPU, else why not."""
-    try:
-        ended = subprocess.run(  # noqa: S603 -- our own interpreter and line
-            [program, "-c", _TRIAL], capture_output=True, text=True, check=False, timeout=_TRIAL_LIMIT_S
-        )
-    except subprocess.TimeoutExpired:
-        return False, f"no end after {_TRIAL_LIMIT_S:g} s"
-    if ended.returncode != 0:
-        return False, (ended.stderr.split("\n")[-2:] or ["?"])[0] or f"exit code {ended.returncode}"
-    return True, ended.stdout.split()[-1]
-
-
 def _library() -> Check:
     if importlib.util.find_spec("llama_cpp") is None:
         said = f"{_PACKAGE} is not installed"
         return failed("llama_cpp", None, None, said, f"pip install {_PACKAGE}")
     found = installed_version(_PACKAGE)
-    works, said = _tried(sys.executable)
-    if not works:
-        sentence = f"{_PACKAGE} {found} cannot be imported: {said}"
-        return failed("llama_cpp", found, None, sentence, f"{_REBUILD}=={found}")
-    return passed("llama_cpp", found, None, f"{_PACKAGE} {found} imports")
+    return passed("llama_cpp", found, None, f"{_PACKAGE} {found}")
 
 
 def _model_file(settings: Settings) -> Check:
@@ -153,21 +129,10 @@ def _gpu_driver(version: ModelVersion) -> Check:
         if path.exists():
             return passed("gpu_driver", str(path), None, f"a GPU driver is loaded: {path}")
     said = f"{version.id} asks for a GPU and no driver is loaded: the CPU answers"
-    return Check("gpu_driver", _without_gpu(version), None, None, said, f"install the driver, {_NO_GPU}")
+    return Check("gpu_driver", without_gpu(version), None, None, said, f"install the driver, {NO_GPU}")
 
 
-def _gpu_offload(version: ModelVersion, library: Check) -> Check:
-    works, said = _tried(sys.executable)
-    if not works or library.outcome is CheckOutcome.FAIL:
-        return skipped("gpu_offload", "the library cannot be asked")
-    if said == "True":
-        return passed("gpu_offload", said, None, "llama.cpp was built for a GPU")
-    sentence = f"{version.id} asks for a GPU and llama.cpp was built without: the CPU answers"
-    mend = f'CMAKE_ARGS="-DGGML_CUDA=on" {_REBUILD}=={library.value}, {_NO_GPU}'
-    return Check("gpu_offload", _without_gpu(version), said, "True", sentence, mend)
-
-
-def _without_gpu(version: ModelVersion) -> CheckOutcome:
+def without_gpu(version: ModelVersion) -> CheckOutcome:
     """-1 takes what there is; a number of layers is meant."""
     return CheckOutcome.WARNING if version.decoding.n_gpu_layers < 0 else CheckOutcome.FAIL
 

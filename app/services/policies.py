@@ -164,22 +164,20 @@ def _due_change(
     return None
 
 
+@dataclass(frozen=True, slots=True)
 class Policies:
     """Looks at the files, and lets two people apply what loosens."""
 
-    def __init__(
-        self, files: PolicyFiles, plane: Plane, ledger: Ledger, *, version: str, now: Callable[[], datetime]
-    ) -> None:
-        self._files = files
-        self._plane = plane
-        self._ledger = ledger
-        self._version = version
-        self._now = now
+    files: PolicyFiles
+    plane: Plane
+    ledger: Ledger
+    version: str
+    now: Callable[[], datetime]
 
     def diff(self) -> dict[str, Any]:
         """What the files would change of the policy in force, like a plan."""
-        files = self._files.read()
-        with self._plane.database.read() as connection:
+        files = self.files.read()
+        with self.plane.database.read() as connection:
             sha256, documents = stored.applied(connection)
             waiting = stored.proposed(connection)
         found = compare(_policy(documents or files), _policy(files))
@@ -198,7 +196,7 @@ class Policies:
 
         Raises `Forbidden("own-request")` where the same person asks twice, `Conflict` with nothing to do.
         """
-        files, now = self._files.read(), self._now()
+        files, now = self.files.read(), self.now()
 
         def work(tx: Transaction) -> dict[str, Any]:
             _, documents = stored.applied(tx.connection)
@@ -215,12 +213,12 @@ class Policies:
                 author = _checked_author(proposal["proposed_by"], by)
             sha256 = stored.apply(tx, files, author=author, approver=by.key_id, now_us=to_us(now))
             settle_rollouts(
-                tx, files, version=self._version, now=now, to_shadow=touched(found), actor=by.key_id
+                tx, files, version=self.version, now=now, to_shadow=touched(found), actor=by.key_id
             )
             return {**_outcome("applied", found), "sha256": sha256}
 
-        outcome = await self._ledger.run(work)
-        await self._plane.refresh_soon()
+        outcome = await self.ledger.run(work)
+        await self.plane.refresh_soon()
         log.info(Event.POLICY_APPLIED, status=outcome["status"], by=by.key_id)
         return outcome
 

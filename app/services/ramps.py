@@ -1,7 +1,6 @@
 """A person starts a ramp of exposure; who widens it, and who brings it down?"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -30,25 +29,10 @@ from app.services.gates import Gates, surroundings
 from app.services.levers import Levers
 from app.services.plane import GUARD_PASS_STALE_S, Plane
 from app.services.transitions import AUTOMATION, move
-from app.store.ids import new_id
 from app.store.ledger import Ledger
 from app.store.rollouts import lock_state, read_plane
 from app.store.streams import assessments
 from app.store.transaction import Transaction
-
-_HOURS_AT_MOST, _OBSERVATIONS_AT_MOST = 24 * 365, 10_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class RampWish:
-    """What a person approves: steps up to the share `to`, none shorter or thinner than the policy's."""
-
-    to: float
-    reason: str
-    expected_revision: int
-    step_hours: float | None = None
-    observations: int | None = None
-
 
 class Ramps:
     """Automation goes up only inside what a person approved, in the epoch in which they did (law 4)."""
@@ -62,8 +46,10 @@ class Ramps:
         self._ledger = ledger
         self._now = now
 
-    async def start(self, name: str, wish: RampWish, *, by: Principal) -> dict[str, Any]:
-        """Begin at the step where the rollout stands.
+    async def start(
+        self, name: str, *, to: float, reason: str, expected_revision: int, by: Principal
+    ) -> dict[str, Any]:
+        """Approve the policy's steps up to the share `to`, from where the rollout stands.
 
         Raises `InvalidInput`, `NotFound`, `RevisionConflict`, and `Conflict` where the rollout is in shadow, held,
         killed, frozen, between two steps, at the last one, or has a ramp that is running.
@@ -71,24 +57,23 @@ class Ramps:
         now = self._now()
 
         def work(tx: Transaction) -> dict[str, Any]:
-            state, policy = self._levers.locked(tx, name, wish.expected_revision)
-            _check_wish(policy, wish)
-            _check_state(tx.connection, state, policy, wish, now=now)
+            state, policy = self._levers.locked(tx, name, expected_revision)
+            _check(tx.connection, state, policy, to, now=now)
             evidence = self._gates.evidence(tx.connection, state)
             if evidence.problem is not None:
                 raise Conflict("evidence", f"the evidence cannot be read: {evidence.problem}")
-            ramp = _begun(policy, state, evidence, wish, by=by, now=now)
+            ramp = Ramp(
+                steps=steps_up_to(policy, to),
+                started_by=by.key_id,
+                started_at=now,
+                step_started_at=now,
+                served_before_s=evidence.n(Metric.SERVED_S),
+                observed_before=evidence.observed,
+            )
             after = exposed(state, exposure=state.exposure, ramp=ramp)
-            document = to_wire(ramp, None)
+            seen = {"ramp": to_wire(after, ramp, None)}
             return move(
-                tx,
-                state,
-                after,
-                kind="ramp",
-                actor=by.key_id,
-                reason=wish.reason,
-                now=now,
-                evidence={"ramp": document},
+                tx, state, after, kind="ramp", actor=by.key_id, reason=reason, now=now, evidence=seen
             )
 
         return await self._levers.done(await self._ledger.run(work))
@@ -99,10 +84,10 @@ class Ramps:
 
         def work(tx: Transaction) -> dict[str, Any]:
             state = lock_state(tx, name)
-            if state.ramp is None or not state.ramp.is_running:
+            ramp = state.running_ramp
+            if ramp is None:
                 raise Conflict("no-ramp", f"{name} has no ramp that is running")
-            ramp = state.ramp.ended(RampState.STOPPED, reason)
-            after = exposed(state, exposure=state.exposure, ramp=ramp)
+            after = exposed(state, exposure=state.exposure, ramp=ramp.ended(RampState.STOPPED, reason))
             return move(tx, state, after, kind="ramp", actor=by.key_id, reason=reason, now=now)
 
         return await self._levers.done(await self._ledger.run(work))
@@ -112,8 +97,7 @@ class Ramps:
         made = []
         view = self._plane.view
         for name in (policy.name for policy in view.policy.book.policies):
-            ramp = view.states[name].ramp
-            if ramp is None or not ramp.is_running:
+            if view.states[name].running_ramp is None:
                 continue
             # One transaction each: none holds a rollout's row while it waits for another's.
             transition = await self._ledger.run(partial(self._advanced, name=name))
@@ -127,16 +111,18 @@ class Ramps:
         """The `ramp` shape, or None where a rollout has none."""
         if state.ramp is None:
             return None
-        if not state.ramp.is_running:
-            return to_wire(state.ramp, None)
-        evidence = self._gates.evidence(connection, state)
-        return to_wire(state.ramp, _assessed(connection, policy, state, evidence, now=self._now()))
+        assessed = None
+        if state.running_ramp is not None:
+            evidence = self._gates.evidence(connection, state)
+            assessed = _assessed(connection, policy, state, evidence, now=self._now())
+        return to_wire(state, state.ramp, assessed)
 
     def _advanced(self, tx: Transaction, *, name: str) -> dict[str, Any] | None:
         """Judged anew under the row's lock: what another leader or a person did first is seen here."""
         now = self._now()
         state, policy = self._levers.locked(tx, name, None)
-        if state.ramp is None or not state.ramp.is_running:
+        ramp = state.running_ramp
+        if ramp is None:
             return None
         evidence = self._gates.evidence(tx.connection, state)
         assessed = _assessed(tx.connection, policy, state, evidence, now=now)
@@ -151,7 +137,7 @@ class Ramps:
             actor=AUTOMATION,
             reason=f"ramp {assessed.sentence}",
             now=now,
-            evidence={"ramp": to_wire(state.ramp, assessed)},
+            evidence={"ramp": to_wire(state, ramp, assessed)},
         )
 
 
@@ -174,54 +160,17 @@ def _assessed(
     return assess_ramp(policy, state, evidence, context, now=now)
 
 
-def _begun(
-    policy: RolloutPolicy,
-    state: RolloutState,
-    evidence: Evidence,
-    wish: RampWish,
-    *,
-    by: Principal,
-    now: datetime,
-) -> Ramp:
-    return Ramp(
-        id=new_id(),
-        steps=steps_up_to(policy, wish.to),
-        step_hours=policy.ramp_step_hours if wish.step_hours is None else wish.step_hours,
-        observations=policy.ramp_observations if wish.observations is None else wish.observations,
-        epoch=state.epoch,
-        started_by=by.key_id,
-        started_at=now,
-        step=state.exposure,
-        step_started_at=now,
-        served_before_s=evidence.n(Metric.SERVED_S),
-        observed_before=evidence.observed,
-    )
-
-
-def _check_wish(policy: RolloutPolicy, wish: RampWish) -> None:
-    wrong = []
-    if wish.to not in policy.exposure:
-        wrong.append(("to", f"must be one of the policy's steps: {_listed(policy)}"))
-    for name, least, most in (
-        ("step_hours", policy.ramp_step_hours, _HOURS_AT_MOST),
-        ("observations", policy.ramp_observations, _OBSERVATIONS_AT_MOST),
-    ):
-        asked = getattr(wish, name)
-        if asked is not None and not least <= asked <= most:
-            wrong.append((name, f"must lie between the policy's {least:g} and {most:g}"))
-    if wrong:
-        raise InvalidInput(wrong)
-
-
-def _check_state(
-    connection: Connection, state: RolloutState, policy: RolloutPolicy, wish: RampWish, *, now: datetime
+def _check(
+    connection: Connection, state: RolloutState, policy: RolloutPolicy, to: float, *, now: datetime
 ) -> None:
-    name = state.name
+    name, listed = state.name, ", ".join(f"{step:g}" for step in policy.exposure)
+    if to not in policy.exposure:
+        raise InvalidInput([("to", f"must be one of the policy's steps: {listed}")])
     if state.phase is Phase.SHADOW:
         raise Conflict(
             "in-shadow", f"{name} is in shadow, which applies to everybody: there is nothing to widen"
         )
-    if state.ramp is not None and state.ramp.is_running:
+    if state.running_ramp is not None:
         stop = f"`phasegate ramp stop {name} --reason …`"
         raise Conflict("ramp-running", f"{name} has a running ramp already: {stop} ends it")
     if state.held:
@@ -230,11 +179,7 @@ def _check_state(
         raise Conflict("kill-switch", "the kill switch is engaged")
     refuse_frozen(connection, name, now)
     if state.exposure not in policy.exposure:
-        mend = f"`phasegate exposure {name} PERCENT` takes it to one of {_listed(policy)}"
+        mend = f"`phasegate exposure {name} PERCENT` takes it to one of {listed}"
         raise Conflict("not-at-step", f"{name} is at {state.exposure:.4g}, which is no step: {mend}")
-    if wish.to <= state.exposure:
-        raise Conflict("not-next-step", f"{name} is at {state.exposure:.4g}: {wish.to:.4g} is no step above")
-
-
-def _listed(policy: RolloutPolicy) -> str:
-    return ", ".join(f"{step:g}" for step in policy.exposure)
+    if to <= state.exposure:
+        raise Conflict("not-next-step", f"{name} is at {state.exposure:.4g}: {to:.4g} is no step above")

@@ -13,7 +13,7 @@ from app.engines.model.wire import Priority
 from app.errors import PhasegateError
 from app.policy.rollouts import RolloutBook, load_rollouts
 from app.services.checks import Check, failed, guarded, passed, skipped
-from app.services.model_needs import MENDS_SERVER, chosen_version, rollouts_file
+from app.services.model_needs import MENDS_SERVER, NO_GPU, REBUILD, chosen_version, rollouts_file, without_gpu
 from app.settings import Settings
 
 _LOAD_LIMIT_S = 900.0
@@ -53,7 +53,7 @@ def _opened(version: ModelVersion, settings: Settings) -> ModelSupervisor | Remo
 
 
 def _not_loaded(version: ModelVersion, why: str) -> list[Check]:
-    mend = "check the path, the permissions and the memory, or set PHASEGATE_MODEL=off"
+    mend = f"check the path, the permissions and the memory, or {REBUILD}, or set PHASEGATE_MODEL=off"
     if version.model.remote is not None:
         mend = MENDS_SERVER
     load = failed("load", None, None, f"the model does not load: {why}", mend)
@@ -76,10 +76,23 @@ async def _loaded_checks(model: ModelSupervisor | RemoteModel, settings: Setting
     outcomes, latencies_s = await _measure(model)
     return [
         loaded,
+        *_gpu(model.version, status.offloaded_layers, status.device or ""),
         _inference(outcomes),
         _latency(latencies_s, place),
         guarded("deadlines", lambda: _deadlines(latencies_s, load_rollouts(rollouts_file(settings))), None),
     ]
+
+
+def _gpu(version: ModelVersion, offloaded: int | None, device: str) -> list[Check]:
+    """Whether what lies on a GPU is what the version asks for; nothing where it asks for none."""
+    wanted = version.decoding.n_gpu_layers
+    if wanted == 0 or offloaded is None:
+        return []
+    if offloaded:
+        return [passed("gpu_offload", offloaded, wanted, device)]
+    said = f"{version.id} asks for a GPU and llama.cpp found none that it was built for: the CPU answers"
+    mend = f'CMAKE_ARGS="-DGGML_CUDA=on" {REBUILD}, {NO_GPU}'
+    return [Check("gpu_offload", without_gpu(version), offloaded, wanted, said, mend)]
 
 
 async def _measure(model: ModelSupervisor | RemoteModel) -> tuple[list[Outcome], list[float]]:

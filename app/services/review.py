@@ -1,6 +1,7 @@
 """People judge: who may, what does a verdict change, and when does it roll back?"""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -48,18 +49,16 @@ from app.store.transaction import Transaction
 _DUE_DAYS = 7.0  # of a review whose rollout is no more
 
 
+@dataclass(frozen=True, slots=True)
 class Reviews:
-    def __init__(
-        self, plane: Plane, ledger: Ledger, notices: Notices, *, now: Callable[[], datetime]
-    ) -> None:
-        self._plane = plane
-        self._ledger = ledger
-        self._notices = notices
-        self._now = now
+    plane: Plane
+    ledger: Ledger
+    notices: Notices
+    now: Callable[[], datetime]
 
     async def claim(self, review_id: str, principal: Principal) -> dict[str, Any]:
         """Hold a review for ten minutes. Raises `Conflict` where someone else does."""
-        now_us = to_us(self._now())
+        now_us = to_us(self.now())
 
         def work(tx: Transaction) -> dict[str, Any]:
             row, judge = lock_review(tx, review_id), judge_of(tx.connection, principal)
@@ -67,14 +66,14 @@ class Reviews:
             change_review(tx, review_id, claimed_by=judge.key_id, claim_expires_us=now_us + CLAIM_US)
             return review_document(tx.connection, lock_review(tx, review_id), judge)
 
-        return await self._ledger.run(work)
+        return await self.ledger.run(work)
 
     async def judge(self, review_id: str, verdict: Verdict, principal: Principal) -> dict[str, Any]:
         """Record a verdict; a wrong allow on high risk rolls back in the same transaction (law 6).
 
         A second verdict is given by who claimed the review after the first: nobody else saw it blind.
         """
-        now = self._now()
+        now = self.now()
 
         def work(tx: Transaction) -> dict[str, Any]:
             row, judge = lock_review(tx, review_id), judge_of(tx.connection, principal)
@@ -83,11 +82,11 @@ class Reviews:
                 raise Conflict("already-judged", "this review has a verdict; claim it to be its second judge")
             return self._settle(tx, row, verdict, judge, now=now, source=source)
 
-        return await self._told(await self._ledger.run(work))
+        return await self._told(await self.ledger.run(work))
 
     async def report(self, decision_id: str, verdict: Verdict, principal: Principal) -> dict[str, Any]:
         """An incident. From a reviewer, operator or admin it confirms; a caller's puts a review first."""
-        now = self._now()
+        now = self.now()
         confirms = principal.may(Role.REVIEWER, Role.OPERATOR)
 
         def work(tx: Transaction) -> dict[str, Any]:
@@ -104,14 +103,14 @@ class Reviews:
             check_not_own(row, judge)
             return {**self._settle(tx, row, verdict, judge, now=now, source="report"), "confirmed": True}
 
-        return await self._told(await self._ledger.run(work))
+        return await self._told(await self.ledger.run(work))
 
     async def undo(self, review_id: str, principal: Principal) -> dict[str, Any]:
         """Take one's own last verdict back. It does not restore a phase, nor what a caller was told.
 
         The second judge's verdict stands by itself: it is paired with whatever the first says in the end.
         """
-        now_us = to_us(self._now())
+        now_us = to_us(self.now())
 
         def work(tx: Transaction) -> dict[str, Any]:
             row, judge = lock_review(tx, review_id), judge_of(tx.connection, principal)
@@ -124,7 +123,7 @@ class Reviews:
             recount(tx, review_id, before, now_us)
             return review_document(tx.connection, lock_review(tx, review_id), judge)
 
-        return await self._ledger.run(work)
+        return await self.ledger.run(work)
 
     def _settle(
         self,
@@ -151,7 +150,7 @@ class Reviews:
             "human_decision": verdict.decision,
             "match": written["matches"],
             "notes": verdict.notes,
-            "rollback": follow(tx, row, before, policy_of(self._plane, row["rollout"]), now=now),
+            "rollback": follow(tx, row, before, self.plane, now=now),
         }
 
     def _settled(self, row: RowMapping, verdict: dict[str, Any]) -> dict[str, Any]:
@@ -164,7 +163,7 @@ class Reviews:
         judged = {"status": "judged", "verdict": said, "judged_us": verdict["created_us"], "claimed_by": None}
         if source == "report":  # a third opinion, by somebody who may have seen the others
             return judged if row["second_status"] != "open" else {**judged, "second_status": "closed"}
-        policy = policy_of(self._plane, row["rollout"])
+        policy = policy_of(self.plane, row["rollout"])
         is_drawn = row["inclusion_probability"] is not None and row["second_status"] is None
         if policy is not None and is_drawn and doubled(row["decision_id"], policy.double_review_rate):
             judged["second_status"] = "open"
@@ -182,7 +181,7 @@ class Reviews:
         if found is not None:
             return lock_review(tx, found["id"])
         answered = decision["a_outcome"] == Outcome.OK
-        policy = policy_of(self._plane, decision["rollout"])
+        policy = policy_of(self.plane, decision["rollout"])
         due_days = _DUE_DAYS if policy is None else policy.review_due_days
         row = review_row(
             {name: decision[name] for name in ("created_us", "rollout", "epoch")},
@@ -202,11 +201,11 @@ class Reviews:
         """Route by what changed at once, then tell who waits."""
         rollback = result.get("rollback")
         if rollback is not None:
-            await self._plane.refresh_soon()
-            self._notices.moved(rollback)
+            await self.plane.refresh_soon()
+            self.notices.moved(rollback)
         if "human_decision" in result:
             VERDICTS.labels(result["rollout"], str(result["match"]).lower()).inc()
-            self._notices.decided(result["decision_id"])
+            self.notices.decided(result["decision_id"])
         return result
 
     def list(
@@ -219,7 +218,7 @@ class Reviews:
         limit: int,
         offset: int,
     ) -> list[dict[str, Any]]:
-        with self._plane.database.read() as connection:
+        with self.plane.database.read() as connection:
             judge = judge_of(connection, principal)
             rows = queue(
                 connection, judge, status=status, rollout=rollout, kind=kind, limit=limit, offset=offset
@@ -228,8 +227,8 @@ class Reviews:
 
     def backlogs(self) -> dict[str, Backlog]:
         """The rollouts whose reviews wait too long, for a notice."""
-        with self._plane.database.read() as connection:
-            found = review_backlog(connection, to_us(self._now()))
+        with self.plane.database.read() as connection:
+            found = review_backlog(connection, to_us(self.now()))
         return {rollout: backlog for rollout, backlog in found.items() if backlog.late}
 
 

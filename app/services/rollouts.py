@@ -1,6 +1,7 @@
 """Where does each rollout stand, in one picture?"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ from app.domain.gate import Gate
 from app.domain.gate import to_wire as gate_document
 from app.domain.phase import Phase
 from app.domain.ratio import sample_ratio
-from app.domain.rollout import RolloutPolicy, RolloutState
+from app.domain.rollout import Investigation, RolloutPolicy, RolloutState
 from app.errors import InvalidInput
 from app.learning.corrections import EXAMPLES_AT_LEAST
 from app.services.gates import Gates, ceiling_gate, describe
@@ -22,20 +23,24 @@ from app.services.plane import Plane
 from app.services.ramps import Ramps
 from app.store.rollouts import list_transitions, load_states, read_plane, rollback_reason
 
+_OF_STATE = (
+    *("name", "phase", "exposure", "revision", "epoch", "version", "candidate", "previous"),
+    *("held", "hold_reason"),
+)
+_OF_POLICY = ("actions", "when", "risk", "ceiling", "combine", "approval")
 
+
+@dataclass(frozen=True, slots=True)
 class Rollouts:
-    def __init__(
-        self, plane: Plane, gates: Gates, guard: Guard, ramps: Ramps, *, now: Callable[[], datetime]
-    ) -> None:
-        self._plane = plane
-        self._gates = gates
-        self._guard = guard
-        self._ramps = ramps
-        self._now = now
+    plane: Plane
+    gates: Gates
+    guard: Guard
+    ramps: Ramps
+    now: Callable[[], datetime]
 
     def all(self) -> list[dict[str, Any]]:
         """Every rollout of the policy in force, in its order."""
-        with self._plane.database.read() as connection:
+        with self.plane.database.read() as connection:
             states = load_states(connection)
             return [
                 self._document(
@@ -44,19 +49,19 @@ class Rollouts:
                     states[policy.name],
                     self._next_gate(connection, policy, states[policy.name]),
                 )
-                for policy in self._plane.view.policy.book.policies
+                for policy in self.plane.view.policy.book.policies
             ]
 
     def one(self, name: str) -> dict[str, Any]:
         """One rollout with its gate, guardrails and evidence. Raises `NotFound`."""
-        with self._plane.database.read() as connection:
+        with self.plane.database.read() as connection:
             policy, state = self._find(connection, name)
             gate = self._next_gate(connection, policy, state)
             document = self._document(connection, policy, state, gate)
-            evidence = self._gates.evidence(connection, state)
+            evidence = self.gates.evidence(connection, state)
         judged, ratio = evidence.n(Metric.REVIEWED), sample_ratio(evidence, state.exposure)
         document["gate"] = None if gate is None else gate_document(gate)
-        document["guardrails"] = self._guard.assessments(name)
+        document["guardrails"] = self.guard.assessments(name)
         document["sample_ratio"] = None if ratio is None else ratio.to_wire()
         document["suggestion"] = None
         if judged >= EXAMPLES_AT_LEAST:
@@ -65,7 +70,7 @@ class Rollouts:
         return document
 
     def gate(self, name: str, to: Phase | None) -> dict[str, Any]:
-        with self._plane.database.read() as connection:
+        with self.plane.database.read() as connection:
             policy, state = self._find(connection, name)
             wanted = to or state.phase.higher() or Phase.ENFORCED
             if wanted is Phase.SHADOW:
@@ -75,20 +80,20 @@ class Rollouts:
             return gate_document(self._judged(connection, policy, state, to=wanted))
 
     def guardrails(self, name: str) -> dict[str, Any]:
-        return {"rollout": name, "guardrails": self._guard.assessments(name)}
+        return {"rollout": name, "guardrails": self.guard.assessments(name)}
 
     def evidence(self, name: str) -> dict[str, Any]:
-        with self._plane.database.read() as connection:
+        with self.plane.database.read() as connection:
             policy, state = self._find(connection, name)
-            return evidence_document(self._gates.evidence(connection, state), alpha=policy.gate_alpha)
+            return evidence_document(self.gates.evidence(connection, state), alpha=policy.gate_alpha)
 
     def transitions(self, name: str, *, limit: int) -> list[dict[str, Any]]:
-        with self._plane.database.read() as connection:
+        with self.plane.database.read() as connection:
             self._find(connection, name)
             return list_transitions(connection, name, limit=limit)
 
     def _find(self, connection: Connection, name: str) -> tuple[RolloutPolicy, RolloutState]:
-        return self._plane.view.policy.book.get(name), load_states(connection)[name]
+        return self.plane.view.policy.book.get(name), load_states(connection)[name]
 
     def _next_gate(self, connection: Connection, policy: RolloutPolicy, state: RolloutState) -> Gate | None:
         to = state.phase.higher()
@@ -99,50 +104,30 @@ class Rollouts:
     def _judged(
         self, connection: Connection, policy: RolloutPolicy, state: RolloutState, *, to: Phase
     ) -> Gate:
-        evidence = self._gates.evidence(connection, state)
-        return self._gates.assess(connection, policy, state, evidence, to=to, now=self._now())
+        evidence = self.gates.evidence(connection, state)
+        return self.gates.assess(connection, policy, state, evidence, to=to, now=self.now())
 
     def _document(
         self, connection: Connection, policy: RolloutPolicy, state: RolloutState, gate: Gate | None
     ) -> dict[str, Any]:
         killed = read_plane(connection).kill_switch
         case = state.investigation
+        why = None if case is None else rollback_reason(connection, case)
         return {
-            "name": state.name,
-            "actions": list(policy.actions),
-            "when": policy.when,
-            "risk": policy.risk,
-            "phase": state.phase,
-            "exposure": state.exposure,
-            "exposure_steps": list(policy.exposure),
-            "ceiling": policy.ceiling,
-            "combine": policy.combine,
-            "approval": policy.approval,
-            "revision": state.revision,
-            "epoch": state.epoch,
+            **{name: getattr(state, name) for name in _OF_STATE},
+            **{name: getattr(policy, name) for name in _OF_POLICY},
+            "exposure_steps": policy.exposure,
             "epoch_started_at": rfc3339(to_us(state.epoch_started_at)),
-            "version": state.version,
-            "candidate": state.candidate,
-            "previous": state.previous,
-            "ramp": self._ramps.document(connection, policy, state),
-            "held": state.held,
-            "hold_reason": state.hold_reason,
+            "ramp": self.ramps.document(connection, policy, state),
             "kill_switch": killed,
-            "investigation": None
-            if case is None
-            else {
-                "id": case.id,
-                "opened_at": rfc3339(to_us(case.opened_at)),
-                "version": case.version,
-                "cause": case.cause,
-                "fix": case.fix,
-                "closed_at": None if case.closed_at is None else rfc3339(to_us(case.closed_at)),
-            },
-            "status": describe(
-                state,
-                policy,
-                gate,
-                kill_switch=killed,
-                why=None if case is None else rollback_reason(connection, case),
-            ),
+            "investigation": None if case is None else _investigation(case),
+            "status": describe(state, policy, gate, kill_switch=killed, why=why),
         }
+
+
+def _investigation(case: Investigation) -> dict[str, Any]:
+    return {
+        **{name: getattr(case, name) for name in ("id", "version", "cause", "fix")},
+        "opened_at": rfc3339(to_us(case.opened_at)),
+        "closed_at": None if case.closed_at is None else rfc3339(to_us(case.closed_at)),
+    }

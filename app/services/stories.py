@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -32,21 +32,13 @@ MAX_WAIT_S = 60.0
 _LOOK_AGAIN_S = 0.5
 
 
+@dataclass(frozen=True, slots=True)
 class Stories:
-    def __init__(
-        self,
-        database: Database,
-        ledger: Ledger,
-        models: Models,
-        notices: Notices,
-        *,
-        now: Callable[[], datetime],
-    ) -> None:
-        self._database = database
-        self._ledger = ledger
-        self._models = models
-        self._notices = notices
-        self._now = now
+    database: Database
+    ledger: Ledger
+    models: Models
+    notices: Notices
+    now: Callable[[], datetime]
 
     async def of(self, decision_id: str, principal: Principal, *, wait_s: float = 0.0) -> dict[str, Any]:
         """The whole story of one decision; waits up to `wait_s` while a binding review is open.
@@ -54,11 +46,11 @@ class Stories:
         Raises `NotFound`, also where the decision is another caller's.
         """
         until = time.monotonic() + min(wait_s, MAX_WAIT_S)
-        with self._notices.waiting_for(decision_id) as decided:
+        with self.notices.waiting_for(decision_id) as decided:
             while True:
                 story = await asyncio.to_thread(self._read, decision_id, principal)
                 left = until - time.monotonic()
-                if story["final"] or left <= 0 or self._notices.closed:
+                if story["final"] or left <= 0 or self.notices.closed:
                     break
                 decided.clear()
                 await _first(decided, min(left, _LOOK_AGAIN_S))
@@ -71,7 +63,7 @@ class Stories:
         """Newest first; a caller sees their own key's decisions only."""
         if not _may_see_all(principal):
             filters = replace(filters, key_id=principal.key_id)
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             rows, judge = (
                 page(connection, filters, cursor=cursor, limit=limit),
                 judge_of(connection, principal),
@@ -87,7 +79,7 @@ class Stories:
         return {"decisions": decisions, "next_cursor": rows[-1]["id"] if len(rows) == limit else None}
 
     def _read(self, decision_id: str, principal: Principal) -> dict[str, Any]:
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             row = find(connection, decision_id)
             if row is None or not (_may_see_all(principal) or row["key_id"] == principal.key_id):
                 raise NotFound("decision", decision_id)
@@ -99,7 +91,7 @@ class Stories:
             return story
 
     def _document(self, row: RowMapping, *, hidden: bool) -> dict[str, Any]:
-        document = remembered_decision(row, now_us=to_us(self._now()))
+        document = remembered_decision(row, now_us=to_us(self.now()))
         document["situation"] = situation_document(row)
         document["agreement"] = row["agrees"]
         document["request_id"] = row["request_id"]
@@ -116,7 +108,7 @@ class Stories:
         advisory = story["advisory"]
         if advisory is None or advisory["reasoning"] is not None or advisory["decision"] is None:
             return
-        model = self._models.of(advisory["version"])
+        model = self.models.of(advisory["version"])
         if not model.is_ready or story["situation"] is None:
             return
         legacy = story["legacy"]
@@ -130,7 +122,7 @@ class Stories:
         )
         # Refused where another reader or the background was first: those reasons are as good as these.
         with suppress(NotRecorded):
-            await self._ledger.append(reasoning_entry(story["id"], reasoning, now_us=to_us(self._now())))
+            await self.ledger.append(reasoning_entry(story["id"], reasoning, now_us=to_us(self.now())))
 
 
 def _advisory(document: dict[str, Any]) -> Advisory:

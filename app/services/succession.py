@@ -59,23 +59,15 @@ class _Change:
     evidence: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
 class Succession:
     """Only people call it: nothing here runs by the clock (law 4)."""
 
-    def __init__(
-        self,
-        levers: Levers,
-        experiments: Experiments,
-        versions: Versions,
-        ledger: Ledger,
-        *,
-        now: Callable[[], datetime],
-    ) -> None:
-        self._levers = levers
-        self._experiments = experiments
-        self._versions = versions
-        self._ledger = ledger
-        self._now = now
+    levers: Levers
+    experiments: Experiments
+    versions: Versions
+    ledger: Ledger
+    now: Callable[[], datetime]
 
     async def change(self, name: str, wish: Wish, *, by: Principal) -> dict[str, Any]:
         """Carry a wish out under the row's lock; returns the transition.
@@ -84,10 +76,10 @@ class Succession:
         `Forbidden("role")`, and `Conflict` where the state of things does not allow it.
         """
         _check(wish)
-        now = self._now()
+        now = self.now()
 
         def work(tx: Transaction) -> dict[str, Any]:
-            state, policy = self._levers.locked(tx, name, wish.expected_revision)
+            state, policy = self.levers.locked(tx, name, wish.expected_revision)
             change = self._change(tx, state, policy, wish, by=by, now=now)
             return move(
                 tx,
@@ -101,8 +93,8 @@ class Succession:
                 **_baseline(tx, state, change.after),
             )
 
-        transition = await self._levers.done(await self._ledger.run(work))
-        await self._versions.keep_ready()
+        transition = await self.levers.done(await self.ledger.run(work))
+        await self.versions.keep_ready()
         return transition
 
     def _change(
@@ -153,7 +145,7 @@ class Succession:
         if version != state.candidate:
             said = f"{state.name} is in {state.phase}: only a candidate is activated there, not {version}"
             raise Conflict("not-candidate", said)
-        gate = self._experiments.assess_for_activation(tx.connection, policy, state)
+        gate = self.experiments.assess_for_activation(tx.connection, policy, state)
         if gate.outcome is not GateOutcome.PASS:
             raise GateNotMet(gate_document(gate))
         return _Change(after, wish.reason, gate_document(gate))

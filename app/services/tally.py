@@ -59,14 +59,14 @@ def recount(tx: Transaction, review_id: str, before: Tally, now_us: int) -> froz
 
 
 def follow(
-    tx: Transaction, row: RowMapping, before: Tally, policy: RolloutPolicy | None, *, now: datetime
+    tx: Transaction, row: RowMapping, before: Tally, plane: Plane, *, now: datetime
 ) -> dict[str, Any] | None:
     """Recount; returns the rollback that a wrong allow means, once it is confirmed (law 6).
 
     The active version may have said it while it was the candidate, and taken over since. What several people
-    say of one allow goes back once. `policy` is None where the rollout is no more.
+    say of one allow goes back once.
     """
-    confirmed = recount(tx, row["id"], before, to_us(now))
+    confirmed, policy = recount(tx, row["id"], before, to_us(now)), policy_of(plane, row["rollout"])
     if not confirmed or policy is None or not policy.risk.is_high:
         return None
     state, decision_id = lock_state(tx, row["rollout"]), row["decision_id"]

@@ -83,11 +83,6 @@ def hold(
     return move(tx, state, after, kind="hold", actor=actor, reason=reason, now=now, evidence=evidence)
 
 
-def resume(tx: Transaction, state: RolloutState, *, actor: str, reason: str, now: datetime) -> dict[str, Any]:
-    after = replace(state, held=False, hold_reason=None, revision=state.revision + 1)
-    return move(tx, state, after, kind="resume", actor=actor, reason=reason, now=now)
-
-
 def _baseline(tx: Transaction, state: RolloutState) -> str:
     """The model's answers of the shadow epoch that ends, and its pairs with the legacy engine's."""
     counted = totals(tx.connection, state.name, state.epoch, version=state.version)

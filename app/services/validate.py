@@ -12,8 +12,8 @@ from sqlalchemy import Connection, RowMapping
 
 from app.domain.advisory import Advisory, Outcome, Reasoning
 from app.domain.clock import rfc3339, to_us
-from app.domain.proofs import VALIDATED_AT_LEAST, Validated
 from app.domain.decision import Decision
+from app.domain.proofs import VALIDATED_AT_LEAST, Validated
 from app.domain.role import Principal
 from app.domain.situation import Situation
 from app.domain.validation import Case, Result, difference, report
@@ -23,7 +23,7 @@ from app.errors import Conflict, InvalidInput, NotFound
 from app.observability import Event
 from app.policy.suites import Suites, find_suites, load_suites
 from app.services.plane import Plane, Policy
-from app.services.ports import Models
+from app.services.ports import Model, Models
 from app.store import validations as stored
 from app.store.ledger import Ledger
 
@@ -47,25 +47,10 @@ class Subject(Protocol):
     ) -> Reasoning: ...
 
 
-class _Ready(Protocol):
-    """`app.services.ports.Model`, or `app.engines.model.remote.RemoteModel` itself."""
-
-    @property
-    def shows_legacy(self) -> bool: ...
-
-    async def advise(
-        self, situation: Situation, *, priority: Priority, deadline_s: float, legacy: Decision | None
-    ) -> Advisory: ...
-
-    async def explain(
-        self, situation: Situation, advisory: Advisory, *, legacy: Decision | None
-    ) -> Reasoning: ...
-
-
 class Served:
     """A version that is kept ready for others too, asked after everybody else."""
 
-    def __init__(self, model: _Ready) -> None:
+    def __init__(self, model: Model) -> None:
         self._model = model
         self.shows_legacy = model.shows_legacy
         self.explain = model.explain

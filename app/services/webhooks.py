@@ -38,6 +38,7 @@ DEADLINE_S = 10.0  # of one attempt, all in all
 CHOSEN_FROM = tuple(kind for kind in Kind if kind is not Kind.TEST)
 
 _MAX_URL = 2_048
+_MAX_PORT = 65_535
 _MAX_ERROR = 200
 
 
@@ -58,14 +59,15 @@ class Webhooks:
         self._client: httpx.AsyncClient | None = None
 
     async def add(self, *, url: str, kinds: Collection[str], by: Principal) -> dict[str, Any]:
-        """A new one; its secret is in the answer and nowhere else. Raises `InvalidInput`."""
+        """A new one; its secret and its whole address are in the answer and nowhere else. Raises `InvalidInput`."""
         errors = [
             ("kinds", f"{kind!r} is none of {', '.join(CHOSEN_FROM)}")
             for kind in kinds
             if kind not in CHOSEN_FROM
         ]
         if not _is_address(url):
-            errors.append(("url", f"must be an http or https address of at most {_MAX_URL} characters"))
+            said = f"must be an http or https address of at most {_MAX_URL} characters, its port at most {_MAX_PORT}"
+            errors.append(("url", said))
         if errors:
             raise InvalidInput(errors)
         now_us, wanted = to_us(self._now()), tuple(sorted(set(kinds)))
@@ -76,10 +78,10 @@ class Webhooks:
 
         webhook, transition = await self._ledger.run(work)
         self._notices.moved(transition)
-        return {**_webhook_document(webhook), "secret": webhook.secret}
+        return {**_webhook_document(webhook), "url": url, "secret": webhook.secret}
 
     def all(self) -> list[dict[str, Any]]:
-        """Those that are told; their addresses, but not their secrets."""
+        """Those that are told, without what is secret of them."""
         with self._plane.database.read() as connection:
             return [_webhook_document(webhook) for webhook in deliveries.live_webhooks(connection)]
 
@@ -123,8 +125,10 @@ class Webhooks:
         )
 
     async def deliver(self) -> None:
-        """Send what is due, all of it at once, and write down what came of it."""
+        """Send what is due, all of it at once, and write down what came of it; writes nothing where nothing is."""
         now_us = to_us(self._now())
+        if not await asyncio.to_thread(self._is_any_due, now_us):
+            return
         claimed = await self._ledger.run(lambda tx: deliveries.claim_due(tx, now_us=now_us))
         if claimed and self._client is None:
             self._client = await asyncio.to_thread(httpx.AsyncClient)  # certificates take long to read
@@ -136,6 +140,10 @@ class Webhooks:
     async def close(self) -> None:
         if self._client is not None:
             await self._client.aclose()
+
+    def _is_any_due(self, now_us: int) -> bool:
+        with self._plane.database.read() as connection:
+            return deliveries.is_any_due(connection, now_us=now_us)
 
     async def _send(self, claimed: Claimed) -> None:
         status, error = await self._attempt(claimed)
@@ -168,8 +176,10 @@ class Webhooks:
                 return status, None if response.is_success else f"answered {status}"
         except TimeoutError:
             return None, f"no answer within {self._deadline_s:g} s"
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except httpx.HTTPError as error:
             return None, f"{type(error).__name__}: {error}"[:_MAX_ERROR]
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is written down and holds up no other
+            return None, type(error).__name__  # what it says may hold the address, and that a secret
 
     async def _gone(self, webhook_id: str, now_us: int) -> None:
         """410 is the receiver's word that it wants no more."""
@@ -197,9 +207,17 @@ def signed(claimed: Claimed, *, at_s: int) -> dict[str, str]:
 def _is_address(url: str) -> bool:
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL:
+        has_host = bool(parsed.host)
+    except (httpx.InvalidURL, UnicodeError):  # a host that IDNA does not know
         return False
-    return parsed.scheme in ("http", "https") and bool(parsed.host) and len(url) <= _MAX_URL
+    fits = len(url) <= _MAX_URL and (parsed.port or 0) <= _MAX_PORT
+    return parsed.scheme in ("http", "https") and has_host and fits
+
+
+def _shown(webhook: Webhook) -> str:
+    """The path, the query and a password before the host may be secrets: where a message goes is enough."""
+    url = httpx.URL(webhook.url)
+    return f"{url.scheme}://{url.netloc.decode()}"
 
 
 def _end(tx: Transaction, webhook_id: str, why: str, *, actor: str, now_us: int) -> dict[str, Any]:
@@ -208,9 +226,8 @@ def _end(tx: Transaction, webhook_id: str, why: str, *, actor: str, now_us: int)
 
 
 def _recorded(tx: Transaction, webhook: Webhook, why: str, *, actor: str, now_us: int) -> dict[str, Any]:
-    """Who hears of the plane is a part of its history; the path of an address may be a secret by itself."""
-    url = httpx.URL(webhook.url)
-    told = {"webhook": f"{url.scheme}://{url.host}"}
+    """Who hears of the plane is a part of its history."""
+    told = {"webhook": _shown(webhook)}
     nobody = dict.fromkeys(told)
     is_new = why == "added"
     return record_transition(
@@ -231,7 +248,7 @@ def _recorded(tx: Transaction, webhook: Webhook, why: str, *, actor: str, now_us
 def _webhook_document(webhook: Webhook) -> dict[str, Any]:
     return {
         "id": webhook.id,
-        "url": webhook.url,
+        "url": _shown(webhook),
         "kinds": list(webhook.kinds or CHOSEN_FROM),
         "created_at": rfc3339(webhook.created_us),
         "created_by": webhook.created_by,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, func, select, update
 
 from app.domain.clock import rfc3339
 from app.errors import NotFound
@@ -131,13 +131,16 @@ def live_webhook(connection: Connection, webhook_id: str) -> Webhook:
     raise NotFound("webhook", webhook_id)
 
 
+def is_any_due(connection: Connection, *, now_us: int) -> bool:
+    return connection.execute(select(deliveries.c.id).where(*_due(now_us)).limit(1)).first() is not None
+
+
 def claim_due(tx: Transaction, *, now_us: int) -> list[Claimed]:
     """Take what is due, a few of each webhook, oldest first: until it is settled or the claim runs out,
     no other sender has it, also one that still thinks that it leads.
     """
     place = func.row_number().over(partition_by=deliveries.c.webhook_id, order_by=deliveries.c.due_us)
-    waiting = (deliveries.c.status == "waiting", deliveries.c.due_us <= now_us)
-    ranked = select(deliveries, place.label("place")).where(*waiting).subquery()
+    ranked = select(deliveries, place.label("place")).where(*_due(now_us)).subquery()
     rows = tx.connection.execute(select(ranked).where(ranked.c.place <= _AT_ONCE)).mappings().all()
     known = {webhook.id: webhook for webhook in live_webhooks(tx.connection)}
     return [
@@ -166,6 +169,10 @@ def list_deliveries(connection: Connection, *, status: str | None, limit: int) -
 def forget_settled(tx: Transaction, *, before_us: int) -> int:
     """Delete from the log what was settled before that; returns how many."""
     return tx.connection.execute(delete(deliveries).where(deliveries.c.settled_us < before_us)).rowcount
+
+
+def _due(now_us: int) -> tuple[ColumnElement[bool], ...]:
+    return deliveries.c.status == "waiting", deliveries.c.due_us <= now_us
 
 
 def _changes(tx: Transaction, delivery_id: str, was: int, **columns: Any) -> bool:

@@ -1,14 +1,13 @@
 """What may a request hold, how large may it be, and how are the texts in it read?"""
 
 import hashlib
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
 from litestar import Request
 from litestar.exceptions import ClientException, HTTPException
 
-from app.domain.clock import to_us
+from app.domain.clock import instant, to_us
 from app.domain.phase import Phase
 from app.domain.situation import MAX_SITUATION_BYTES
 from app.errors import InvalidInput
@@ -67,10 +66,9 @@ def instant_us(field: str, text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        at = datetime.fromisoformat(text)
+        return to_us(instant(text))
     except ValueError as error:
         raise InvalidInput([(field, "must be a time such as 2026-01-31T12:00:00Z")]) from error
-    return to_us(at if at.tzinfo else at.replace(tzinfo=UTC))
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -118,14 +116,12 @@ class Exposure(_Body):
 class RampChange(_Body):
     """Start automatic steps of exposure up to the share `to`, 0..1, or stop them.
 
-    `step_hours` and `observations` are a step's, the policy's unless more; a start needs `expected_revision`.
+    A start needs `expected_revision`.
     """
 
     action: Literal["start", "stop"]
     reason: str
     to: float = 1.0
-    step_hours: float | None = None
-    observations: int | None = None
     expected_revision: int | None = None
 
 

@@ -96,9 +96,10 @@ def test_a_checklist_shows_what_rests_on_evidence_and_all_that_is_missing() -> N
     assert missing_line(GATE) == "error 36 more, soak, investigation"
 
 
-def test_a_guardrails_line_says_what_it_saw() -> None:
-    guardrail = {"name": "error", "outcome": "breach", "sentence": "error rate 0.2 of 40, limit 0.05"}
-    assert guardrail_line(guardrail).split() == ["error", "breach", *guardrail["sentence"].split()]
+@pytest.mark.parametrize("name", ["error", "self_disagreement"])
+def test_a_guardrails_line_says_what_it_saw(name: str) -> None:
+    guardrail = {"name": name, "outcome": "insufficient", "sentence": "error rate 0.2 of 40, limit 0.05"}
+    assert guardrail_line(guardrail).split() == [name, "insufficient", *guardrail["sentence"].split()]
 
 
 def test_a_story_for_people_has_its_lines_below(capsys: pytest.CaptureFixture[str]) -> None:

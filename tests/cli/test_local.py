@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.welcome import welcome
+from app.cli.serve import welcome
 from app.settings import Settings, load_settings
 from app.store.database import Database
 from tests.cli.conftest import Run

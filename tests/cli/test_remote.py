@@ -218,9 +218,9 @@ ACTS: list[tuple[tuple[str, ...], str, Any]] = [
     ),
     (("freeze", "end", "f1", *REASON), "/v1/freezes/f1/end", {"reason": "because"}),
     (
-        ("ramp", "start", "read", "--to", "50", "--step-hours", "48", *REASON),
+        ("ramp", "start", "read", "--to", "50", *REASON),
         "/v1/rollouts/read/ramp",
-        {"action": "start", "reason": "because", "to": 0.5, "step_hours": 48.0, "expected_revision": 7},
+        {"action": "start", "reason": "because", "to": 0.5, "expected_revision": 7},
     ),
     (
         ("ramp", "stop", "read", *REASON),
@@ -256,7 +256,7 @@ def test_no_lever_moves_without_a_reason(peer: Peer, run: Run, command: str) -> 
 
 
 def test_a_ramp_is_shown_with_what_its_next_step_waits_for(peer: Peer, run: Run) -> None:
-    facts = dict.fromkeys(("steps", "step_hours", "observations", "started_by", "started_at"))
+    facts = dict.fromkeys(("steps", "started_by", "started_at"))
     facts |= {"state": "running", "step": 0.05, "next": 0.25, "step_started_at": None}
     shown = {**facts, "sentence": "waits at 5 %: served 1 h of 1 day", "conditions": GATE["conditions"]}
     peer.replies(Reply(200, {**READ, "ramp": shown}))

@@ -21,7 +21,12 @@ ROLLOUT_FREE: dict[str, Any] = {
     "rollouts": [],
     "disagreements": {"looked_at": 0, "found": 0, "clusters": []},
     "edge_cases": [],
-    "reviewers": {"by_mode": {}, "backlog": [], "satisfaction": {"n": 0, "mean": None, "by_score": {}}},
+    "reviewers": {
+        "by_mode": {},
+        "doubles": {"n": 0, "agreement": None, "ac1": None},
+        "backlog": [],
+        "satisfaction": {"n": 0, "mean": None, "by_score": {}},
+    },
     "uptime": {"counted_from": "2027-01-11T00:00:00.000000Z", "wall_s": 0, "plane_s": 0, "model_s": 0},
     "compute": dict.fromkeys(("answers", "model_s", "answers_per_model_s", "prompt_tokens", "worker_cpu_s")),
     "bounds": ["Figures are sums."],

@@ -22,46 +22,16 @@ CALLS: list[tuple[Call, str, Document | None]] = [
     (lambda c: c.rollout("read"), "GET /v1/rollouts/read", None),
     (lambda c: c.gate("read", to="advisory"), "GET /v1/rollouts/read/gate?to=advisory", None),
     (lambda c: c.guardrails("read"), "GET /v1/rollouts/read/guardrails", None),
-    (lambda c: c.evidence("read"), "GET /v1/rollouts/read/evidence", None),
     (
         lambda c: c.promote("read", to="advisory", reason="r", expected_revision=1),
         "POST /v1/rollouts/read/promote",
         {"to": "advisory", "reason": "r", "expected_revision": 1},
     ),
-    (
-        lambda c: c.approve("read", to="enforced", reason="r", expected_revision=1),
-        "POST /v1/rollouts/read/approve",
-        {"to": "enforced", "reason": "r", "expected_revision": 1},
-    ),
-    (
-        lambda c: c.add_freeze(kind="deny", starts_at="s", ends_at="e", reason="r", weekly=True),
-        "POST /v1/freezes",
-        {"kind": "deny", "starts_at": "s", "ends_at": "e", "reason": "r", "weekly": True},
-    ),
-    (lambda c: c.end_freeze("f1", reason="r"), "POST /v1/freezes/f1/end", {"reason": "r"}),
     (lambda c: c.rollback("read", reason="r"), "POST /v1/rollouts/read/rollback", {"reason": "r"}),
-    (
-        lambda c: c.ramp("read", action="start", reason="r", expected_revision=3),
-        "POST /v1/rollouts/read/ramp",
-        {"action": "start", "reason": "r", "expected_revision": 3},
-    ),
-    (lambda c: c.hold("read", reason="r"), "POST /v1/rollouts/read/hold", {"reason": "r"}),
-    (lambda c: c.resume("read", reason="r"), "POST /v1/rollouts/read/resume", {"reason": "r"}),
-    (
-        lambda c: c.change_version("read", action="candidate", reason="r", version="v2"),
-        "POST /v1/rollouts/read/version",
-        {"action": "candidate", "reason": "r", "version": "v2"},
-    ),
-    (lambda c: c.claim("r1"), "POST /v1/reviews/r1/claim", {}),
     (
         lambda c: c.verdict("r1", decision="deny", category="model_too_permissive", notes="n"),
         "POST /v1/reviews/r1/verdict",
         {"decision": "deny", "category": "model_too_permissive", "notes": "n"},
-    ),
-    (
-        lambda c: c.report("d1", decision="deny", notes="n"),
-        "POST /v1/decisions/d1/report",
-        {"decision": "deny", "notes": "n"},
     ),
     (lambda c: c.delete("/v1/keys/k1"), "DELETE /v1/keys/k1", None),
     (
@@ -83,11 +53,10 @@ def test_a_call_is_one_request(
 
 
 def test_lists_come_without_their_wrapping(peer: Peer, client: Client) -> None:
-    peer.replies(Reply(200, {"rollouts": [{"name": "read"}], "reviews": [{"id": "r1"}], "freezes": []}))
-    assert client.freezes() == []
+    peer.replies(Reply(200, {"rollouts": [{"name": "read"}], "reviews": [{"id": "r1"}]}))
     assert client.rollouts() == [{"name": "read"}]
     assert client.reviews(status="open") == [{"id": "r1"}]
-    assert peer.seen[2].path == "/v1/reviews?status=open"
+    assert peer.seen[1].path == "/v1/reviews?status=open"
 
 
 def test_a_refusal_carries_its_facts(peer: Peer, client: Client) -> None:
@@ -116,7 +85,7 @@ def test_an_answer_that_is_no_document_is_an_error(peer: Peer, client: Client, b
 def test_a_server_that_is_not_there_is_not_waited_for_until_the_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.client.asynchronous.CONNECT_WITHIN_S", 0.2)
+    monkeypatch.setattr("app.client.asynchronous._CONNECT_WITHIN_S", 0.2)
     started = time.monotonic()
     with (
         Client("http://127.0.0.1:1", key="pg_test", management_deadline_s=60.0) as client,

@@ -5,15 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.approval import Approval, counted
+from app.domain.circumstance import Surroundings
 from app.domain.condition import Condition, GateOutcome
+from app.domain.freeze import Frozen
 from app.domain.gate import Gate, GateContext, assess_gate
 from app.domain.limits import GateLimits
 from app.domain.phase import Phase
 from app.domain.role import Principal, Role
+from app.domain.rollout import RolloutState
 from tests.domain.making import NOW, evidence, policy, reviewed_totals, state
 
 PASS, INSUFFICIENT, FAIL, ERROR = GateOutcome
 ADVISED = state(phase=Phase.ADVISORY)
+CALM = Surroundings()
 OF = policy(gates={Phase.ENFORCED: GateLimits(reviewed_at_least=100, approvals=1)})
 OWNER = Principal("k-owner", "olga", frozenset({Role.OPERATOR}), frozenset({"olga"}))
 
@@ -25,11 +29,18 @@ def word(key_id: str = "k-1", actors: frozenset[str] = frozenset()) -> Approval:
     return Approval("a1", "read", Phase.ENFORCED, 1, "v1", key_id, f"holder of {key_id}", actors)
 
 
-def judged(*given: Approval, reviewed: int = 100, by: Principal | None = OWNER, approvals: int = 1) -> Gate:
+def judged(
+    *given: Approval,
+    reviewed: int = 100,
+    by: Principal | None = OWNER,
+    approvals: int = 1,
+    around: Surroundings = CALM,
+    at: RolloutState = ADVISED,
+) -> Gate:
     limits = replace(OF.gates[Phase.ENFORCED], approvals=approvals)
-    context = GateContext(latest_at=NOW, approvals=given, by=by)
+    context = GateContext(around, latest_at=NOW, approvals=given, by=by)
     of = replace(OF, gates={Phase.ENFORCED: limits})
-    return assess_gate(of, ADVISED, evidence(reviewed_totals(reviewed)), context, to=Phase.ENFORCED, now=NOW)
+    return assess_gate(of, at, evidence(reviewed_totals(reviewed)), context, to=Phase.ENFORCED, now=NOW)
 
 
 def asked(gate: Gate) -> Condition:
@@ -71,6 +82,12 @@ def test_an_approval_is_worth_nothing_while_another_condition_does_not_hold() ->
     gate = judged(word(), reviewed=99)
     assert (asked(gate).outcome, gate.is_carried) == (INSUFFICIENT, False)
     assert "the word of holder of k-1 is void" in asked(gate).sentence
+
+
+def test_what_says_nothing_of_the_evidence_leaves_an_approval_alone() -> None:
+    around = Surroundings(kill_switch=True, frozen=Frozen("frozen until Monday: rest", None))
+    gate = judged(word(), around=around, at=replace(ADVISED, held=True))
+    assert (gate.outcome, asked(gate).outcome, gate.is_carried) == (FAIL, PASS, True)
 
 
 @given(st.lists(st.tuples(keys, people), max_size=6), people)

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.assessment import Assessment, Facts, GuardrailOutcome
 from app.domain.clock import to_us
 from app.domain.drift import fold_weeks, limit_of, this_week
-from app.domain.guardrail import Assessment, Facts, GuardrailOutcome, advance
+from app.domain.guardrail import advance
 from app.domain.limits import Action, Guardrail, GuardrailLimits
 from app.domain.phase import Phase
 from app.domain.stream import StreamState, Tally

@@ -6,14 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.circumstance import OtherRollout
+from app.domain.circumstance import OtherRollout, Surroundings
 from app.domain.clock import to_us
-from app.domain.condition import Condition, GateOutcome, Validated, worst
+from app.domain.condition import Condition, GateOutcome, worst
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence, unreadable
 from app.domain.gate import Gate, GateContext, assess_gate, to_wire, try_gate
 from app.domain.limits import GateLimits, Requirement, Risk
 from app.domain.phase import Phase
+from app.domain.proofs import Validated
 from app.domain.rollout import Investigation, RolloutPolicy, RolloutState
 from tests.domain.making import NOW, START, evidence, policy, reviewed_totals, shadow_totals, state
 
@@ -106,7 +107,7 @@ def test_agreement_needs_proof_either_way(disagreed: int, outcome: GateOutcome) 
 
 def test_a_condition_tells_its_figures_in_a_sentence() -> None:
     condition = one(judged(evidence(shadow_totals(100, disagreed=5))), "agreement")
-    assert condition.sentence.startswith("agreement 0.95 of 100, lower bound 0.8")
+    assert condition.sentence.startswith("agreement 0.95 of 100 compared, lower bound 0.8")
     assert condition.sentence.endswith(f", needs above 0.9: {condition.needed} more compared decisions")
 
 
@@ -168,7 +169,7 @@ def test_one_wrong_allow_is_enough_to_fail_on_high_risk() -> None:
     seen = evidence(reviewed_totals(5_000, overridden=1, allows=5_000, wrong=1))
     gate = judged(seen, to=Phase.ENFORCED, of=policy(risk=Risk.HIGH))
     assert gate.outcome is FAIL
-    assert "1 wrong allows confirmed" in gate.sentence
+    assert "1 wrong allow confirmed among 5000 judged allows" in gate.sentence
 
 
 @pytest.mark.parametrize(("wrong", "outcome"), [(0, PASS), (1, FAIL)])
@@ -187,8 +188,8 @@ def test_on_low_risk_wrong_allows_are_a_condition_only_where_the_policy_says_so(
     assert judged(seen, to=Phase.ENFORCED, at=ADVISED, of=strict).outcome is FAIL
 
 
-def validation_of(found: Validated | None, problem: str | None = None) -> Condition:
-    context = seeing(validation=found, suites_problem=problem)
+def validation_of(found: Validated | str | None) -> Condition:
+    context = seeing(validation=found)
     return one(judged(to=Phase.ENFORCED, of=asking(validation_above=0.95), context=context), "validation")
 
 
@@ -211,8 +212,8 @@ def test_without_a_validation_of_todays_suites_there_is_none(found: Validated | 
 
 
 def test_suites_that_cannot_be_read_never_pass() -> None:
-    good = Validated(60, 1.0, 0, current=True)
-    assert validation_of(good, problem="core.jsonl is away").outcome is ERROR
+    condition = validation_of("core.jsonl is away")
+    assert (condition.outcome, "core.jsonl is away" in condition.sentence) == (ERROR, True)
 
 
 def test_a_gate_that_does_not_ask_for_a_validation_does_not_miss_it() -> None:
@@ -254,7 +255,7 @@ def test_a_hold_freezes_promotions() -> None:
 
 
 def test_nothing_is_promoted_under_the_kill_switch() -> None:
-    assert judged(context=seeing(kill_switch=True)).outcome is FAIL
+    assert judged(context=seeing(around=Surroundings(kill_switch=True))).outcome is FAIL
 
 
 @pytest.mark.parametrize(
@@ -268,7 +269,7 @@ def test_nothing_is_promoted_under_the_kill_switch() -> None:
 def test_a_clock_that_jumped_makes_the_gate_an_error(
     ago: timedelta, epoch_ago: timedelta, outcome: GateOutcome
 ) -> None:
-    context = seeing(clock_jump_us=to_us(NOW - ago))
+    context = seeing(around=Surroundings(clock_jump_us=to_us(NOW - ago)))
     gate = judged(at=state(epoch_started_at=NOW - epoch_ago), context=context)
     assert gate.outcome is outcome
 

@@ -7,18 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.assessment import Assessment, Facts, GuardrailOutcome, to_wire
 from app.domain.clock import to_us
 from app.domain.counters import Metric
 from app.domain.evidence import unreadable
-from app.domain.guardrail import (
-    Assessment,
-    Facts,
-    GuardrailOutcome,
-    advance,
-    limits_hash,
-    threshold_of,
-    to_wire,
-)
+from app.domain.guardrail import advance, limits_hash, threshold_of
 from app.domain.limits import Action, Guardrail, GuardrailLimits, Risk
 from app.domain.phase import Phase
 from app.domain.stream import Label, StreamState
@@ -206,6 +199,14 @@ def test_evidence_that_cannot_be_read_is_an_error_and_no_rollback(guardrail: Gua
     assessment = look(guardrail, facts({}, evidence=lost))
     assert assessment.outcome is ERROR
     assert "the database is away" in assessment.sentence
+
+
+def test_a_limit_that_changes_while_nothing_can_be_read_lets_only_speak_what_comes_after_it() -> None:
+    state, _ = advance(Guardrail.ERROR, None, facts({}))
+    changed = policy(guardrails=GuardrailLimits(error_limit=0.02))
+    lost = unreadable("read", "v1", epoch=1, epoch_started_at=START, problem="the database is away")
+    state, _ = advance(Guardrail.ERROR, state, facts({}, evidence=lost, policy=changed))
+    assert look(Guardrail.ERROR, facts(BAD, policy=changed), state).outcome is not BREACH
 
 
 def test_counters_that_went_backwards_are_an_error_and_leave_the_stream_alone() -> None:

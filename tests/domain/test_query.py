@@ -69,12 +69,20 @@ def test_a_query_that_runs_dry_breaches_nothing() -> None:
     assert last.sentence.endswith("it would have held the rollout")
 
 
-@pytest.mark.parametrize("anew", ["epoch", "limit"])
-def test_another_epoch_or_limit_begins_a_streak_anew(anew: str) -> None:
+@pytest.mark.parametrize(
+    ("query", "seen"),
+    [
+        pytest.param(QUERY, facts(3, evidence=evidence({}, epoch=2)), id="epoch"),
+        pytest.param(replace(QUERY, above=2.000_000_1), facts(3), id="limit"),
+        pytest.param(replace(QUERY, action=Action.ROLLBACK), facts(3), id="action"),
+        pytest.param(
+            QUERY, facts(3, policy=policy(guardrails=GuardrailLimits(dry_run=(QUERY.name,)))), id="dry run"
+        ),
+    ],
+)
+def test_another_epoch_limit_or_effect_begins_a_streak_anew(query: Query, seen: Facts) -> None:
     state, _ = advance_query(QUERY, None, facts(3))
     state, _ = advance_query(QUERY, state, facts(3))
-    query = replace(QUERY, above=1.0) if anew == "limit" else QUERY
-    seen = facts(3) if anew == "limit" else facts(3, evidence=evidence({}, epoch=2))
     assert advance_query(query, state, seen)[1].outcome is WARNING
 
 

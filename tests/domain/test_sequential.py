@@ -188,7 +188,7 @@ def test_weights_undo_an_unequal_draw() -> None:
 @cache
 def passes_from(bad: int, limit: float) -> int:
     """The fewest observations that pass with so many bad ones: a good one more never weakens the proof."""
-    more = fewest(lambda good: below([Group(bad + good, bad)], limit, 0.05))
+    more = fewest(lambda good: log_m(bad + good, bad, limit) + math.log(0.05))
     assert more is not None
     return bad + more
 

@@ -38,7 +38,7 @@ async def test_a_frozen_promotion_says_until_when_and_goes_when_it_is_over(any_s
         await promote(any_stage, "read", Phase.ADVISORY)
     (shut,) = [one for one in refusal.value.gate["conditions"] if one["outcome"] != "pass"]
     assert (shut["name"], shut["eta"]) == ("freeze", 7_200.0)
-    assert "until 2027-01-15T11:00:00" in shut["sentence"]
+    assert "until 2027-01-15 11:00 UTC" in shut["sentence"]
     any_stage.clock.passes(hours=2)
     await promote(any_stage, "read", Phase.ADVISORY)
 

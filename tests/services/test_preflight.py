@@ -1,6 +1,7 @@
 """Does preflight see what would keep a machine from serving?"""
 
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -169,31 +170,30 @@ def test_a_gpu_that_was_asked_for_needs_a_driver_and_a_library_built_for_it(
     without: CheckOutcome,
 ) -> None:
     settings = asking_for_gpu(environ, tmp_path / "policies", layers=layers)
-    for path, offloads, outcome in (("/nowhere", "False", without), ("/dev/null", "True", CheckOutcome.PASS)):
+    version = load_versions(settings.policies_dir)[PRODUCTION]
+    for path, offloaded, outcome in (("/nowhere", 0, without), ("/dev/null", 31, CheckOutcome.PASS)):
         monkeypatch.setattr(model_needs, "_GPU_DRIVERS", (path,))
-        monkeypatch.setattr(model_needs, "_tried", lambda _, said=offloads: (True, said))
-        found = checks(settings)
-        assert [found[name].outcome for name in ("gpu_driver", "gpu_offload")] == [outcome] * 2
-        if outcome is not CheckOutcome.PASS:
-            assert "GGML_CUDA" in (found["gpu_offload"].mend or "")
+        [loaded] = rehearsal._gpu(version, offloaded, "GPU")
+        assert (checks(settings)["gpu_driver"].outcome, loaded.outcome) == (outcome, outcome)
+        assert ("GGML_CUDA" in (loaded.mend or "")) == (outcome is not CheckOutcome.PASS)
 
 
 def test_no_gpu_is_looked_for_where_none_is_asked_for(environ: dict[str, str]) -> None:
-    assert not {"gpu_driver", "gpu_offload"} & set(checks(load_settings(environ)))
+    assert "gpu_driver" not in checks(load_settings(environ))
+    assert rehearsal._gpu(choose_version(load_versions(POLICIES)), 0, "CPU") == []
 
 
-def test_a_library_that_cannot_be_imported_fails_with_its_words_and_what_mends_it(
-    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+async def test_a_worker_that_dies_before_it_has_loaded_fails_with_its_words_and_what_mends_it(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(
-        model_needs, "_TRIAL", "raise OSError('libgomp.so.1: cannot open shared object file')"
-    )
-    model_needs._tried.cache_clear()
-    found = checks(load_settings(environ))["llama_cpp"]
-    model_needs._tried.cache_clear()
-    assert found.outcome is CheckOutcome.FAIL
-    assert "libgomp.so.1" in found.sentence
-    assert "--force-reinstall" in (found.mend or "")
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'libgomp.so.1: cannot open shared object file' >&2; exit 1\n")
+    python.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(python))
+    found = {check.name: check for check in await model_checks(load_settings(environ))}
+    assert found["load"].outcome is CheckOutcome.FAIL
+    assert "libgomp.so.1" in found["load"].sentence
+    assert "--force-reinstall" in (found["load"].mend or "")
 
 
 def test_no_room_for_the_copy_fails_and_a_copy_that_is_there_needs_none(

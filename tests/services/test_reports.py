@@ -13,11 +13,14 @@ from app.domain.period import Period, span_of
 from app.domain.phase import Phase
 from app.errors import InvalidInput
 from app.policy.suites import load_suites
+from app.services.reports.render import as_html, as_markdown
 from app.services.reports.reports import Reports
 from app.services.verdicts import Verdict
 from app.store import tables as t
+from app.store.database import Database
 from app.store.deliveries import create_webhook
-from tests.services.plane import Stage
+from tests.services.plane import Stage, opened
+from tests.services.test_second_reviews import DOUBLED, judged, second
 
 MARKUP = '<script>alert("x")</script>|`[x](http://evil.example)'
 
@@ -186,6 +189,32 @@ async def test_an_edge_case_is_a_line_that_a_suite_takes(stage: Stage, tmp_path:
     assert len(load_suites([path]).cases) == 2
     again = stage.services.reports.with_lines(report(stage, Period.MONTHLY))
     assert [line["id"] for line in again["suite_lines"]] == [lines[2]["id"]]
+
+
+async def test_two_people_who_judge_the_same_are_compared_and_teach_only_what_they_agree_on(
+    database: Database, tmp_path: Path
+) -> None:
+    async with opened(database, tmp_path, rollouts=DOUBLED) as stage:
+        alike, unlike = [await judged(stage, "deny", actor=actor) for actor in ("ann", "bob")]
+        await second(stage, alike, "deny")
+        assert [one["decision_id"] for one in report(stage)["edge_cases"]] == [alike]
+        await second(stage, unlike, "allow")
+        document = report(stage)
+    assert [one["decision_id"] for one in document["edge_cases"]] == [alike]
+    twice = document["reviewers"]["doubles"]
+    assert (twice["n"], twice["agreement"]) == (2, 0.5)
+    # Shares of all four verdicts: 1/4 allow, 3/4 deny; by chance (3/16 + 3/16) / 2 are alike.
+    assert twice["ac1"] == pytest.approx((0.5 - 3 / 16) / (1 - 3 / 16))
+    assert "agree on 50.0% of 2 \\(Gwet's AC1 0.385\\)" in as_markdown(document)
+
+
+async def test_a_rollout_without_a_baseline_has_its_page_all_the_same(stage: Stage) -> None:
+    await stage.enter("read", Phase.ADVISORY)
+    await day(stage, n=2)
+    document = report(stage, Period.MONTHLY)
+    assert rollout(document, "read")["baseline"] is None
+    assert "| agreement | 100.0% of 2 |" in as_markdown(document)
+    assert "<td>100.0% of 2</td>" in as_html(document)
 
 
 async def test_what_is_kept_holds_no_situation(stage: Stage) -> None:

@@ -44,8 +44,10 @@ async def run(stage: Stage, version: str = VERSION, **changes: Any) -> dict[str,
 
 @pytest.fixture
 async def gated(sqlite_database: Database, tmp_path: Path) -> AsyncIterator[Stage]:
-    """A server whose gate of `read` to advisory asks for nothing but a validation."""
+    """A server whose gate of `read` to advisory asks for nothing but a validation, and fresh evidence."""
     async with opened(sqlite_database, tmp_path, rollouts=GATED) as server:
+        await server.decide()
+        await server.observed(n=1)
         yield server
 
 

@@ -11,10 +11,11 @@ import structlog
 
 from app.domain.phase import Phase
 from app.errors import InvalidInput, NotFound
+from app.observability import REGISTRY
 from app.services.webhooks import RETRY_AFTER_S, Webhooks, signed
 from app.store import tables as t
 from app.store.database import Database
-from app.store.deliveries import CLAIM_US, Claimed, Kind, claim_due, enqueue
+from app.store.deliveries import CLAIM_US, Claimed, Kind, claim_due, create_webhook, enqueue
 from app.store.transaction import Transaction
 from tests.peer import Peer, Reply, Seen, serving
 from tests.services.plane import Clock, Stage, opened, situation
@@ -52,6 +53,10 @@ async def say(stage: Stage, kind: str, **body: Any) -> None:
     await stage.ledger.run(
         lambda tx: enqueue(tx, kind=kind, body={"sentence": "so it is", **body}, now_us=now_us)
     )
+
+
+def commits() -> float:
+    return REGISTRY.get_sample_value("phasegate_commit_seconds_count") or 0
 
 
 def last(stage: Stage) -> dict[str, Any]:
@@ -97,6 +102,16 @@ async def test_a_transition_is_told_with_a_signature_that_holds(any_stage: Stage
     assert seen.body["text"].endswith("held False to True: look first")
     assert (seen.body["data"]["kind"], seen.body["data"]["to"]["held"]) == ("hold", True)
     assert (last(any_stage)["status"], last(any_stage)["response"]) == ("delivered", 204)
+
+
+async def test_words_of_any_script_are_signed_as_they_are_sent(stage: Stage, receiver: Peer) -> None:
+    added = await told(stage, receiver)
+    await hold(stage, "größer als 5 %: 確認 🛑")
+    await deliver(stage)
+    [seen] = receiver.seen
+    assert is_ours(seen, added["secret"])
+    assert seen.body["text"].endswith("größer als 5 %: 確認 🛑")
+    assert seen.headers["content-length"] == str(len(seen.raw))
 
 
 async def test_a_webhook_hears_first_that_it_was_added(stage: Stage, receiver: Peer) -> None:
@@ -147,6 +162,38 @@ async def test_a_receiver_that_is_not_there_is_tried_again(stage: Stage) -> None
     await deliver(stage)
     assert (last(stage)["status"], last(stage)["response"]) == ("waiting", None)
     assert last(stage)["error"].startswith("ConnectError: ")
+
+
+async def test_an_address_that_no_library_understands_is_tried_again_too(
+    stage: Stage, receiver: Peer
+) -> None:
+    await stage.ledger.run(
+        lambda tx: create_webhook(tx, url="http://127.0.0.1:99999/a-secret", kinds=(), by="test", now_us=1)
+    )
+    await told(stage, receiver)
+    await hold(stage)
+    await deliver(stage)
+    assert [seen.body["data"]["kind"] for seen in receiver.seen] == ["hold"]
+    waiting = stage.services.webhooks.log(status="waiting", limit=9)
+    assert {(row["attempts"], row["error"]) for row in waiting} == {(1, "ExceptionGroup")}
+
+
+async def test_what_is_not_due_costs_no_write(stage: Stage, receiver: Peer) -> None:
+    await told(stage, receiver)
+    receiver.replies(Reply(500))
+    await hold(stage)
+    await deliver(stage)
+    stage.clock.passes(days=1)
+    await stage.services.reports.keep_due()
+    stage.clock.passes(seconds=-86_396)  # a second before the next attempt
+    writes = commits()
+    await deliver(stage)
+    assert await stage.services.reports.keep_due() == []
+    await stage.services.webhooks.tell_backlog(stage.services.reviews.backlogs())
+    assert commits() == writes
+    stage.clock.passes(seconds=1)
+    await deliver(stage)
+    assert commits() > writes
 
 
 async def test_a_slow_receiver_costs_one_deadline_and_holds_up_no_other(stage: Stage, receiver: Peer) -> None:
@@ -290,7 +337,17 @@ async def test_reviews_that_wait_too_long_are_told_of(stage: Stage, receiver: Pe
 
 @pytest.mark.parametrize(
     "url",
-    ["", "ftp://example.com", "example.com/hook", "https://", "https://a\nb/", f"http://a/{'x' * 2_048}"],
+    [
+        *(
+            "",
+            "ftp://example.com",
+            "example.com/hook",
+            "https://",
+            "https://a\nb/",
+            f"http://a/{'x' * 2_048}",
+        ),
+        *("http://127.0.0.1:65536/", "http://xn--a/"),
+    ],
 )
 async def test_what_is_no_address_is_refused(stage: Stage, url: str) -> None:
     with pytest.raises(InvalidInput, match="url: must be an http or https address"):
@@ -313,7 +370,10 @@ async def test_old_deliveries_leave_the_log_and_waiting_ones_stay(stage: Stage, 
 
 async def test_the_secret_is_shown_once_and_logged_never(stage: Stage, receiver: Peer) -> None:
     with structlog.testing.capture_logs() as lines:
-        body = {"url": f"{receiver.url}/hook", "kinds": ["transition"]}
+        body = {
+            "url": f"{receiver.url.replace('//', '//me:pass-word@')}/pa-th?to-ken",
+            "kinds": ["transition"],
+        }
         added = (await stage.call("POST", "/v1/webhooks", body, who="operator")).json()
         await deliver(stage)
     assert added["secret"].startswith("whsec_")
@@ -323,7 +383,9 @@ async def test_the_secret_is_shown_once_and_logged_never(stage: Stage, receiver:
     ]
     assert added["id"] in shown[0]
     for text in (*shown, str(lines), receiver.seen[0].raw.decode()):
-        assert added["secret"] not in text
+        for secret in (added["secret"], "pass-word", "pa-th", "to-ken"):
+            assert secret not in text
+    assert receiver.seen[0].path == "/pa-th?to-ken"
 
 
 async def test_webhooks_over_http_from_the_first_to_the_last(stage: Stage, receiver: Peer) -> None:

@@ -67,7 +67,7 @@ async def test_a_frozen_lever_is_409_and_says_until_when(stage: Stage) -> None:
     body = {"exposure": 1.0, "reason": "wider"}
     refused = await stage.call("POST", "/v1/rollouts/read/exposure", body, who="operator")
     assert (refused.status_code, refused.json()["type"]) == (409, "frozen")
-    assert "until 2027-02-01T00:00:00" in refused.json()["detail"]
+    assert "until 2027-02-01 00:00 UTC" in refused.json()["detail"]
 
 
 @pytest.mark.parametrize("field", ["kind", "zone", "starts_at"])

@@ -41,7 +41,6 @@ class Tally:
 
     def __init__(self) -> None:
         self.answered_by: Counter[str] = Counter()
-        self.decisions: Counter[str] = Counter()
         self.fallbacks: Counter[str] = Counter()
         self.example: str | None = None  # the last decision in which the model was stricter than the rules
         self.lost = 0
@@ -59,7 +58,6 @@ class Tally:
         if decision.source != "server":
             self.lost += 1
             return
-        self.decisions[decision.decision] += 1
         self.answered_by[str(decision.answered_by)] += 1
         if reason := decision.raw.get("fallback_reason"):
             self.fallbacks[reason] += 1

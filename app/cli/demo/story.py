@@ -71,4 +71,4 @@ def missing_line(gate: Document) -> str:
 
 def guardrail_line(guardrail: Document) -> str:
     """One guardrail's outcome with what it saw."""
-    return f"{guardrail['name']:<14}{guardrail['outcome']:<13}{guardrail['sentence']}"
+    return f"{guardrail['name']:<19}{guardrail['outcome']:<14}{guardrail['sentence']}"

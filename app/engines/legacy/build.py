@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from app.engines.legacy.cedar import CedarEngine
-from app.engines.legacy.http import SETTING
 from app.engines.legacy.port import LegacyEngine
 from app.engines.legacy.rules import RulesEngine
-from app.engines.legacy.servers import authzen_engine, opa_engine
+from app.engines.legacy.servers import SETTING, authzen_engine, opa_engine
 from app.errors import SettingsError
 from app.policy.files import read_text
 

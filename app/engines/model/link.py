@@ -204,7 +204,8 @@ class WorkerLink:
             failed = await self._listen(reader, first)
         finally:
             watch.cancel()
-            self._state, self._process, self._cannot_load = ModelState.DOWN, None, False
+            had_loaded = self._state is ModelState.READY
+            self._state, self._process = ModelState.DOWN, None
             self._roster.died()
             self._writer.close()
             ending = await process.end()
@@ -212,10 +213,10 @@ class WorkerLink:
         if failed:
             self._deaths = len(self._patience.backoff_s)
             self._roster.blame(first)
-            self._cannot_load = True
-            self._tell()
         else:
             self._error = ending
+        self._cannot_load = not had_loaded
+        self._tell()
         log.warning(Event.WORKER_LOST, pid=process.pid, error=self._error)
 
     async def _listen(self, reader: asyncio.StreamReader, first: tuple[ModelVersion, ...]) -> bool:

@@ -269,7 +269,9 @@ def _reasoning(facts: Facts) -> Finding:
     asked = [row["reasoned"] is not None for row in facts.verdicts if row["llm_decision"] is not None]
     if not asked:
         return _unknown("no decision of the model was judged in the period")
-    said = f"{sum(asked)} of {len(asked)} judged decisions have reasons kept; others are computed when asked for"
+    said = (
+        f"{sum(asked)} of {len(asked)} judged decisions have reasons kept; others are computed when asked for"
+    )
     return _found(said, sum(asked) / len(asked), holds=all(asked))
 
 

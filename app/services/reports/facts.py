@@ -10,11 +10,11 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping
 
 from app.domain.clock import from_us, to_us
-from app.domain.proofs import Validated
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence
 from app.domain.period import Period, Span, span_of
 from app.domain.phase import Phase
+from app.domain.proofs import Validated
 from app.domain.rollout import RolloutPolicy, RolloutState
 from app.domain.situation import canonical
 from app.engines.model.version import ModelVersion
@@ -148,7 +148,9 @@ class Gathering:
                     baseline=baseline,
                     weeks=weeks,
                     validated=validated(connection, state.version, suite_sha256=suites),
-                    previous_ready=None if state.previous is None else self.models.of(state.previous).is_ready,
+                    previous_ready=None
+                    if state.previous is None
+                    else self.models.of(state.previous).is_ready,
                 )
 
             return Facts(

@@ -38,7 +38,9 @@ def by_mode(verdicts: Sequence[RowMapping]) -> dict[str, dict[str, Any]]:
     for mode in ReviewMode:
         own = [row for row in verdicts if row["mode"] == mode and row["source"] == "review"]
         judged = [row for row in own if row["llm_decision"] is not None]
-        spans = [(row["created_us"] - row["claimed_us"]) / 1e6 for row in own if row["claimed_us"] is not None]
+        spans = [
+            (row["created_us"] - row["claimed_us"]) / 1e6 for row in own if row["claimed_us"] is not None
+        ]
         agreed = sum(not is_override(row) for row in judged)
         found[mode.value] = {
             "judged": len(judged),

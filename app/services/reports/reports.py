@@ -13,7 +13,7 @@ from app.domain.period import Period, Span, completed, span_of
 from app.errors import InvalidInput
 from app.observability import Event
 from app.services.notices import Notices
-from app.services.reports.assembly import document_of
+from app.services.reports.document import document_of
 from app.services.reports.facts import Gathering
 from app.services.reports.people import suite_lines
 from app.store import reporting

@@ -15,7 +15,6 @@ from app.domain.role import Role
 from app.domain.rollout import Comparison
 from app.errors import InvalidInput
 from app.services.container import Services
-from app.services.ramps import RampWish
 from app.services.succession import Act, Wish
 from app.web.authentication import Asked, principal_of, requires, services_of
 from app.web.bodies import (
@@ -140,8 +139,10 @@ async def ramp(request: Asked, name: FromPath[str], data: JSONBody[RampChange]) 
         return await _moved(request, name, ramps.stop(name, reason=data.reason, by=by))
     if data.expected_revision is None:
         raise InvalidInput([("expected_revision", "is needed to start: the revision that was looked at")])
-    wish = RampWish(data.to, data.reason, data.expected_revision, data.step_hours, data.observations)
-    return await _moved(request, name, ramps.start(name, wish, by=by))
+    started = ramps.start(
+        name, to=data.to, reason=data.reason, expected_revision=data.expected_revision, by=by
+    )
+    return await _moved(request, name, started)
 
 
 @post("/v1/rollouts/{name:str}/version", status_code=200, guards=_STEER)

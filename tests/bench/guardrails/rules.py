@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from app.domain import sequential
+from app.domain.assessment import Facts
 from app.domain.counters import Metric
 from app.domain.evidence import from_totals
-from app.domain.guardrail import Facts, advance
+from app.domain.guardrail import advance
 from app.domain.limits import Action, Guardrail, GuardrailLimits
 from app.domain.phase import Phase
 from app.domain.rollout import RolloutPolicy

@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import pytest
 
-from app.engines.legacy.http import JsonPeer, PeerError
+from app.engines.legacy.servers import JsonPeer, PeerError
 from tests.peer import Peer, Reply
 
 

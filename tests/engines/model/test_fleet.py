@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from app.domain.advisory import Advisory, Outcome
-from app.engines.model.fleet import Fleet
 from app.engines.model.engine import ModelState
+from app.engines.model.fleet import Fleet
 from app.engines.model.link import Patience
 from app.engines.model.local import LocalModel
 from app.engines.model.memory import MIB

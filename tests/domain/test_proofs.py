@@ -2,9 +2,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from app.domain.breadth import actors, freshness, reviewers
 from app.domain.condition import GateOutcome
 from app.domain.counters import Metric
+from app.domain.proofs import actors, freshness, reviewers
 from tests.domain.making import NOW, evidence
 
 PASS, INSUFFICIENT, FAIL, ERROR = GateOutcome
@@ -27,9 +27,7 @@ def test_how_many_are_missing_and_how_long_that_takes_is_said_to_people() -> Non
 def test_without_traffic_there_is_no_estimate_and_the_sentence_says_so() -> None:
     judged = actors(evidence({}), at_least=10, per_day=0.0)
     assert judged.eta_s is None
-    assert judged.sentence.endswith(
-        "10 more actors; none came in the last 24 h of the epoch, so there is no saying when"
-    )
+    assert judged.sentence.endswith("10 more actors, but none came in the last 24 h")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +45,7 @@ def test_old_evidence_is_stale_and_none_is_no_evidence(latest: datetime | None, 
 
 def test_stale_evidence_says_since_when() -> None:
     judged = freshness(NOW - timedelta(days=4), stale_after_days=3.0, now=NOW)
-    assert judged.sentence == "evidence is stale since 2026-11-12T00:00:00.000000Z, the latest observation"
+    assert judged.sentence == "evidence is stale since 2026-11-12 00:00 UTC, the latest observation"
 
 
 def pairs(alike: int, apart: int, *, rare: int = 0) -> dict[tuple[Metric, str], int]:

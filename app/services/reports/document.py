@@ -7,16 +7,14 @@ from app.domain.clock import rfc3339, to_us
 from app.domain.counters import LAST_BUCKET, Metric, bucket_middle_ms
 from app.domain.evidence import Evidence
 from app.domain.sequential import lower_bound, upper, upper_bound
-from app.services.reports.checklist import checklist
+from app.learning.corrections import EXAMPLES_AT_LEAST
+from app.services.reports.checklist import AT_LEAST, REVIEW_THE_PROMPT, Outcome, checklist
 from app.services.reports.facts import TREND_DAYS, Facts, RolloutFacts
-from app.services.reports.finding import AT_LEAST, Outcome
-from app.services.reports.next_step import next_step
-from app.services.reports.people import EDGES_AT_MOST, edge_cases, reviewers
+from app.services.reports.people import EDGES_AT_MOST, by_mode, doubles, edge_cases, waiting
 from app.services.reports.uptime import OF_MODEL, OF_PLANE
 from app.store import reporting
 
 _DAY_US = 86_400_000_000
-_CLUSTER = ("rollout", "legacy_decision", "model_decision", "action_type", "actor_role", "legacy_rule")
 
 
 def document_of(facts: Facts) -> dict[str, Any]:
@@ -36,7 +34,9 @@ def document_of(facts: Facts) -> dict[str, Any]:
         "disagreements": _disagreements(facts),
         "edge_cases": edge_cases(facts.verdicts),
         "reviewers": {
-            **reviewers(facts.verdicts, facts.backlog),
+            "by_mode": by_mode(facts.verdicts),
+            "doubles": doubles(facts.sums(Metric.DOUBLE)),
+            "backlog": waiting(facts.backlog),
             "satisfaction": {name: facts.satisfaction[name] for name in ("n", "mean", "by_score")},
         },
         "uptime": _uptime(facts),
@@ -60,7 +60,7 @@ def _rollout(one: RolloutFacts, facts: Facts) -> dict[str, Any]:
             {name: guardrail[name] for name in ("name", "outcome", "sentence")}
             for guardrail in document["guardrails"]
         ],
-        "figures": figures(one.period, alpha=one.policy.gate_alpha),
+        "figures": _figures(one.period, alpha=one.policy.gate_alpha),
         "trend": [{"day": rfc3339(day * _DAY_US)[:10], **_point(seen)} for day, seen in one.days.items()],
         "baseline": None if one.baseline is None else {"epoch": one.baseline.epoch, **_point(one.baseline)},
         "transitions": [
@@ -71,22 +71,21 @@ def _rollout(one: RolloutFacts, facts: Facts) -> dict[str, Any]:
             for row in facts.transitions
             if row["rollout"] in (one.name, reporting.PLANE)
         ],
-        "next_step": next_step(one),
+        "next_step": _next_step(one),
     }
 
 
-def figures(seen: Evidence, *, alpha: float) -> dict[str, Any]:
+def _figures(seen: Evidence, *, alpha: float) -> dict[str, Any]:
     """Rates with the bound of risk `alpha` on the side that matters."""
-    n, agreed, reviewed = seen.compared, seen.agreed, seen.n(Metric.REVIEWED)
-    groups = seen.override_groups
+    n, reviewed = seen.compared, seen.n(Metric.REVIEWED)
     return {
         **_point(seen),
         "decisions": seen.n(Metric.DECISION) + seen.n(Metric.UNEXPOSED),
-        "agreement_lower": lower_bound(n, agreed, alpha) if n else None,
+        "agreement_lower": lower_bound(n, seen.agreed, alpha) if n else None,
         "errors_upper": upper_bound(seen.observed, seen.errors, alpha) if seen.observed else None,
         "reviewed": reviewed,
         "override_rate": seen.override_rate,
-        "override_upper": upper(groups, alpha) if reviewed else None,
+        "override_upper": upper(seen.override_groups, alpha) if reviewed else None,
         "wrong_allows": seen.wrong_allows,
         "fell_back": seen.fell_back,
     }
@@ -105,17 +104,50 @@ def _point(seen: Evidence) -> dict[str, Any]:
     }
 
 
+def _next_step(one: RolloutFacts) -> str:
+    """One sentence: harm before all, then what waits for a person, then what the evidence carries."""
+    document, name = one.document, one.name
+    if document["kill_switch"]:
+        return "find why the kill switch was engaged, then release it: phasegate kill release"
+    if one.state.investigation is not None and one.state.investigation.is_open:
+        return f"close the investigation: phasegate investigation {name} --cause … --fix …"
+    for guardrail in document["guardrails"]:
+        if guardrail["outcome"] in ("breach", "error"):
+            return f"look into the guardrail {guardrail['name']}: {guardrail['sentence']}"
+    if one.state.held:
+        return f"end the hold when its reason is gone ({one.state.hold_reason}): phasegate resume {name}"
+    return _learning(one) or _promotion(one)
+
+
+def _learning(one: RolloutFacts) -> str | None:
+    rate, judged = one.now.override_rate, one.now.n(Metric.REVIEWED)
+    if rate is not None and judged >= AT_LEAST and rate > REVIEW_THE_PROMPT:
+        return f"review the prompt or add examples: overrides {rate:.0%} of {judged} judged"
+    corrections = one.now.n(Metric.OVERRIDDEN)
+    if corrections >= EXAMPLES_AT_LEAST:
+        return f"train: {corrections} corrections (phasegate learn {one.name})"
+    return None
+
+
+def _promotion(one: RolloutFacts) -> str:
+    gate = one.document["gate"]
+    if one.state.exposure < 1:
+        return f"widen the exposure from {one.state.exposure:.0%} when it has been quiet: phasegate exposure {one.name}"
+    if gate is None:
+        return f"nothing: {one.document['status']['sentence']}"
+    if gate["outcome"] == "pass":
+        return f"promote {one.name} to {gate['to']}: all conditions hold"
+    missing = [each["sentence"] for each in gate["conditions"] if each["outcome"] == gate["outcome"]]
+    others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+    if gate["outcome"] == "insufficient":
+        return f"wait for evidence for {gate['to']}: {missing[0]}{others}"
+    return f"mend what speaks against {gate['to']}: {missing[0]}{others}"
+
+
 def _disagreements(facts: Facts) -> dict[str, Any]:
+    """Every cluster with what its rows have in common, how many they are, their share and an example."""
     found, looked = facts.disagreements["found"], facts.disagreements["looked_at"]
-    clusters = [
-        {
-            **{name: row[name] for name in _CLUSTER},
-            "n": row["n"],
-            "share": row["n"] / found,
-            "example": row["example"],
-        }
-        for row in facts.clusters
-    ]
+    clusters = [{**row, "share": row["n"] / found} for row in facts.clusters]
     return {"looked_at": looked, "found": found, "clusters": clusters}
 
 

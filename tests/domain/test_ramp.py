@@ -23,6 +23,7 @@ from app.domain.ascent import (
     steps_up_to,
     to_wire,
 )
+from app.domain.circumstance import Surroundings
 from app.domain.clock import to_us
 from app.domain.condition import GateOutcome
 from app.domain.counters import Metric
@@ -60,7 +61,8 @@ def evidence(
 
 
 def judged(of: RolloutState | None = None, seen: Evidence | None = None, **context: Any) -> RampAssessment:
-    facts = RampContext(**{"guardrails": QUIET, **context})
+    hindering = {name: context.pop(name) for name in ("kill_switch", "clock_jump_us", "frozen") if name in context}
+    facts = RampContext(**{"guardrails": QUIET, "around": Surroundings(**hindering), **context})
     return assess_ramp(POLICY, of or state(), seen or evidence(), facts, now=NOW)
 
 
