@@ -1,9 +1,7 @@
-"""The one place that wires: settings become services, services become a server."""
+"""How do settings become a server that runs?"""
 
-import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +35,6 @@ from app.web.listener import listen
 
 log = structlog.get_logger()
 
-_THREADS = 64  # at most, for what would block the loop
 _GC_THRESHOLD = 20_000  # allocations between collections of the youngest objects
 
 
@@ -183,8 +180,6 @@ def _lifespan(
 ) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def run(_: Litestar) -> AsyncIterator[None]:
-        # Names are looked up on these threads too: a name server that hangs must not keep the plane from its own.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
         leadership = Leadership(services.ledger, instance, now=now)
         jobs = Jobs(
             services,

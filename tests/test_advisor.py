@@ -70,18 +70,6 @@ def test_many_threads_get_the_answers_of_one(advisor: PolicyAdvisor) -> None:
 
 
 @pytest.mark.model
-def test_a_parsed_situation_is_answered_like_its_raw_form(advisor: PolicyAdvisor) -> None:
-    raw = SITUATIONS[0]
-    assert advisor.advise(parse_situation(raw), reasons=False) == advisor.advise(raw, reasons=False)
-
-
-@pytest.mark.model
-def test_a_situation_that_is_too_long_gets_no_decision(advisor: PolicyAdvisor) -> None:
-    advice = advisor.advise({**SITUATIONS[0], "details": "word " * 5000})
-    assert (advice.outcome, advice.decision, advice.allowed) == (Outcome.OVERSIZE, None, False)
-
-
-@pytest.mark.model
 def test_a_program_without_settings_gets_an_answer_and_nothing_else_on_its_streams(
     tmp_path: Path, cache_dir: Path
 ) -> None:

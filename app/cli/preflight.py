@@ -9,9 +9,8 @@ import rich_click as click
 from app.cli import EXIT_ERROR
 from app.cli.output import emit_json, json_option, say
 from app.observability import configure_logging
-from app.services.checks import Check, CheckOutcome
-from app.services.preflight import quick_checks
-from app.services.rehearsal import model_checks
+from app.services.model_needs import Check, CheckOutcome
+from app.services.preflight import model_checks, quick_checks
 from app.settings import load_settings
 
 _MARKS = {

@@ -56,9 +56,8 @@ def start(*, name: str, to: float, reason: str, revision: int | None, as_json: b
     """Approve the steps of rollout NAME up to a share of its actors; automation takes them, or ends the ramp."""
     with server(as_json=as_json) as client:
         expected = client.rollout(name)["revision"] if revision is None else revision
-        transition = client.ramp(
-            name, action="start", reason=reason, to=to / 100, expected_revision=expected
-        )
+        body = {"reason": reason, "to": to / 100, "expected_revision": expected}
+        transition = client.post(f"/v1/rollouts/{name}/ramp", action="start", **body)
     tell(transition, f"{name} widens by itself up to {to:g} % of actors", as_json=as_json)
 
 

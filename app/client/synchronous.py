@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -29,8 +30,8 @@ class Client(Management[Document, list[Document]]):
         deadline_s: float = 2.0,
         management_deadline_s: float = 30.0,
     ) -> None:
-        self._url, self._key = url, key
-        self._deadlines = {"deadline_s": deadline_s, "management_deadline_s": management_deadline_s}
+        deadlines = {"deadline_s": deadline_s, "management_deadline_s": management_deadline_s}
+        self._fresh = partial(AsyncClient, url, key=key, **deadlines)
         self._lock = threading.Lock()
         self._pid: int | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -101,9 +102,6 @@ class Client(Management[Document, list[Document]]):
                     self._client = self._fresh()
                 self._pid = os.getpid()
             return self._client
-
-    def _fresh(self) -> AsyncClient:
-        return AsyncClient(self._url, key=self._key, **self._deadlines)
 
     def _run(self, call: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()

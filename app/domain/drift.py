@@ -38,7 +38,8 @@ def fold_weeks(
     limit = limit_of(state, margin=pairs.limit)
     if limit is None:
         return replace(state, at_us=max(now_us, state.at_us), seen={ONE: pairs.counts})
-    held = Tally(*pairs.counts, limit)
+    n, bad = pairs.counts
+    held = Tally(n, bad, limit)
     return fold_totals(state, {ONE: held}, now_us=now_us, horizon_days=horizon_days)
 
 

@@ -1,9 +1,9 @@
 """Does the evidence carry a promotion to the next phase?"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from typing import Any, assert_never
+from typing import Any
 
 from app.domain import proofs
 from app.domain.approval import Approval, approvals
@@ -23,7 +23,13 @@ from app.domain.phase import Phase
 from app.domain.proofs import WRONG_ALLOW_LIMIT, Validated
 from app.domain.role import Principal
 from app.domain.rollout import RolloutPolicy, RolloutState
-from app.domain.sequential import Group, above, below, log_m, upper_bound
+from app.domain.sequential import Group, log_m, upper_bound
+
+# What a promotion may have to wait for.
+AWAITED = (
+    *(Metric.OBSERVATION, Metric.PAIR, Metric.REVIEWED, Metric.REVIEWED_ALLOW, Metric.DOUBLE),
+    Metric.ACTORS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,28 +106,9 @@ def assess_gate(
     return Gate(state.name, to, outcome, summary(to, outcome, conditions), conditions)
 
 
-def awaited(policy: RolloutPolicy, to: Phase) -> frozenset[Metric]:
-    """The metrics whose pace says how long a promotion to `to` still takes."""
-    limits = policy.gates.get(to) or GateLimits()
-    asked = {
-        Metric.OBSERVATION: True,
-        Metric.PAIR: limits.agreement_above is not None,
-        Metric.REVIEWED: limits.override_below is not None or limits.reviewed_at_least > 0,
-        Metric.REVIEWED_ALLOW: limits.wrong_allow_below is not None or policy.risk.is_high,
-        Metric.DOUBLE: limits.reviewers_agree_above is not None,
-        Metric.ACTORS: policy.actors_at_least > 0,
-    }
-    return frozenset(metric for metric, is_asked in asked.items() if is_asked)
-
-
 def try_gate(n: int, bad: int, *, limit: float, alpha: float) -> Trial:
     """The gate's test on counts that a person wants to try. Raises ValueError for impossible ones."""
-    groups = [Group(n, bad)]
-    outcome = GateOutcome.INSUFFICIENT
-    if below(groups, limit, alpha):
-        outcome = GateOutcome.PASS
-    elif above(groups, limit, alpha):
-        outcome = GateOutcome.FAIL
+    outcome, _ = proofs.proof([Group(n, bad)], limit, alpha)
     return Trial(outcome, log_m(n, bad, limit), upper_bound(n, bad, alpha))
 
 
@@ -216,15 +203,7 @@ def _state_conditions(
 
 
 def _asks_for_nothing(limits: GateLimits) -> bool:
-    rates = (
-        limits.agreement_above,
-        limits.override_below,
-        limits.error_below,
-        limits.p95_below_ms,
-        limits.validation_above,
-        limits.reviewers_agree_above,
-    )
-    return all(rate is None for rate in rates) and not limits.reviewed_at_least and limits.soak_days <= 0
+    return replace(limits, approvals=0, wrong_allow_below=None) == GateLimits()
 
 
 def summary(to: str, outcome: GateOutcome, conditions: tuple[Condition, ...]) -> str:
@@ -234,14 +213,9 @@ def summary(to: str, outcome: GateOutcome, conditions: tuple[Condition, ...]) ->
         key=lambda judged: -tuple(GateOutcome).index(judged.outcome),
     )
     reasons = "; ".join(judged.sentence for judged in open_ones)
-    match outcome:
-        case GateOutcome.PASS:
-            return f"ready for {to}: all {len(conditions)} conditions hold"
-        case GateOutcome.INSUFFICIENT:
-            return f"not yet ready for {to}: {reasons}"
-        case GateOutcome.FAIL:
-            return f"not fit for {to}: {reasons}"
-        case GateOutcome.ERROR:
-            return f"readiness for {to} cannot be judged: {reasons}"
-        case _:
-            assert_never(outcome)
+    return {
+        GateOutcome.PASS: f"ready for {to}: all {len(conditions)} conditions hold",
+        GateOutcome.INSUFFICIENT: f"not yet ready for {to}: {reasons}",
+        GateOutcome.FAIL: f"not fit for {to}: {reasons}",
+        GateOutcome.ERROR: f"readiness for {to} cannot be judged: {reasons}",
+    }[outcome]

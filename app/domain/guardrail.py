@@ -150,7 +150,8 @@ def _look_at_labels(state: StreamState, facts: Facts) -> tuple[StreamState, Asse
         facts.labels,
         limit=limits.override_limit,
         smallest_inclusion=smallest_inclusion(facts.policy.review_rate),
-        now_us=now_us,
+        # An answer may come as late as its deadline, and only then is it drawn.
+        now_us=now_us - round(facts.policy.deadline_ms * 1_000),
         horizon_days=limits.horizon_days,
     )
     figures = facts.evidence.override_rate, limits.override_limit, replay.judged
@@ -205,7 +206,9 @@ def _judge(
     raised = breached and state.alarm is None
     if raised:
         state = replace(state, alarm=peak)
-    said = f"{_WATCHED[guardrail][0]} {'unknown' if rate is None else f'{rate:.4g}'} of {n}, limit {limit:.4g}"
+    said = (
+        f"{_WATCHED[guardrail][0]} {'unknown' if rate is None else f'{rate:.4g}'} of {n}, limit {limit:.4g}"
+    )
     evidence = f"{_readable(peak)} reached" if breached else f"{_readable(e_value)} of"
     said += f": evidence {evidence} {threshold:.4g}"
     outcome = GuardrailOutcome.OK

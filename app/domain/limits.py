@@ -120,8 +120,7 @@ class GuardrailLimits:
     stale_after_days: float = 3.0
     alpha: float = 0.01
     horizon_days: float = 14.0
-    actions: Mapping[str, Action] = field(
-        default_factory=dict
-    )  # by guardrail, where not as the risk suggests
+    # By guardrail, where it is not as the risk suggests.
+    actions: Mapping[str, Action] = field(default_factory=dict)
     dry_run: tuple[str, ...] = ()  # guardrails and queries that only report what they would have done
     queries: tuple[Query, ...] = ()

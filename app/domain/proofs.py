@@ -82,7 +82,7 @@ def error(evidence: Evidence, *, limit: float, alpha: float, per_day: float | No
 def latency(evidence: Evidence, *, limit_ms: float, alpha: float, per_day: float | None) -> Condition:
     """At most 5 % of the model's answers take longer than `limit_ms`."""
     n = evidence.n(Metric.LATENCY)
-    outcome, more = _proof([Group(n, evidence.above_ms(limit_ms))], LATE_SHARE, alpha)
+    outcome, more = proof([Group(n, evidence.above_ms(limit_ms))], LATE_SHARE, alpha)
     value, bound = evidence.percentile_ms(0.95), _latency_bound_ms(evidence, alpha)
     said = _seen("p95 latency", _ms(value), n, "observed", f"upper bound {_ms(bound)}")
     said += f", needs below {_ms(limit_ms)}"
@@ -106,8 +106,8 @@ def wrong_allows(evidence: Evidence, *, limit: float, alpha: float, per_day: flo
     n = evidence.reviewed_allows
     bound = no_events_upper(n, alpha)
     said = f"{bare.sentence}, upper bound {rate(bound)}, needs below {rate(limit)}"
-    asked = n + max(no_events_needed(limit, alpha) - n, 0)
-    judged = enough("wrong_allows", said, n, asked, per_day=per_day, what="judged allow")
+    at_least = no_events_needed(limit, alpha)
+    judged = enough("wrong_allows", said, n, at_least, per_day=per_day, what="judged allow")
     return replace(judged, value=0.0, bound=bound, limit=limit)
 
 
@@ -185,7 +185,7 @@ def _below(
     per_day: float | None,
 ) -> Condition:
     """A rate of bad ones among `n`, held below its limit."""
-    outcome, more = _proof(groups, limit, alpha)
+    outcome, more = proof(groups, limit, alpha)
     value, bound = (weighted_rate(groups), upper(groups, alpha)) if n else (None, None)
     said = _seen(f"{name} rate", rate(value), n, done, f"upper bound {rate(bound)}")
     said += f", needs below {rate(limit)}"
@@ -195,7 +195,7 @@ def _below(
 def _above(name: str, what: str, done: str, n: int, alike: int, *, limit: float, alpha: float) -> Condition:
     """A rate of good ones among `n`, held above its limit."""
     groups = [Group(n, n - alike)]
-    outcome, more = _proof(groups, 1 - limit, alpha)
+    outcome, more = proof(groups, 1 - limit, alpha)
     value, bound = (alike / n, 1 - upper(groups, alpha)) if n else (None, None)
     said = _seen(what, rate(value), n, done, f"lower bound {rate(bound)}")
     said += f", needs above {rate(limit)}"
@@ -206,7 +206,7 @@ def _seen(what: str, value: str, n: int, done: str, bound: str) -> str:
     return f"{what} {value} of {n} {done}, {bound}" if n else f"{what}: nothing {done} yet"
 
 
-def _proof(groups: Sequence[Group], limit: float, alpha: float) -> tuple[GateOutcome, int | None]:
+def proof(groups: Sequence[Group], limit: float, alpha: float) -> tuple[GateOutcome, int | None]:
     """The outcome, and how many more observations it takes where it is insufficient."""
     if below(groups, limit, alpha):
         return GateOutcome.PASS, 0

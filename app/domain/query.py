@@ -14,7 +14,9 @@ def advance_query(query: Query, state: StreamState | None, facts: Facts) -> tupl
     It breaches while the last `looks` answers or more lay above the limit. No answer is an error: it neither
     adds to a streak nor ends one.
     """
-    hashed = f"{query} {query.name in facts.policy.guardrails.dry_run}"  # what led nowhere is no reason to act
+    hashed = (
+        f"{query} {query.name in facts.policy.guardrails.dry_run}"  # what led nowhere is no reason to act
+    )
     if state is None or (state.epoch, state.limits_hash) != (facts.evidence.epoch, hashed):
         state = StreamState(facts.evidence.epoch, hashed, to_us(facts.now))
     answer = facts.answers.get(query.query, Answer(None, "it was not asked"))

@@ -60,7 +60,7 @@ class RampAssessment:
 
     @property
     def sentence(self) -> str:
-        return self.act.format(at=_percent(self.at), to=_percent(self.to), why=self.why)
+        return self.act.format(at=percent(self.at), to=percent(self.to), why=self.why)
 
 
 def steps_up_to(policy: RolloutPolicy, to: float) -> tuple[float, ...]:
@@ -157,7 +157,7 @@ def _conditions(
 ) -> Iterator[Condition]:
     if evidence.problem is not None:
         yield Condition("evidence", GateOutcome.ERROR, f"the evidence cannot be read: {evidence.problem}")
-    at = _percent(state.exposure)
+    at = percent(state.exposure)
     # Only time at this step that was really served: neither held, killed, stale nor without a model.
     served = max(evidence.n(Metric.SERVED_S) - ramp.served_before_s, 0) / _DAY_S
     days = policy.ramp_step_hours / 24
@@ -203,5 +203,5 @@ def _ratio(ratio: SampleRatio | None) -> Condition:
     return Condition("sample_ratio", outcome, ratio.sentence, share, None, ratio.expected, ratio.n)
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     return f"{share * 100:.4g} %"

@@ -16,13 +16,13 @@ import numpy as np
 
 from app.engines.model.cores import thread_count
 from app.engines.model.head import CLASSES
-from app.engines.model.layouts import prepare
 from app.engines.model.version import AdapterFile, ModelVersion, prompt_of
 from app.engines.model.weights import Weights
 from app.errors import Refused
 from app.learning.corrections import Corrections, Example, require_enough
 from app.learning.lesson import Lesson, Open, opinion, split
 from app.learning.lora.adapter import write_adapter
+from app.learning.lora.served import base_of
 from app.learning.publish import next_place, publish_adapter
 from app.learning.report import Answers, report_of
 
@@ -130,8 +130,7 @@ def trainer(
     teaching, checking = _needing_torch("train"), _needing_torch("check")
     threads = thread_count(parent.decoding.threads)
     prompt = prompt_of(parent, policies_dir=policies_dir)
-    plain = msgspec.structs.replace(parent, adapter=None)
-    base = prepare(plain, weights, prompt=prompt, cache_dir=cache_dir, threads=threads).model
+    base = base_of(parent, weights, prompt=prompt, cache_dir=cache_dir)
     recipe = teaching.Recipe(minutes=minutes or math.inf, threads=threads)
 
     def train(examples: Sequence[Example], file: Path) -> None:

@@ -37,55 +37,37 @@ def _milliseconds(node: Node) -> float:
     return node.number(at_least=1, at_most=_MAX_MS)
 
 
+_RATES = ("agreement_above", "override_below", "error_below", "wrong_allow_below", "validation_above")
 _GATE: Mapping[str, Reader] = {
-    "agreement_above": _share,
-    "override_below": _share,
-    "error_below": _share,
-    "wrong_allow_below": _share,
+    **dict.fromkeys((*_RATES, "reviewers_agree_above"), _share),
     "p95_below_ms": _milliseconds,
-    "validation_above": _share,
-    "reviewers_agree_above": _share,
     "soak_days": _days,
     "reviewed_at_least": Node.whole,
     "approvals": Node.whole,
 }
+_LIMITS = ("override_limit", "error_limit", "fallback_limit", "shift_limit", "drift_limit")
 _GUARDRAILS: Mapping[str, Reader] = {
-    "override_limit": _share,
-    "error_limit": _share,
-    "fallback_limit": _share,
-    "shift_limit": _share,
-    "latency_target_ms": _milliseconds,
-    "latency_alert_ms": _milliseconds,
-    "drift_limit": _share,
-    "self_disagreement_limit": _share,
-    "stale_after_days": _some_days,
+    **dict.fromkeys((*_LIMITS, "self_disagreement_limit"), _share),
+    **dict.fromkeys(("latency_target_ms", "latency_alert_ms"), _milliseconds),
+    **dict.fromkeys(("stale_after_days", "horizon_days"), _some_days),
     "alpha": lambda node: node.inside(0, 0.5),
-    "horizon_days": _some_days,
 }
 _ACTS = ("actions", "dry_run", "queries")
 _SETTINGS: Mapping[str, Reader] = {
+    **dict.fromkeys(("observe_rate", "review_rate", "ask_twice_rate", "double_review_rate"), _share_or_all),
+    **dict.fromkeys(("review_due_days", "lapse_days"), _some_days),
     "deadline_ms": _milliseconds,
     "advisory_wait_ms": lambda node: node.number(at_least=0, at_most=_MAX_MS),
-    "observe_rate": _share_or_all,
-    "review_rate": _share_or_all,
     "attestation_ttl_s": lambda node: node.number(at_least=1, at_most=30 * 86_400),
-    "review_due_days": _some_days,
-    "lapse_days": _some_days,
     "confidence_at_least": lambda node: node.number(at_least=0, at_most=0.999_999),
     "gate_alpha": lambda node: node.inside(0, 0.5),
     "rollback_observe_days": _days,
     "window_hours": lambda node: node.number(at_least=1, at_most=31 * 24),
     "actor_share": lambda node: node.number(at_least=0.001, at_most=1),
     "actors_at_least": Node.whole,
-    "ask_twice_rate": _share_or_all,
-    "double_review_rate": _share_or_all,
     "ramp_step_hours": lambda node: node.number(at_least=0.01, at_most=24 * 365),
     "ramp_observations": Node.whole,
 }
-_SHAPE = (
-    *("actions", "when", "risk", "ceiling", "gates", "guardrails", "exposure", "requires"),
-    *("combine", "approval", "rollback_to", "cache"),
-)
 _REQUIREMENT: Mapping[str, Reader] = {"enforced_days": _days, "override_below": _share}
 
 # What a gate asks where the file does not say: the deployment checklist's numbers by risk.
@@ -109,44 +91,35 @@ class Defaults:
 
 def read_defaults(node: Node) -> Defaults:
     found = node.fields((*_SETTINGS, *_GUARDRAILS))
-    return Defaults(_read(found, _SETTINGS), _read(found, _GUARDRAILS))
+    defaults = Defaults(_read(found, _SETTINGS), _read(found, _GUARDRAILS))
+    _check_latencies(GuardrailLimits(**defaults.guardrails), found)
+    return defaults
 
 
 def read_entry(name: str, node: Node, *, defaults: Defaults) -> RolloutPolicy:
     """One rollout. What concerns several, such as reach and cycles, is judged over the whole file."""
     if not _NAME.fullmatch(name):
         raise node.error("a rollout's name is a-z, 0-9 and '-', at most 63 characters")
-    found = node.fields((*_SHAPE, *_SETTINGS), required=("actions", "risk", "ceiling"))
-    risk, ceiling = found["risk"].one_of(Risk), found["ceiling"].one_of(Phase)
+    known = (*_SHAPE, "gates", "guardrails", *_SETTINGS)
+    found = node.fields(known, required=("actions", "risk", "ceiling"))
+    shape = _read(found, _SHAPE)
+    risk = shape["risk"]
+    by_risk = {
+        "combine": Combine.MODEL if risk is Risk.LOW else Combine.STRICTER,
+        "approval": Approval.HUMAN if risk is Risk.CRITICAL else Approval.NONE,
+        "cache": not risk.is_high,
+    }
     policy = RolloutPolicy(
         name=name,
-        actions=found["actions"].texts(),
-        risk=risk,
-        ceiling=ceiling,
-        when=found["when"].text() if "when" in found else None,
-        gates=_gates(found.get("gates"), risk, ceiling),
+        gates=_gates(found.get("gates"), risk, shape["ceiling"]),
         guardrails=_guardrails(found.get("guardrails"), defaults),
-        exposure=_exposure(found["exposure"]) if "exposure" in found else (1.0,),
-        requires=_requires(found["requires"]) if "requires" in found else (),
-        combine=found["combine"].one_of(Combine) if "combine" in found else _combine(risk),
-        approval=found["approval"].one_of(Approval) if "approval" in found else _approval(risk),
-        rollback_to=_rollback_to(found.get("rollback_to")),
-        cache=found["cache"].yes() if "cache" in found else not risk.is_high,
-        **{**defaults.settings, **_read(found, _SETTINGS)},
+        **{**by_risk, **shape, **defaults.settings, **_read(found, _SETTINGS)},
     )
     if policy.advisory_wait_ms > policy.deadline_ms:
         raise found.get("advisory_wait_ms", node).error(
             "waits longer for the advisory than deadline_ms allows"
         )
     return policy
-
-
-def _combine(risk: Risk) -> Combine:
-    return Combine.MODEL if risk is Risk.LOW else Combine.STRICTER
-
-
-def _approval(risk: Risk) -> Approval:
-    return Approval.HUMAN if risk is Risk.CRITICAL else Approval.NONE
 
 
 def _gates(node: Node | None, risk: Risk, ceiling: Phase) -> dict[Phase, GateLimits]:
@@ -173,9 +146,17 @@ def _guardrails(node: Node | None, defaults: Defaults) -> GuardrailLimits:
         dry_run=_dry_run(own.get("dry_run"), {*Guardrail, *(query.name for query in queries)}),
         queries=queries,
     )
-    if node is not None and limits.latency_alert_ms < limits.latency_target_ms:
-        raise own.get("latency_alert_ms", node).error("the alert must not lie below latency_target_ms")
+    _check_latencies(limits, own)
     return limits
+
+
+def _check_latencies(limits: GuardrailLimits, found: Mapping[str, Node]) -> None:
+    place = found.get("latency_alert_ms") or found.get("latency_target_ms")
+    if place is not None and limits.latency_alert_ms < limits.latency_target_ms:
+        raise place.error(
+            f"latency_alert_ms, {limits.latency_alert_ms:g}, lies below latency_target_ms, "
+            f"{limits.latency_target_ms:g}"
+        )
 
 
 def _actions(node: Node | None) -> dict[str, Action]:
@@ -207,9 +188,14 @@ def _query(name: str, node: Node) -> Query:
         name,
         found["query"].text(),
         found["above"].number(at_least=-1e12, at_most=1e12),
-        int(found["looks"].number(at_least=1, at_most=1_000)) if "looks" in found else 3,
+        _looks(found["looks"]) if "looks" in found else 3,
         found["action"].one_of(Action) if "action" in found else Action.NOTIFY,
     )
+
+
+def _looks(node: Node) -> int:
+    node.number(at_least=1, at_most=1_000)
+    return node.whole()
 
 
 def _exposure(node: Node) -> tuple[float, ...]:
@@ -231,9 +217,7 @@ def _requires(node: Node) -> tuple[Requirement, ...]:
     )
 
 
-def _rollback_to(node: Node | None) -> Phase:
-    if node is None:
-        return Phase.ADVISORY
+def _rollback_to(node: Node) -> Phase:
     phase = node.one_of(Phase)
     if phase is Phase.ENFORCED:
         raise node.error("a rollback ends in advisory or shadow")
@@ -242,3 +226,17 @@ def _rollback_to(node: Node | None) -> Phase:
 
 def _read(found: Mapping[str, Node], readers: Mapping[str, Reader]) -> dict[str, Any]:
     return {name: read(found[name]) for name, read in readers.items() if name in found}
+
+
+_SHAPE: Mapping[str, Reader] = {
+    "actions": Node.texts,
+    "when": Node.text,
+    "risk": lambda node: node.one_of(Risk),
+    "ceiling": lambda node: node.one_of(Phase),
+    "exposure": _exposure,
+    "requires": _requires,
+    "combine": lambda node: node.one_of(Combine),
+    "approval": lambda node: node.one_of(Approval),
+    "rollback_to": _rollback_to,
+    "cache": Node.yes,
+}

@@ -41,9 +41,14 @@ class Admissions:
         # What is known to be repeated costs no transaction: the longest unasked first.
         self._known: OrderedDict[tuple[Window, bytes], None] = OrderedDict()
 
-    def claim(self, placed: Placed) -> asyncio.Future[Claim]:
-        """Begin to claim; the future has a result in the end, and never an exception."""
-        result: asyncio.Future[Claim] = asyncio.get_running_loop().create_future()
+    def claim(self, placed: Placed, *, within_s: float | None = None) -> asyncio.Future[Claim]:
+        """Begin to claim; the future has a result in the end, and never an exception.
+
+        After `within_s` it is `UNCLAIMED`, counted from now and not from what the model does: whoever answers
+        fast must be no likelier to go uncounted than whoever times out.
+        """
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[Claim] = loop.create_future()
         if not placed.plan.exposed:
             result.set_result(Claim.UNCLAIMED)
             return result
@@ -53,15 +58,11 @@ class Admissions:
             result.set_result(Claim.REPEATED)
             return result
         self._waiting.append((asked, result))
+        if within_s is not None:
+            loop.call_later(within_s, _settle, result, Claim.UNCLAIMED)
         if self._claiming is None or self._claiming.done():
             self._claiming = asyncio.create_task(self._claim_waiting())
         return result
-
-    async def claimed(self, claiming: asyncio.Future[Claim], *, within_s: float) -> Claim:
-        """What came of a claim; whoever has waited for it long enough goes on without."""
-        if not claiming.done():
-            await asyncio.wait((claiming,), timeout=within_s)
-        return claiming.result() if claiming.done() else Claim.UNCLAIMED
 
     async def tidy(self, now: datetime) -> None:
         """Delete what is known of windows and epochs that are over, in steps that hold nobody up."""
@@ -89,8 +90,7 @@ class Admissions:
             for (each, result), claim in zip(waiting, claims, strict=True):
                 if claim in (Claim.ADMITTED, Claim.REPEATED):
                     self._remember(each)
-                if not result.done():
-                    result.set_result(claim)
+                _settle(result, claim)
 
     async def _claims(self, asked: list[Asked]) -> list[Claim]:
         try:
@@ -119,6 +119,11 @@ class Admissions:
             policy.actor_share,
             minute_of(question.now_us),
         )
+
+
+def _settle(result: asyncio.Future[Claim], claim: Claim) -> None:
+    if not result.done():
+        result.set_result(claim)
 
 
 def _number(window_hours: float, now_us: int) -> int:

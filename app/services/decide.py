@@ -30,6 +30,8 @@ from app.store.ledger import Entry, Ledger
 log = structlog.get_logger()
 _stdlib_log = logging.getLogger()
 
+_CLAIM_S = 1.0  # a database that takes longer to say whether a question is evidence loses it
+
 # Finding a metric by its labels costs more than counting in it.
 _decisions, _seconds = cache(DECISIONS.labels), cache(DECISION_SECONDS.labels)
 
@@ -60,9 +62,6 @@ class Decider:
         placed = self._place(question)
         if placed.plan.answered_by is Engine.MODEL:
             return await self._by_model(placed)
-        if placed.plan.fallback_reason is FallbackReason.CIRCUIT_OPEN:
-            # That the model should have answered is evidence too: one caller must not make it frequent.
-            placed = await self._claimed(placed, self._admissions.claim(placed))
         return await self._by_legacy(placed)
 
     def _place(self, question: Question) -> Placed:
@@ -77,8 +76,13 @@ class Decider:
         return Placed(question, policy, state, plan, arm=arm)
 
     async def _by_legacy(self, placed: Placed) -> dict[str, Any]:
-        question = placed.question
+        question, claiming = placed.question, None
+        if placed.plan.fallback_reason is FallbackReason.CIRCUIT_OPEN:
+            # That the model should have answered is evidence too: one caller must not make it frequent.
+            claiming = self._claim(placed)
         legacy = await self._plane.view.policy.legacy.decide(question.situation)
+        if claiming is not None:
+            placed = replace(placed, claim=await claiming)
         answer = settle(placed.policy, placed.plan, legacy, None)
         decision_id = new_id()
         is_candidates = self._is_candidates(placed)
@@ -122,9 +126,9 @@ class Decider:
         return seen.result() if done and not seen.cancelled() else None
 
     async def _by_model(self, placed: Placed) -> dict[str, Any]:
-        claiming = self._admissions.claim(placed)  # by arrival: nobody knows yet what the model will say
+        claiming = self._claim(placed)  # by arrival: nobody knows yet what the model will say
         legacy, advisory = await self._ask_both(placed)
-        placed = await self._claimed(placed, claiming)
+        placed = replace(placed, claim=await claiming)
         count_advisory(placed, legacy, advisory)
         plan = self._checked_again(placed)
         decision_id, latency_ms = new_id(), _elapsed_ms(placed.question)
@@ -157,10 +161,9 @@ class Decider:
         self._observer.explain_later(decision_id, placed, legacy, advisory)
         return self._answered(placed, written, advisory)
 
-    async def _claimed(self, placed: Placed, claiming: asyncio.Future[Claim]) -> Placed:
-        """By the time that the model has answered the claim is made; a slow database costs the evidence."""
-        claim = await self._admissions.claimed(claiming, within_s=_left_s(placed))
-        return replace(placed, claim=claim)
+    def _claim(self, placed: Placed) -> asyncio.Future[Claim]:
+        """Made by the time that the model has answered; a slow database costs the evidence."""
+        return self._admissions.claim(placed, within_s=min(_left_s(placed), _CLAIM_S))
 
     async def _ask_both(self, placed: Placed) -> tuple[LegacyAnswer, Advisory]:
         engine = self._plane.view.policy.legacy

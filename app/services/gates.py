@@ -1,7 +1,7 @@
 """What does the evidence of a rollout say, and is it enough for the next phase?"""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ from app.domain.clock import from_us, to_us
 from app.domain.condition import Condition, GateOutcome
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence, from_totals, unreadable
-from app.domain.gate import Gate, GateContext, assess_gate, awaited
+from app.domain.gate import AWAITED, Gate, GateContext, assess_gate
 from app.domain.limits import GateLimits
 from app.domain.phase import Phase
 from app.domain.proofs import Validated
@@ -104,13 +104,13 @@ class Gates:
 
         `by` would promote: their own approval does not count.
         """
-        pace, latest_us = _pace(connection, state, evidence.version, awaited(policy, to), now=now)
+        pace, latest_at = _pace(connection, state, evidence.version, now=now)
         context = GateContext(
             around=surroundings(connection, state.name, now),
             observed_days_since_closed=_observed_days(connection, state),
             others=self._others(connection, policy),
             pace=pace,
-            latest_at=None if latest_us is None else from_us(latest_us),
+            latest_at=latest_at,
             approvals=[each for each in standing(connection, state.name, to) if each.concerns(state)],
             by=by,
             validation=self.validation(connection, policy.gates.get(to), evidence.version),
@@ -147,15 +147,17 @@ def surroundings(connection: Connection, rollout: str, now: datetime) -> Surroun
 
 
 def _pace(
-    connection: Connection, state: RolloutState, version: str, metrics: Collection[Metric], *, now: datetime
-) -> tuple[dict[str, float], int | None]:
+    connection: Connection, state: RolloutState, version: str, *, now: datetime
+) -> tuple[dict[str, float], datetime | None]:
     """How many of each metric come a day at today's traffic, and when the latest observation came."""
     age = max(now - state.epoch_started_at, timedelta(seconds=1))
     span = min(age, timedelta(days=1))
-    seen = course(
-        connection, state.name, state.epoch, version=version, metrics=metrics, since_us=to_us(now - span)
+    since_us = to_us(now - span)
+    came, latest_us = course(
+        connection, state.name, state.epoch, version=version, metrics=AWAITED, since_us=since_us
     )
-    return {metric: n / (span / timedelta(days=1)) for metric, n in seen.recent.items()}, seen.latest_us
+    latest_at = None if latest_us is None else from_us(latest_us)
+    return {metric: n / (span / timedelta(days=1)) for metric, n in came.items()}, latest_at
 
 
 def _observed_days(connection: Connection, state: RolloutState) -> float:

@@ -80,7 +80,7 @@ class Guard:
         try:
             plane, states, judged = await asyncio.to_thread(self._read, policies, answers, now)
             for part in _parts(judged):
-                made += await self._settle(part, now)
+                made += await self._moved(partial(_written, part, now=now), part)
             served = [states[policy.name] for policy in policies]
             await self._ledger.run(partial(self._complete, plane, served, now=now, jumped=jumped))
         except BaseException:
@@ -98,18 +98,6 @@ class Guard:
             plane, states = read_plane(connection), load_states(connection)
             found = self._judging.read(connection, policies, states, answers, now=now)
         return plane, states, self._judging.judge(found)
-
-    async def _settle(self, part: list[Judged], now: datetime) -> Transitions:
-        """Write and announce what some rollouts came to, and act on it."""
-        made = await self._ledger.run(partial(_written, part, now=now))
-        if made:
-            await self._plane.refresh_soon()
-        for judged in part:
-            for assessment in judged.raised:
-                self._notices.publish("guardrail", _told(judged, assessment))
-        for transition in made:
-            self._notices.moved(transition)
-        return made
 
     def _complete(
         self, plane: PlaneRow, served: Iterable[RolloutState], tx: Transaction, *, now: datetime, jumped: bool
@@ -162,16 +150,21 @@ class Guard:
             self._notices.decided(decision_id)
         return expired
 
-    async def check_oversight(self) -> list[dict[str, Any]]:
+    async def check_oversight(self) -> Transitions:
         """Lapsed oversight is not "no data": hold after `lapse_days` without a verdict, demote after twice that."""
-        now = self._now()
+        policies = self._plane.view.policy.book.policies
+        return await self._moved(partial(lapse, policies=policies, now=self._now()))
 
-        def work(tx: Transaction) -> list[dict[str, Any]]:
-            return lapse(tx, self._plane.view.policy.book.policies, now=now)
-
+    async def _moved(
+        self, work: Callable[[Transaction], Transitions], judged: Iterable[Judged] = ()
+    ) -> Transitions:
+        """Write what a look came to and act on it; then every instance and every follower knows."""
         made = await self._ledger.run(work)
         if made:
             await self._plane.refresh_soon()
+        for each in judged:
+            for assessment in each.raised:
+                self._notices.publish("guardrail", _told(each, assessment))
         for transition in made:
             self._notices.moved(transition)
         return made

@@ -60,6 +60,7 @@ class Judging:
         self._said: dict[Key, Assessment] = {}
         self._facts: dict[str, Facts] = {}
         self._read_at: dict[str, datetime] = {}  # when a rollout's labels were read last
+        self._unread: set[str] = set()  # the rollouts of this look whose labels were not
 
     def forget(self) -> None:
         self._saved_us = None
@@ -81,13 +82,16 @@ class Judging:
             self.forget()
             self._saved_us, self._streams = saved_us, load_streams(connection)
         counted, bases = totals_of_all(connection), baselines(connection)
+        self._unread.clear()
         found = []
         for policy in policies:
             state, totals = states[policy.name], counted[policy.name]
             facts = _facts(policy, state, totals, bases.get(policy.name), answers, now=now)
             if self._is_known(facts):
                 continue
-            if not self._has_known_labels(facts):
+            if self._has_known_labels(facts):
+                self._unread.add(policy.name)
+            else:
                 self._read_at[policy.name] = now
                 facts = replace(facts, labels=self._labels(connection, state, totals))
             found.append(facts)
@@ -104,8 +108,10 @@ class Judging:
             return []
         stream = self._streams.get((state.name, Guardrail.OVERRIDE.value))
         after = stream.watermark if stream is not None and stream.epoch == state.epoch else None
-        of = {"version": state.version, "epoch": state.epoch}
-        return drawn_labels(connection, state.name, **of, after=after, limit=_LABELS_AT_MOST)
+        version, epoch = state.version, state.epoch
+        return drawn_labels(
+            connection, state.name, version=version, epoch=epoch, after=after, limit=_LABELS_AT_MOST
+        )
 
     def _is_known(self, facts: Facts) -> bool:
         before = self._facts.get(facts.policy.name)
@@ -119,7 +125,10 @@ class Judging:
         )
 
     def _has_known_labels(self, facts: Facts) -> bool:
-        """Whether no drawn review was judged since they were read: what is not judged yet raises no alarm."""
+        """Whether no drawn review was judged since they were read, less than a minute ago.
+
+        Those that were only drawn since then can wait: what is not judged yet raises no alarm.
+        """
         before = self._facts.get(facts.policy.name)
         return (
             before is not None
@@ -138,7 +147,7 @@ class Judging:
         rows, assessed = [], []
         for name, step in _steps(policy):
             key = policy.name, name
-            if name == Guardrail.OVERRIDE and self._read_at[policy.name] != facts.now:
+            if name == Guardrail.OVERRIDE and policy.name in self._unread:
                 assessed.append(replace(self._said[key], raised=False))
                 continue
             before = self._streams.get(key)

@@ -1,20 +1,21 @@
-"""Is everything there that the model needs, before anybody loads it?"""
+"""What is a check before a start, and is everything there that the model needs, before anybody loads it?"""
 
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
 from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+import msgspec
 from sqlalchemy import Connection
 
 from app.engines.model.remote import RemoteModel
 from app.engines.model.version import ModelVersion, choose_version, load_versions
 from app.engines.model.weights import Weights, find_weights, verify
-from app.errors import PhasegateError, SettingsError
-from app.services.checks import Check, CheckOutcome, failed, guarded, nearest, passed
+from app.errors import PhasegateError, SettingsError, StoreUnavailable
 from app.services.declarations import document_of, is_same, taken
 from app.settings import Settings
 from app.store import versions as stored
@@ -30,6 +31,59 @@ _PACKAGE = "llama-cpp-python"
 REBUILD = f"pip install --force-reinstall --no-deps --no-cache-dir {_PACKAGE}"
 NO_GPU = "or set n_gpu_layers: 0 in the version's file"
 _COPIES = 4  # a layout of 16 bits, and a scratch file beside it, per byte of a file of 4 bits and more
+
+
+class CheckOutcome(StrEnum):
+    PASS = "pass"  # noqa: S105 -- not a password
+    WARNING = "warning"  # serves, but not as it should
+    FAIL = "fail"
+    SKIPPED = "skipped"  # rests on a check that failed, or does not apply
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing looked at. `mend` says what to do, where something is to be done."""
+
+    name: str
+    outcome: CheckOutcome
+    value: str | float | None
+    limit: str | float | None
+    sentence: str
+    mend: str | None = None
+
+
+def passed(name: str, value: str | float | None, limit: str | float | None, sentence: str) -> Check:
+    return Check(name, CheckOutcome.PASS, value, limit, sentence)
+
+
+def failed(
+    name: str, value: str | float | None, limit: str | float | None, sentence: str, mend: str | None
+) -> Check:
+    return Check(name, CheckOutcome.FAIL, value, limit, sentence, mend)
+
+
+def skipped(name: str, why: str) -> Check:
+    return Check(name, CheckOutcome.SKIPPED, None, None, why)
+
+
+def guarded(name: str, look: Callable[[], Check], mend: str | None) -> Check:
+    """What goes wrong in looking is the check's outcome."""
+    try:
+        return look()
+    except StoreUnavailable as error:
+        # Behind is no failure: `serve` migrates before it serves, and the message names the command.
+        behind = "phasegate db migrate" in str(error)
+        outcome = CheckOutcome.WARNING if behind else CheckOutcome.FAIL
+        said = " ".join(str(error).split())  # a driver's message may have many lines
+        return Check(name, outcome, None, None, said, "phasegate db migrate" if behind else mend)
+    except (PhasegateError, OSError) as error:
+        return failed(name, None, None, str(error), mend)
+
+
+def nearest(place: Path) -> Path:
+    """The directory itself, or the closest of those above it that is there."""
+    while not place.exists():
+        place = place.parent
+    return place
 
 
 def checks_of_model(settings: Settings, *, used: bool) -> Iterator[Check]:

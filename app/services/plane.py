@@ -34,20 +34,12 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
-    """Whom a key stands for, and until when."""
-
-    principal: Principal
-    expires_us: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class View:
-    """One consistent reading of the plane. `keys` is by the SHA-256 of the presented key."""
+    """One consistent reading of the plane. `keys`: whom each stands for and until when, by its SHA-256."""
 
     policy: Policy
     states: Mapping[str, RolloutState]
-    keys: Mapping[str, Holder]
+    keys: Mapping[str, tuple[Principal, int | None]]
     kill_switch: bool
     kill_reason: str | None
     actor_secret: bytes
@@ -145,7 +137,7 @@ class Plane:
             policy=policy,
             states=load_states(connection),
             keys={
-                digest: Holder(Principal(key.id, key.name, key.roles, key.actors), key.expires_us)
+                digest: (Principal(key.id, key.name, key.roles, key.actors), key.expires_us)
                 for digest, key in active(connection).items()
             },
             kill_switch=row.kill_switch,
@@ -159,7 +151,5 @@ class Plane:
 
     def principal(self, presented: str) -> Principal | None:
         """Whose key this is, or None. Lookup is by hash, so timing tells nothing of the secret."""
-        holder = self.view.keys.get(fingerprint(presented))
-        if holder is None or (holder.expires_us is not None and holder.expires_us <= self._wall_us()):
-            return None
-        return holder.principal
+        principal, expires_us = self.view.keys.get(fingerprint(presented), (None, None))
+        return None if expires_us is not None and expires_us <= self._wall_us() else principal

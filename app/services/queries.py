@@ -14,22 +14,6 @@ DEADLINE_S = 5.0  # for all queries of a pass together
 _AT_ONCE = 8
 
 
-class _Data(msgspec.Struct):
-    resultType: str  # noqa: N815 -- Prometheus's own name
-    result: msgspec.Raw
-
-
-class _Said(msgspec.Struct):
-    data: _Data
-
-
-_Point = tuple[float, str]  # the time, and the value as a text
-
-
-class _Sample(msgspec.Struct):
-    value: _Point
-
-
 class Queries:
     """Asks the Prometheus at `url`, if there is one; `transport` takes the network's place in tests."""
 
@@ -80,16 +64,14 @@ class Queries:
 
 
 def _read(content: bytes) -> Answer:
-    """A scalar or a vector of one element, and a finite number."""
+    """A scalar or a vector of one element, and a finite number: each is a pair of a time and a text."""
     try:
-        data = msgspec.json.decode(content, type=_Said).data
-        if data.resultType == "scalar":
-            samples = [msgspec.json.decode(data.result, type=_Point)]
-        else:
-            samples = [each.value for each in msgspec.json.decode(data.result, type=list[_Sample])]
-        if len(samples) != 1:
-            return Answer(None, f"the answer has {len(samples)} elements, not one")
-        value = float(samples[0][1])
-    except (msgspec.MsgspecError, ValueError):
+        data = msgspec.json.decode(content)["data"]
+        found = data["result"]
+        points = [found] if data["resultType"] == "scalar" else [each["value"] for each in found]
+        if len(points) != 1:
+            return Answer(None, f"the answer has {len(points)} elements, not one")
+        value = float(points[0][1])
+    except (msgspec.MsgspecError, ValueError, TypeError, LookupError):
         return Answer(None, "the answer is no number")
     return Answer(value) if math.isfinite(value) else Answer(None, f"the answer is {value}")

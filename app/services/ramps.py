@@ -18,6 +18,7 @@ from app.domain.ramp import (
     Watched,
     assess_ramp,
     carried_out,
+    percent,
     steps_up_to,
     to_wire,
 )
@@ -33,6 +34,7 @@ from app.store.ledger import Ledger
 from app.store.rollouts import lock_state, read_plane
 from app.store.streams import assessments
 from app.store.transaction import Transaction
+
 
 class Ramps:
     """Automation goes up only inside what a person approved, in the epoch in which they did (law 4)."""
@@ -72,9 +74,7 @@ class Ramps:
             )
             after = exposed(state, exposure=state.exposure, ramp=ramp)
             seen = {"ramp": to_wire(after, ramp, None)}
-            return move(
-                tx, state, after, kind="ramp", actor=by.key_id, reason=reason, now=now, evidence=seen
-            )
+            return move(tx, state, after, kind="ramp", actor=by.key_id, reason=reason, now=now, evidence=seen)
 
         return await self._levers.done(await self._ledger.run(work))
 
@@ -163,7 +163,7 @@ def _assessed(
 def _check(
     connection: Connection, state: RolloutState, policy: RolloutPolicy, to: float, *, now: datetime
 ) -> None:
-    name, listed = state.name, ", ".join(f"{step:g}" for step in policy.exposure)
+    name, at, listed = state.name, percent(state.exposure), ", ".join(map(percent, policy.exposure))
     if to not in policy.exposure:
         raise InvalidInput([("to", f"must be one of the policy's steps: {listed}")])
     if state.phase is Phase.SHADOW:
@@ -180,6 +180,6 @@ def _check(
     refuse_frozen(connection, name, now)
     if state.exposure not in policy.exposure:
         mend = f"`phasegate exposure {name} PERCENT` takes it to one of {listed}"
-        raise Conflict("not-at-step", f"{name} is at {state.exposure:.4g}, which is no step: {mend}")
+        raise Conflict("not-at-step", f"{name} is at {at}, which is no step: {mend}")
     if to <= state.exposure:
-        raise Conflict("not-next-step", f"{name} is at {state.exposure:.4g}: {to:.4g} is no step above")
+        raise Conflict("not-next-step", f"{name} is at {at}: {percent(to)} is no step above")

@@ -33,7 +33,7 @@ from app.store.ledger import Entry, Guard
 from app.store.reviews import PRIORITY
 from app.store.transaction import CounterKey, seal
 
-_DAY_US = 86_400_000_000
+_DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,9 @@ def decision_entry(
         counts += placed.advisory_counts(advisory, legacy)
     review = None
     if placed.plan.phase is not Phase.SHADOW and answer.decision is Decision.REQUIRE_ATTESTATION:
-        review = _binding_review(placed, decision_id, advisory, draw)
+        # A caller waits for it; it may be drawn, too.
+        due_s = placed.policy.attestation_ttl_s
+        review = _review(placed, decision_id, advisory, draw, kind="binding", priority="binding", due_s=due_s)
     elif draw is not None and advisory is not None:
         review = _drawn_review(placed, decision_id, legacy, advisory, draw)
     if review is not None:
@@ -287,20 +289,26 @@ def review_row(
     }
 
 
-def _binding_review(
-    placed: Placed, decision_id: str, advisory: Advisory | None, draw: Draw | None
+def _review(
+    placed: Placed,
+    decision_id: str,
+    advisory: Advisory | None,
+    draw: Draw | None,
+    *,
+    kind: str,
+    priority: str,
+    due_s: float,
 ) -> dict[str, Any]:
-    """A caller waits for it; it may be drawn, too."""
     return review_row(
         placed.stamp,
         decision_id,
         version=placed.state.version,
-        kind="binding",
+        kind=kind,
         mode=review_mode(decision_id),
         probability=None if draw is None else draw.inclusion_probability,
-        priority="binding",
+        priority=priority,
         model=None if advisory is None else advisory.answer,
-        due_us=placed.question.now_us + int(placed.policy.attestation_ttl_s * 1e6),
+        due_us=placed.question.now_us + int(due_s * 1e6),
     )
 
 
@@ -309,18 +317,9 @@ def _drawn_review(
 ) -> dict[str, Any]:
     """Where the model is milder than the rules it goes first."""
     assert advisory.answer is not None
-    milder = advisory.answer.severity < legacy.decision.severity
-    return review_row(
-        placed.stamp,
-        decision_id,
-        version=placed.state.version,
-        kind="drawn",
-        mode=review_mode(decision_id),
-        probability=draw.inclusion_probability,
-        priority="too_permissive" if milder else "drawn",
-        model=advisory.answer,
-        due_us=placed.question.now_us + int(placed.policy.review_due_days * _DAY_US),
-    )
+    priority = "too_permissive" if advisory.answer.severity < legacy.decision.severity else "drawn"
+    due_s = placed.policy.review_due_days * _DAY_S
+    return _review(placed, decision_id, advisory, draw, kind="drawn", priority=priority, due_s=due_s)
 
 
 def draw_of(review: Mapping[Any, Any], decision: Mapping[Any, Any]) -> Draw | None:

@@ -2,29 +2,22 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from app.domain.admission import Claim
 from app.domain.advisory import Advisory
-from app.domain.clock import from_us, rfc3339
-from app.domain.condition import worst
+from app.domain.clock import rfc3339
 from app.domain.counters import advisory_counts
 from app.domain.decision import Decision, LegacyAnswer, is_wrong_allow
 from app.domain.evidence import Evidence
-from app.domain.gate import GateContext, assess_gate, summary
-from app.domain.rollout import RolloutPolicy, RolloutState
+from app.domain.rollout import RolloutPolicy
 from app.services.replay import Replayed, WhatIf, answer_again
 from app.services.replay_watch import Watch
 from app.store.recorded import Recorded
 
 _START = datetime(1970, 1, 1, tzinfo=UTC)
-# What a replay can know of a gate; soak, validation, approvals and investigations are of the present.
-_KNOWN = (
-    *("gate", "evidence", "agreement", "error", "latency_p95", "override", "reviewed", "reviews_judged"),
-    "wrong_allows",
-)
 
 
 @dataclass(slots=True)
@@ -87,7 +80,7 @@ class _Account:
                 self._examples[kind].append(_example(now))
         self.watch.see(now)
 
-    def to_wire(self, rollbacks: list[dict[str, Any]], *, now: datetime) -> dict[str, Any]:
+    def to_wire(self) -> dict[str, Any]:
         examples = [each for found in self._examples.values() for each in found]
         return {
             "rollout": self.watch.policy.name,
@@ -102,8 +95,6 @@ class _Account:
             "now": self._now.to_wire(),
             "examples": examples[: self._limit],
             "alarms": self.watch.alarms,
-            "rollbacks": rollbacks,
-            "gate": _gate(self.watch, now=now),
         }
 
 
@@ -142,14 +133,12 @@ class Replay:
             self.accounts[policy.name] = _Account(watch, limit=self.limit)
         return self.accounts[policy.name]
 
-    def to_wire(
-        self, rollbacks: Mapping[str, list[dict[str, Any]]], *, since_us: int, until_us: int
-    ) -> dict[str, Any]:
-        """The document, in the order of the policy's rollouts, with their recorded `rollbacks`; ends the watch."""
+    def to_wire(self, *, since_us: int, until_us: int) -> dict[str, Any]:
+        """The document, in the order of the policy's rollouts; ends the watch."""
         rows = []
         for name in filter(self.accounts.__contains__, self.what.book.names):
             self.accounts[name].watch.end(until_us)
-            rows.append(self.accounts[name].to_wire(rollbacks.get(name, []), now=from_us(until_us)))
+            rows.append(self.accounts[name].to_wire())
         sums = ("decisions", "changed", "milder", "stricter")
         return {
             "from": rfc3339(since_us),
@@ -194,18 +183,3 @@ def _example(now: Replayed) -> dict[str, Any]:
 
 def _table(pairs: Counter[tuple[str, str]]) -> dict[str, int]:
     return {f"{then}>{now}": n for (then, now), n in sorted(pairs.items())}
-
-
-def _gate(watch: Watch, *, now: datetime) -> dict[str, Any] | None:
-    """What this evidence alone says of the next promotion; None at the ceiling."""
-    to, policy, evidence = watch.phase.higher(), watch.policy, watch.evidence
-    if to is None or to.rank > policy.ceiling.rank or evidence is None:
-        return None
-    state = RolloutState(
-        policy.name, watch.phase, 1.0, 1, evidence.epoch, evidence.epoch_started_at, evidence.version
-    )
-    whole = assess_gate(policy, state, evidence, GateContext(), to=to, now=now)
-    known = tuple(judged for judged in whole.conditions if judged.name in _KNOWN)
-    outcome = worst(judged.outcome for judged in known)
-    told = {"to": to, "outcome": outcome, "sentence": summary(to, outcome, known)}
-    return {**told, "conditions": [asdict(judged) for judged in known]}

@@ -74,6 +74,7 @@ class Watch:
             at_us, _, epoch, counts = heappop(self._later)
             if epoch == self._epoch:
                 self._count(counts, at_us)
+                self._is_judged = True
 
     def end(self, until_us: int) -> None:
         """The last verdicts and the last look."""
@@ -104,6 +105,7 @@ class Watch:
         self._totals: Counter[tuple[str, str]] = Counter()
         self._streams: dict[Guardrail, StreamState] = {}
         self._drawn: list[Replayed] = []
+        self._is_judged = False  # since the labels were looked at: before that they raise no alarm
 
     def _reviewed(self, now: Replayed) -> tuple[Count, ...]:
         """What being drawn counts; what the verdict counts waits for its time."""
@@ -130,15 +132,19 @@ class Watch:
         evidence, now_us = self.evidence, (self._tick + 1) * self._every_us
         if evidence is None:
             return
-        labels = [_label(drawn, now_us) for drawn in self._drawn]
+        labels = [_label(drawn, now_us) for drawn in self._drawn] if self._is_judged else []
         facts = Facts(self.policy, self.phase, evidence, from_us(now_us), labels, self._baseline)
         for guardrail in Guardrail:
+            if guardrail is Guardrail.OVERRIDE and not self._is_judged:
+                continue
             stream, judged = advance(guardrail, self._streams.get(guardrail), facts)
             self._streams[guardrail] = stream
             if judged.raised and judged.outcome in (GuardrailOutcome.BREACH, GuardrailOutcome.DRY_RUN):
                 self.alarms.append(self._alarm(judged, stream, evidence, now_us))
-        settled = self._streams[Guardrail.OVERRIDE].watermark or ""
-        self._drawn = [drawn for drawn in self._drawn if drawn.was.id > settled]
+        if self._is_judged:
+            self._is_judged = False
+            settled = self._streams[Guardrail.OVERRIDE].watermark or ""
+            self._drawn = [drawn for drawn in self._drawn if drawn.was.id > settled]
 
     def _alarm(
         self, judged: Assessment, stream: StreamState, evidence: Evidence, now_us: int

@@ -16,7 +16,6 @@ _US_PER_MINUTE = 60 * 1_000_000
 
 c = evidence_counters.c
 total = evidence_totals.c
-_sum = cast(func.sum(c.n), BigInteger)
 _sum_of_totals = cast(func.sum(total.n), BigInteger)
 
 
@@ -46,20 +45,6 @@ def totals_of_all(connection: Connection) -> dict[str, Totals]:
         if metric is not None:
             of_rollout[metric, label] = n
     return found
-
-
-def by_day(
-    connection: Connection, rollout: str, epoch: int, metric: str, *, version: str
-) -> dict[int, dict[str, int]]:
-    """One metric of a version by label and UTC day, counted from 1970; days without a count are absent."""
-    day = (c.minute // _DAY).label("day")
-    query = select(day, c.label, _sum).where(
-        c.rollout == rollout, c.epoch == epoch, c.metric == metric, c.version == version
-    )
-    found: dict[int, dict[str, int]] = defaultdict(dict)
-    for number, label, n in connection.execute(query.group_by(day, c.label).order_by(day)):
-        found[number][label] = n
-    return dict(found)
 
 
 def latest_answers(connection: Connection, rollout: str, *, version: str) -> dict[str, int]:

@@ -1,7 +1,6 @@
 """How fast does evidence come in, on which days, and when did the last of it come?"""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from sqlalchemy import BigInteger, Connection, and_, case, cast, func, not_, select
 
@@ -16,39 +15,29 @@ c = evidence_counters.c
 _ABSENT = and_(c.metric == Metric.OBSERVATION.value, c.label.in_(NO_OBSERVATION))
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
-    """`recent` counts each metric that was asked for; absences of a model are no observations.
-
-    `latest_us` is the beginning of the minute, or of the hour or day that old minutes are folded into, of
-    the latest observation.
-    """
-
-    recent: Mapping[str, int]
-    latest_us: int | None
-
-
 def course(
     connection: Connection,
     rollout: str,
     epoch: int,
     *,
     version: str,
-    metrics: Collection[Metric],
+    metrics: Iterable[Metric],
     since_us: int,
-) -> Course:
-    """What came of a version's evidence in an epoch since an instant."""
-    wanted = {metric.value for metric in metrics} | {Metric.OBSERVATION.value}
+) -> tuple[dict[str, int], int | None]:
+    """How many of each metric came of a version's evidence in an epoch since an instant, and when the latest
+    observation did: the beginning of its minute, or of the hour or day that old minutes are folded into.
+
+    Absences of a model are no observations.
+    """
+    wanted = {metric.value for metric in (*metrics, Metric.OBSERVATION)}
     recent = cast(func.sum(case((c.minute >= minute_of(since_us), c.n), else_=0)), BigInteger)
     query = select(c.metric, recent, func.max(c.minute)).where(
         c.rollout == rollout, c.epoch == epoch, c.version == version, c.metric.in_(wanted), not_(_ABSENT)
     )
     rows = {metric: (n, minute) for metric, n, minute in connection.execute(query.group_by(c.metric))}
     latest = rows.get(Metric.OBSERVATION.value)
-    return Course(
-        {metric: rows.get(metric, (0, 0))[0] for metric in wanted},
-        None if latest is None else latest[1] * _US_PER_MINUTE,
-    )
+    came = {metric: rows.get(metric, (0, 0))[0] for metric in wanted}
+    return came, None if latest is None else latest[1] * _US_PER_MINUTE
 
 
 def days_served(

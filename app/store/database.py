@@ -23,7 +23,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.errors import Conflict, SettingsError, StoreUnavailable
 from app.store import schema
-from app.store.freeze import FreezeWatch
+from app.store.line_watch import LineWatch
 
 BUSY_MS = 2_000  # how long a writer waits for another before the database counts as away
 _PROBE_BUSY_MS = 50
@@ -53,7 +53,7 @@ class Database:
         self._reader = self._sqlite(read_only=True) if self._path else self._postgresql(read_only=True)
         self._writer = self._sqlite(read_only=False) if self._path else self._postgresql(read_only=False)
         self._inode: int | None = None
-        self._watch = FreezeWatch()
+        self._watch = LineWatch()
 
     @property
     def url(self) -> str:
@@ -244,6 +244,8 @@ def _availability() -> Iterator[None]:
         yield
     except PoolTimeout as error:
         raise StoreUnavailable("every connection to the database is in use") from error
+    except sqlite3.Error as error:  # from a connection that SQLAlchemy does not know
+        raise StoreUnavailable(str(error)) from error
     except DBAPIError as error:
         if is_away(error):
             raise StoreUnavailable(str(error.orig).strip()) from error

@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 
 from sqlalchemy import Connection, RowMapping, select, update
 
@@ -15,7 +15,6 @@ from app.store.tables import api_keys, plane
 from app.store.transaction import Transaction
 
 ADMIN_PRESET = "PHASEGATE_ADMIN_KEY"
-_PRESET_LENGTH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,34 +48,33 @@ def create(
     now_us: int,
     actors: Iterable[str] = (),
     expires_us: int | None = None,
+    plaintext: str | None = None,
 ) -> tuple[ApiKey, str]:
-    """A new key and its plaintext, `pg_<id>_<secret>`, which is shown once and never again."""
+    """A new key and its plaintext, by default `pg_<id>_<secret>`, which is shown once and never again."""
     key_id = secrets.token_hex(6)
-    plaintext = f"pg_{key_id}_{secrets.token_urlsafe(32)}"
+    plaintext = plaintext or f"pg_{key_id}_{secrets.token_urlsafe(32)}"
     key = ApiKey(key_id, name, frozenset(roles), frozenset(actors), now_us, created_by, expires_us)
-    _insert(tx, key, plaintext)
+    stored = {"roles": " ".join(sorted(key.roles)), "actors": json.dumps(sorted(key.actors))}
+    tx.insert(api_keys, {**asdict(key), **stored, "secret_sha256": fingerprint(plaintext)})
+    touch_plane(tx)
     return key, plaintext
 
 
 def ensure_admin(tx: Transaction, preset: str | None, *, now_us: int) -> tuple[ApiKey, str] | None:
     """The first admin key and its plaintext: the preset one or a generated one; None where one is active.
 
-    Raises `SettingsError` for a preset that is too short or was revoked.
+    Raises `SettingsError` for a preset that was revoked.
     """
     # Locked, so that of two instances that start at once only one makes a key.
     tx.connection.execute(select(plane.c.id).with_for_update()).all()
     if any(Role.ADMIN in key.roles and key.is_active(now_us) for key in everyone(tx.connection)):
         return None
-    if preset is None:
-        return create(tx, name="admin", roles=[Role.ADMIN], created_by="preflight", now_us=now_us)
-    if len(preset) < _PRESET_LENGTH:
-        raise SettingsError(ADMIN_PRESET, f"must have {_PRESET_LENGTH} characters or more")
-    known = select(api_keys.c.id).where(api_keys.c.secret_sha256 == fingerprint(preset))
-    if tx.connection.execute(known).first():
-        raise SettingsError(ADMIN_PRESET, "was revoked or has expired: choose another")
-    key = ApiKey(secrets.token_hex(6), "admin", frozenset({Role.ADMIN}), frozenset(), now_us, "preset")
-    _insert(tx, key, preset)
-    return key, preset
+    if preset is not None:
+        known = select(api_keys.c.id).where(api_keys.c.secret_sha256 == fingerprint(preset))
+        if tx.connection.execute(known).first():
+            raise SettingsError(ADMIN_PRESET, "was revoked or has expired: choose another")
+    by = "preflight" if preset is None else "preset"
+    return create(tx, name="admin", roles=[Role.ADMIN], created_by=by, now_us=now_us, plaintext=preset)
 
 
 def revoke(tx: Transaction, key_id: str, *, now_us: int) -> ApiKey:
@@ -104,29 +102,9 @@ def active(connection: Connection) -> dict[str, ApiKey]:
     return {row["secret_sha256"]: _record(row) for row in rows.mappings()}
 
 
-def _insert(tx: Transaction, key: ApiKey, plaintext: str) -> None:
-    row = {
-        "id": key.id,
-        "name": key.name,
-        "secret_sha256": fingerprint(plaintext),
-        "roles": " ".join(sorted(key.roles)),
-        "actors": json.dumps(sorted(key.actors)),
-        "created_us": key.created_us,
-        "created_by": key.created_by,
-        "expires_us": key.expires_us,
-    }
-    tx.insert(api_keys, row)
-    touch_plane(tx)
-
-
 def _record(row: RowMapping) -> ApiKey:
-    return ApiKey(
-        id=row["id"],
-        name=row["name"],
-        roles=frozenset(map(Role, row["roles"].split())),
-        actors=frozenset(json.loads(row["actors"])),
-        created_us=row["created_us"],
-        created_by=row["created_by"],
-        expires_us=row["expires_us"],
-        revoked_us=row["revoked_us"],
-    )
+    parsed = {
+        "roles": frozenset(map(Role, row["roles"].split())),
+        "actors": frozenset(json.loads(row["actors"])),
+    }
+    return ApiKey(**{field.name: row[field.name] for field in fields(ApiKey)} | parsed)

@@ -2,15 +2,12 @@
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import RowMapping, select
 
 from app.domain.advisory import Advisory, Outcome, Probabilities
-from app.domain.clock import rfc3339
 from app.domain.decision import Decision, LegacyAnswer
 from app.domain.phase import Phase
 from app.domain.routing import FallbackReason
@@ -70,18 +67,6 @@ def recorded(database: Database, *, since_us: int, until_us: int) -> Iterator[Re
         if len(page) < _PAGE:
             return
         after = page[-1]["id"]
-
-
-def rollbacks(database: Database, *, since_us: int, until_us: int) -> dict[str, list[dict[str, Any]]]:
-    """What took each rollout down in the period, oldest first: `at`, `automatic`, `reason`."""
-    c = t.transitions.c
-    period = (c.kind == "rollback", c.created_us >= since_us, c.created_us < until_us)
-    query = select(c.rollout, c.created_us, c.automatic, c.reason).where(*period).order_by(c.id)
-    found = defaultdict(list)
-    with database.read(at_most_s=math.inf) as connection:
-        for name, at_us, automatic, reason in connection.execute(query):
-            found[name].append({"at": rfc3339(at_us), "automatic": automatic, "reason": reason})
-    return found
 
 
 def _recorded(row: RowMapping) -> Recorded:

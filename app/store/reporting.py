@@ -7,6 +7,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import (
     JSON,
@@ -14,7 +15,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     RowMapping,
-    Select,
     Table,
     and_,
     case,
@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from app.domain.counters import Metric
 from app.store import tables as t
 from app.store.counters import minute_of
 from app.store.transaction import Transaction
@@ -56,19 +57,18 @@ class Counted:
 
 def counted(connection: Connection, start_us: int, end_us: int) -> list[Counted]:
     """Everything counted between two midnights, by day: the counters grow with days, not with traffic."""
-    day = (c.minute // _DAY).label("day")
-    of = (c.rollout, c.version, c.epoch, day, c.metric, c.label)
-    within = and_(c.minute >= minute_of(start_us), c.minute < minute_of(end_us))
-    query = select(*of, cast(func.sum(c.n), BigInteger)).where(within).group_by(*of)
-    return [Counted(*row) for row in connection.execute(query)]
+    return _by_day(connection, c.minute >= minute_of(start_us), c.minute < minute_of(end_us))
 
 
 def shadow_pairs(connection: Connection, rollout: str, epochs: Collection[int]) -> list[Counted]:
     """The pairs of answers that were counted in some epochs of a rollout, by day."""
+    return _by_day(connection, c.rollout == rollout, c.epoch.in_(epochs), c.metric == Metric.PAIR)
+
+
+def _by_day(connection: Connection, *where: ColumnElement[bool]) -> list[Counted]:
     day = (c.minute // _DAY).label("day")
     of = (c.rollout, c.version, c.epoch, day, c.metric, c.label)
-    within = and_(c.rollout == rollout, c.epoch.in_(epochs), c.metric == "pair")
-    query = select(*of, cast(func.sum(c.n), BigInteger)).where(within).group_by(*of).order_by(day)
+    query = select(*of, cast(func.sum(c.n), BigInteger)).where(*where).group_by(*of).order_by(day)
     return [Counted(*row) for row in connection.execute(query)]
 
 
@@ -80,21 +80,20 @@ def phases_by_epoch(connection: Connection, rollout: str) -> dict[int, tuple[str
     return {state["epoch"]: (state["phase"], state["version"]) for state in states if "epoch" in state}
 
 
-def transitions_in(connection: Connection, start_us: int, end_us: int) -> list[dict[str, Any]]:
+def transitions_in(connection: Connection, start_us: int, end_us: int) -> list[RowMapping]:
     """What happened to rollouts, oldest first."""
     x = t.transitions.c
-    names = ("rollout", "kind", "actor", "automatic", "reason")
-    query = select(*(x[name] for name in names), x.created_us).where(
-        x.created_us >= start_us, x.created_us < end_us
-    )
-    return [dict(row) for row in connection.execute(query.order_by(x.id)).mappings()]
+    within = and_(x.created_us >= start_us, x.created_us < end_us)
+    query = select(x.rollout, x.kind, x.actor, x.automatic, x.reason, x.created_us).where(within)
+    return list(connection.execute(query.order_by(x.id)).mappings())
 
 
 def disagreements(
     connection: Connection, start_us: int, end_us: int
 ) -> tuple[dict[str, Any], list[RowMapping]]:
     """Of the newest advisories of the period: how many there are, disagree, and their mean prompt; and the
-    disagreements grouped by what they have in common, largest first. `example` is the id of the newest that nobody has to judge, if any.
+    disagreements grouped by what they have in common, largest first. `example` is the id of the newest that
+    nobody has to judge, if any.
     """
     a, d, s = t.advisories.c, t.decisions.c, t.situations.c
     within = _between(connection, t.decisions, a.decision_id, start_us, end_us)
@@ -213,23 +212,15 @@ def _first_id(connection: Connection, table: Table, us: int) -> str | None:
     an index on the time.
     """
     found, low, high = None, 0, 1 << 128
+    rows = select(table.c.id, table.c.created_us).order_by(table.c.id).limit(1)
     while low < high:
         middle = (low + high) // 2
-        row = connection.execute(_from_id(table, _uuid(middle))).first()
+        row = connection.execute(rows.where(table.c.id >= str(UUID(int=middle)))).first()
         if row is None or row.created_us >= us:
             found, high = row.id if row else found, middle
         else:
-            low = int(row.id.replace("-", ""), 16) + 1
+            low = UUID(row.id).int + 1
     return found
-
-
-def _from_id(table: Table, at: str) -> Select[Any]:
-    return select(table.c.id, table.c.created_us).where(table.c.id >= at).order_by(table.c.id).limit(1)
-
-
-def _uuid(number: int) -> str:
-    text = f"{number:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def _member(connection: Connection, body: ColumnElement[str], name: str) -> ColumnElement[Any]:

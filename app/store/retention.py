@@ -25,6 +25,15 @@ from app.store.transaction import Transaction
 _BATCHES = 100  # of an instance's chain, at most, in one step
 _KEYS = 500  # a statement
 
+# Which chained rows go, and by which key what belongs to them.
+_LEAVING = (
+    ("decisions", decisions.c.id),
+    ("decisions", situations.c.decision_id),
+    ("advisories", advisories.c.decision_id),
+    ("candidate_advisories", candidate_advisories.c.decision_id),
+    ("reasonings", reasonings.c.decision_id),
+)
+
 
 class Removal(NamedTuple):
     """How many commit batches one step emptied, and how many rows that were in them."""
@@ -83,13 +92,7 @@ def _empty(connection: Connection, batches: Iterable[RowMapping]) -> int:
     for batch in batches:
         for entry in decode_entries(batch["entries"]):
             keys[entry.table].append(entry.id)
-    return (
-        _delete(connection, decisions.c.id, keys["decisions"])
-        + _delete(connection, situations.c.decision_id, keys["decisions"])
-        + _delete(connection, advisories.c.decision_id, keys["advisories"])
-        + _delete(connection, candidate_advisories.c.decision_id, keys["candidate_advisories"])
-        + _delete(connection, reasonings.c.decision_id, keys["reasonings"])
-    )
+    return sum(_delete(connection, key, keys[chained]) for chained, key in _LEAVING)
 
 
 def _delete(connection: Connection, key: Column[str], values: Sequence[str]) -> int:

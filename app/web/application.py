@@ -34,7 +34,7 @@ _ROUTES = [each for room in _ROOMS for each in vars(room).values() if isinstance
 
 
 def create_app(services: Services, *, lifespan: Sequence[Lifespan] = ()) -> Litestar:
-    """The ASGI application over services that `app.main` made."""
+    """The ASGI application over the services of one server."""
     return Litestar(
         route_handlers=_ROUTES,
         exception_handlers={Exception: answer},

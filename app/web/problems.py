@@ -36,10 +36,12 @@ def problem_of(error: Exception) -> dict[str, Any]:
         if isinstance(error, kind):
             return {**_base(status, getattr(error, "code", name), str(error)), **_facts(error)}
     if isinstance(error, ValidationException) and isinstance(error.extra, list):
-        findings = [_finding(item) for item in error.extra if isinstance(item, dict)]
-        of_body = any(item.get("source") == "body" for item in error.extra if isinstance(item, dict))
-        kind = (422, "invalid-input") if of_body else (400, "bad-request")
-        return {**_base(*kind, str(error.detail)), "errors": findings}
+        found = [item for item in error.extra if isinstance(item, dict)]
+        of_body = any(item.get("source") == "body" for item in found)
+        status, name = (422, "invalid-input") if of_body else (400, "bad-request")
+        findings = [_finding(item) for item in found]
+        detail = "; ".join(f"{each['field']}: {each['message']}" for each in findings)
+        return {**_base(status, name, detail or str(error.detail)), "errors": findings}
     if isinstance(error, HTTPException):
         return _base(error.status_code, _slug(error.status_code), str(error.detail))
     return _base(500, "internal-error", "something went wrong here; the log of this request id says what")

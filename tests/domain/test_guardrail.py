@@ -346,6 +346,16 @@ def test_late_verdicts_are_judged_in_the_order_of_their_decisions() -> None:
     assert arrived.outcome is BREACH
 
 
+@pytest.mark.parametrize(("deadline_ms", "settled"), [(5_000.0, True), (600_000.0, False)])
+def test_no_label_is_left_behind_by_one_that_was_decided_after_it(
+    deadline_ms: float, *, settled: bool
+) -> None:
+    slow = policy(deadline_ms=deadline_ms)
+    early = Label("d1", to_us(NOW - timedelta(minutes=5)), bad=False, inclusion_probability=1.0)
+    state, _ = advance(Guardrail.OVERRIDE, None, facts({}, labels=[early], policy=slow))
+    assert (state.watermark == "d1") is settled
+
+
 @given(seen=st.lists(st.sampled_from([True, False, None]), min_size=1, max_size=80), at=st.integers(0, 79))
 def test_more_overrides_never_improve_an_assessment(seen: list[bool | None], at: int) -> None:
     order = [OK, WARNING, BREACH]

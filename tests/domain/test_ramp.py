@@ -9,20 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.ascent import (
-    Done,
-    RampAssessment,
-    RampContext,
-    StepDown,
-    StepUp,
-    Stop,
-    Wait,
-    Watched,
-    assess_ramp,
-    carried_out,
-    steps_up_to,
-    to_wire,
-)
 from app.domain.circumstance import Surroundings
 from app.domain.clock import to_us
 from app.domain.condition import GateOutcome
@@ -30,25 +16,34 @@ from app.domain.counters import Metric
 from app.domain.evidence import Evidence, unreadable
 from app.domain.freeze import Frozen
 from app.domain.phase import Phase
-from app.domain.ramp import Ramp, RampState
-from app.domain.rollout import RolloutState, exposed, new_epoch, reset_to_shadow, rolled_back
+from app.domain.ramp import (
+    Act,
+    RampAssessment,
+    RampContext,
+    Watched,
+    assess_ramp,
+    carried_out,
+    steps_up_to,
+    to_wire,
+)
+from app.domain.rollout import Ramp, RampState, RolloutState, exposed, new_epoch, reset_to_shadow, rolled_back
 from tests.domain import making
 from tests.domain.making import NOW, START
 from tests.domain.test_ratio import counted
 
 STEPS = (0.05, 0.25, 0.5, 1.0)
-POLICY = making.policy(exposure=STEPS, ramp_step_hours=1.0, ramp_observations=50)
+POLICY = making.policy(exposure=STEPS, ramp_step_hours=24.0, ramp_observations=50)
 QUIET = (Watched("error", "ok", "error rate 0"), Watched("override", "insufficient", "no verdicts"))
 ALERT = Watched("latency_alert", "breach", "share above the latency alert 0.4 of 90")
 
 
 def ramp(**changes: Any) -> Ramp:
-    plain = Ramp("ramp-1", STEPS, 24.0, 50, 1, "key-1", START, 0.05, NOW - timedelta(days=1), 1_000, 100)
+    plain = Ramp(STEPS, "key-1", START, NOW - timedelta(days=1), 1_000, 100)
     return replace(plain, **changes)
 
 
 def state(*, at: float = 0.05, **changes: Any) -> RolloutState:
-    own = changes.pop("ramp", None) or ramp(step=at)
+    own = changes.pop("ramp", None) or ramp()
     return making.state(phase=Phase.ENFORCED, exposure=at, ramp=own, **changes)
 
 
@@ -61,27 +56,43 @@ def evidence(
 
 
 def judged(of: RolloutState | None = None, seen: Evidence | None = None, **context: Any) -> RampAssessment:
-    hindering = {name: context.pop(name) for name in ("kill_switch", "clock_jump_us", "frozen") if name in context}
+    hindering = {
+        name: context.pop(name) for name in ("kill_switch", "clock_jump_us", "frozen") if name in context
+    }
     facts = RampContext(**{"guardrails": QUIET, "around": Surroundings(**hindering), **context})
     return assess_ramp(POLICY, of or state(), seen or evidence(), facts, now=NOW)
 
 
+def done(of: RolloutState | None = None, seen: Evidence | None = None, **context: Any) -> tuple[Act, float]:
+    """What is done, and the exposure from then on."""
+    assessment = judged(of, seen, **context)
+    return assessment.act, assessment.to
+
+
 def test_a_quiet_step_that_was_held_long_enough_goes_one_up() -> None:
-    assert judged().act == StepUp(0.25)
-    assert judged(state(at=0.25)).act == StepUp(0.5)
-    assert judged().sentence.startswith("from 5 % to 25 %: ")
+    assert done() == (Act.UP, 0.25)
+    assert done(state(at=0.25)) == (Act.UP, 0.5)
+    assert judged().sentence.startswith("from 5 % to 25 %: served 1 day of 1 day")
 
 
 def test_the_last_approved_step_ends_the_ramp_where_it_is() -> None:
-    assert judged(state(at=1.0)).act == Done()
-    half = state(at=0.5, ramp=ramp(step=0.5, steps=STEPS[:3]))
-    done = carried_out(half, judged(half), evidence(), now=NOW)
-    assert (done.exposure, done.ramp and done.ramp.state) == (0.5, RampState.DONE)
+    assert done(state(at=1.0)) == (Act.DONE, 1.0)
+    half = state(at=0.5, ramp=ramp(steps=STEPS[:3]))
+    after = carried_out(half, judged(half), evidence(), now=NOW)
+    assert (after.exposure, after.ramp and after.ramp.state) == (0.5, RampState.DONE)
+    assert after.ramp is not None
+    assert to_wire(after, after.ramp, None)["sentence"].startswith("done: served 1 day of 1 day at 50 %")
 
 
+UNREADABLE = unreadable("read", "v1", epoch=1, epoch_started_at=START, problem="a negative counter")
 WAITS: dict[str, tuple[dict[str, Any], str]] = {
     "hours": ({"seen": evidence(served_s=86_399)}, "served"),
     "observations": ({"seen": evidence(observed=49)}, "observations"),
+    "a guardrail that cannot be read": (
+        {"guardrails": (*QUIET, Watched("shift", "error", "?"))},
+        "guardrails",
+    ),
+    "evidence that cannot be read": ({"seen": UNREADABLE}, "evidence"),
     "a warning": ({"guardrails": (*QUIET, Watched("error", "warning", "near"))}, "guardrails"),
     "a stale stream": ({"guardrails": (*QUIET, Watched("error", "stale", "old"))}, "guardrails"),
     "no pass of late": ({"are_guardrails_stale": True}, "guardrails"),
@@ -97,86 +108,53 @@ WAITS: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_ramp_waits_for(facts: dict[str, Any], name: str) -> None:
     assessment = judged(**facts)
     open_ones = [each for each in assessment.conditions if each.outcome is not GateOutcome.PASS]
-    assert (assessment.act, [each.name for each in open_ones]) == (Wait(), [name])
+    assert (assessment.act, assessment.to, open_ones[0].name) == (Act.WAIT, 0.05, name)
     assert open_ones[0].sentence in assessment.sentence
 
 
 def test_without_data_nothing_goes_up() -> None:
-    assert judged(seen=making.evidence({})).act == Wait()
+    assert judged(seen=making.evidence({})).act is Act.WAIT
 
 
-@pytest.mark.parametrize("outcome", ["breach", "error"])
 @pytest.mark.parametrize(
     "facts", [{}, {"of": state(at=0.5, held=True)}, {"kill_switch": True}, {"frozen": Frozen("x", None)}]
 )
-def test_harm_steps_down_once_whatever_holds_the_ramp(outcome: str, facts: dict[str, Any]) -> None:
-    loud = replace(ALERT, outcome=outcome)
+def test_harm_ends_the_ramp_one_step_down_whatever_holds_it(facts: dict[str, Any]) -> None:
     before = facts.get("of", state(at=0.5))
-    assessment = judged(**{**facts, "of": before, "guardrails": (*QUIET, loud)})
-    assert assessment.act == StepDown(0.25, f"guardrail latency_alert: {ALERT.sentence}", ("latency_alert",))
+    assessment = judged(**{**facts, "of": before, "guardrails": (*QUIET, ALERT)})
     after = carried_out(before, assessment, evidence(), now=NOW)
-    again = judged(of=after, guardrails=(*QUIET, loud))
-    assert (after.exposure, again.act) == (0.25, Wait())
+    assert (after.exposure, after.ramp and after.ramp.state) == (0.25, RampState.STOPPED)
+    assert assessment.sentence == f"stopped at 25 %: guardrail latency_alert, breach: {ALERT.sentence}"
 
 
-def test_another_harm_steps_down_again() -> None:
-    eased = state(at=0.25, ramp=ramp(step=0.25, eased=("latency_alert",)))
-    assessment = judged(eased, guardrails=(ALERT, Watched("shift", "error", "no answer")))
-    assert assessment.act == StepDown(0.05, "guardrail shift: no answer", ("shift",))
-
-
-def test_harm_that_went_and_came_back_steps_down_again() -> None:
-    eased = state(at=0.05, ramp=ramp(eased=("error",)))
-    up = carried_out(eased, judged(eased), evidence(), now=NOW)
-    assert judged(up, guardrails=(Watched("error", "error", "unreadable"),)).act == StepDown(
-        0.05, "guardrail error: unreadable", ("error",)
-    )
+def test_a_breach_is_harm_although_nobody_has_looked_since() -> None:
+    assert done(state(at=0.5), guardrails=(ALERT,), are_guardrails_stale=True) == (Act.STOP, 0.25)
 
 
 def test_below_the_first_step_there_is_none() -> None:
-    assert judged(guardrails=(ALERT,)).act == Wait()
+    assert done(guardrails=(ALERT,)) == (Act.STOP, 0.05)
 
 
 def test_after_a_step_time_and_observations_begin_anew() -> None:
     seen = evidence()
     after = carried_out(state(), judged(), seen, now=NOW)
-    assert judged(after, seen).act == Wait()
+    assert done(after, seen) == (Act.WAIT, 0.25)
     assert (after.exposure, after.revision) == (0.25, 2)
 
 
-def test_a_broken_sample_ratio_stops_the_ramp_at_the_first_step_before_anything_else_is_read() -> None:
+def test_a_broken_sample_ratio_ends_the_ramp_at_the_first_step_before_anything_else_is_read() -> None:
     skewed = evidence(more=counted((400, 200), share=0.25))
     assessment = judged(state(at=0.25), skewed, guardrails=(ALERT,))
-    assert assessment.act == Stop(
-        0.05, "200 of 400 actors exposed, expected 0.25 of them: no chance of the draw"
-    )
+    assert assessment.why == "200 of 400 actors exposed, expected 0.25 of them: no chance of the draw"
     after = carried_out(state(at=0.25), assessment, skewed, now=NOW)
     assert (after.exposure, after.ramp and after.ramp.state) == (0.05, RampState.STOPPED)
 
 
-def test_evidence_that_cannot_be_read_stops_the_ramp_one_step_down() -> None:
-    broken = unreadable("read", "v1", epoch=1, epoch_started_at=START, problem="a negative counter")
-    assert judged(state(at=0.5), broken).act == Stop(0.25, "the evidence cannot be read: a negative counter")
-
-
-GONE = {
-    "another epoch": state(epoch=2),
-    "shadow": replace(state(), phase=Phase.SHADOW),
-    "another exposure": replace(state(), exposure=0.3),
-    "other steps in the policy": state(ramp=ramp(steps=(0.05, 0.5))),
-}
-
-
-@pytest.mark.parametrize("of", GONE.values(), ids=list(GONE))
-def test_a_ramp_whose_ground_is_gone_stops_where_the_rollout_is(of: RolloutState) -> None:
-    act = judged(of, guardrails=(ALERT,)).act
-    assert isinstance(act, Stop)
-    assert act.to == of.exposure
-
-
-def test_a_tightened_policy_counts_for_a_ramp_that_runs() -> None:
-    slower = replace(POLICY, ramp_step_hours=48.0)
-    assert assess_ramp(slower, state(), evidence(), RampContext(QUIET), now=NOW).act == Wait()
+@pytest.mark.parametrize(
+    "of", [state(ramp=ramp(steps=(0.05, 0.5))), state(at=0.3)], ids=["other steps", "between two"]
+)
+def test_a_ramp_of_other_steps_than_the_policy_ends_where_the_rollout_is(of: RolloutState) -> None:
+    assert done(of, guardrails=(ALERT,)) == (Act.STOP, of.exposure)
 
 
 def test_what_ends_an_epoch_or_is_done_by_hand_ends_the_ramp() -> None:
@@ -193,7 +171,7 @@ def test_a_ramp_that_has_ended_is_not_judged() -> None:
     with pytest.raises(ValueError, match="no running ramp"):
         judged(over)
     assert over.ramp is not None
-    assert to_wire(over.ramp, None)["sentence"] == "stopped: enough"
+    assert to_wire(over, over.ramp, None)["sentence"] == "stopped: enough"
 
 
 CHANGES: dict[str, Callable[[RolloutState], RolloutState]] = {
@@ -201,9 +179,6 @@ CHANGES: dict[str, Callable[[RolloutState], RolloutState]] = {
     "epoch": lambda of: new_epoch(of, now=NOW),
     "shadow": lambda of: reset_to_shadow(of, now=NOW),
     "by hand": lambda of: exposed(of, exposure=0.25),
-    # Changes that forget the ramp, as none should.
-    "unseen epoch": lambda of: replace(of, epoch=of.epoch + 1),
-    "unseen exposure": lambda of: replace(of, exposure=0.3),
 }
 HELD: dict[str, dict[str, Any]] = {
     "warning": {"guardrails": (*QUIET, Watched("error", "warning", ""))},
@@ -221,14 +196,15 @@ def test_automation_never_goes_past_what_a_person_approved(
     history: list[str], top: float, first: float
 ) -> None:
     """Law 4, over whatever happens in between."""
-    approved = ramp(steps=steps_up_to(POLICY, top), step=first, served_before_s=0, observed_before=0)
+    approved = ramp(steps=steps_up_to(POLICY, max(top, first)), served_before_s=0, observed_before=0)
     before, served, observed = state(at=first, ramp=approved), 0, 0
     for happening in history:
         before = CHANGES[happening](before) if happening in CHANGES else before
         before = replace(before, held=happening == "held")
         served += 0 if happening == "short" else 90_000
         observed += 0 if happening == "thin" else 60
-        if before.ramp is None or not before.ramp.is_running:
+        approval = before.running_ramp
+        if approval is None:
             continue
         arms = counted((300, 290), share=before.exposure) if happening == "skewed" else {}
         totals = {(Metric.SERVED_S, "all"): served, (Metric.OBSERVATION, "ok"): observed, **arms}
@@ -238,9 +214,9 @@ def test_automation_never_goes_past_what_a_person_approved(
         assert (after.phase, after.epoch, after.version) == (before.phase, before.epoch, before.version)
         if after.exposure > before.exposure:
             assert happening in ("quiet", "short", "thin")
-            assert served - before.ramp.served_before_s >= 24 * 3_600
-            assert observed - before.ramp.observed_before >= 50
-            assert before.epoch == approved.epoch
+            assert served - approval.served_before_s >= 24 * 3_600
+            assert observed - approval.observed_before >= 50
+            assert before.epoch == 1
             assert after.exposure <= top
             assert after.exposure == STEPS[STEPS.index(before.exposure) + 1]
         before = after

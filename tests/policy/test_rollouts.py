@@ -156,7 +156,19 @@ def test_an_entry_says_all_that_a_rollout_may_be_told() -> None:
             "    guardrails: {latency_alert_ms: 10}",
             6,
             "rollouts.read.guardrails.latency_alert_ms",
-            "not lie below",
+            "10, lies below latency_target_ms, 5000",
+        ),
+        (
+            "    guardrails: {latency_target_ms: 20000}",
+            6,
+            "rollouts.read.guardrails.latency_target_ms",
+            "10000, lies below latency_target_ms, 20000",
+        ),
+        (
+            "    guardrails: {queries: {burn: {query: x, above: 1, looks: 2.5}}}",
+            6,
+            "rollouts.read.guardrails.queries.burn.looks",
+            "whole number",
         ),
         (
             "    gates: {advisory: {agreement_above: 90}}",
@@ -231,6 +243,11 @@ def test_what_stands_behind_the_star_is_unreachable() -> None:
 def test_a_default_with_a_typo_is_refused() -> None:
     with pytest.raises(PolicyError, match=r"defaults.deadline: unknown key; did you mean 'deadline_ms'"):
         parse_rollouts("defaults: {deadline: 5}\nrollouts:\n" + LAST)
+
+
+def test_defaults_that_alert_before_their_target_are_refused() -> None:
+    with pytest.raises(PolicyError, match=r"defaults.latency_target_ms: latency_alert_ms, 10000, lies below"):
+        parse_rollouts("defaults: {latency_target_ms: 20000}\nrollouts:\n" + LAST)
 
 
 def test_an_unknown_rollout_is_not_found() -> None:

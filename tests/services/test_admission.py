@@ -18,6 +18,7 @@ from app.domain.decision import Decision
 from app.domain.phase import Phase
 from app.domain.situation import Situation, parse_situation
 from app.engines.model.wire import Priority
+from app.services import decide
 from app.services.records import Placed, Question
 from app.services.succession import Act, Wish
 from app.services.verdicts import Verdict
@@ -171,8 +172,8 @@ async def test_a_claim_that_takes_too_long_costs_the_evidence_and_not_the_answer
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await stage.enter("write", Phase.ENFORCED)
-    never: asyncio.Future[Claim] = asyncio.get_running_loop().create_future()
-    monkeypatch.setattr(stage.services.admissions, "claim", lambda _: never)
+    never: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr(stage.ledger, "run", lambda _: never)
     past_its_deadline = Question(
         parse_situation(situation("write", model="deny")),
         stage.principal("caller"),
@@ -182,6 +183,23 @@ async def test_a_claim_that_takes_too_long_costs_the_evidence_and_not_the_answer
     )
     document = await stage.services.decider.decide(past_its_deadline)
     assert (document["decision"], document["answered_by"]) == ("deny", "model")
+    assert outcomes(stage) == {"unclaimed": 1}
+
+
+async def test_what_becomes_of_a_late_claim_does_not_hang_on_how_long_the_model_took(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or time-outs alone would be counted where the database is slow, and roll a healthy rollout back."""
+    await stage.enter("write", Phase.ENFORCED)
+    late: asyncio.Future[list[Claim]] = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr(stage.ledger, "run", lambda _: late)
+    monkeypatch.setattr(decide, "_CLAIM_S", 0.0)
+    stage.model.thinks()
+    asked = asyncio.create_task(stage.decide("write"))
+    await stage.model.is_thinking()
+    late.set_result([Claim.ADMITTED])
+    stage.model.answers_now()
+    await asked
     assert outcomes(stage) == {"unclaimed": 1}
 
 
@@ -215,7 +233,7 @@ async def test_nobody_is_named_in_what_is_kept(stage: Stage) -> None:
 def admit_all(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if nobody asked who has been heard."""
 
-    def admitted(_: Placed) -> asyncio.Future[Claim]:
+    def admitted(_: Placed, **__: object) -> asyncio.Future[Claim]:
         return settled(Claim.ADMITTED)
 
     monkeypatch.setattr(stage.services.admissions, "claim", admitted)

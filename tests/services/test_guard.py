@@ -185,7 +185,7 @@ async def test_a_pass_that_could_not_be_written_is_made_again(stage: Stage) -> N
 async def test_where_nothing_is_new_nothing_is_written(stage: Stage) -> None:
     await decides(stage, "read", n=3)
     await stage.observed(n=3)
-    await stage.looks()
+    await stage.looks(every_s=60)
 
     def written() -> list[int]:
         with stage.database.read() as connection:
@@ -225,6 +225,39 @@ async def test_overrides_that_rise_roll_back(stage: Stage) -> None:
     await stage.judge_all("deny")
     (transition,) = await stage.looks()
     assert transition["reason"].startswith("guardrail override")
+
+
+async def test_a_verdict_is_seen_at_once_whatever_was_read_before(stage: Stage) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    await decides(stage, "read", n=8)
+    await stage.looks()
+    for _ in range(3):
+        await stage.decide(actor="somebody else")
+        assert await stage.looks(every_s=5) == []
+    await stage.judge_all("deny")
+    assert len(await stage.looks(every_s=5)) == 1
+
+
+async def test_a_tail_longer_than_is_read_at_once_loses_no_label(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.judging._LABELS_AT_MOST", 3)
+    await stage.enter("read", Phase.ENFORCED)
+    await decides(stage, "read", n=8)
+    first, *others = stage.queue()
+    for row in reversed(others):
+        await stage.judge(row["decision_id"], "allow")
+    await stage.looks(every_s=61)
+    assert (assessment(stage, "read", "override")["n"], assessment(stage, "read", "override")["pending"]) == (
+        2,
+        1,
+    )
+    await stage.judge(first["decision_id"], "allow")
+    seen = []
+    for _ in range(3):
+        await stage.looks(every_s=61)
+        seen.append(assessment(stage, "read", "override")["n"])
+    assert seen == [3, 6, 8]
 
 
 async def test_answers_that_are_late_roll_back(stage: Stage) -> None:

@@ -15,10 +15,9 @@ from app.domain.phase import Phase
 from app.domain.rollout import RolloutState
 from app.engines.model.version import choose_version, load_versions
 from app.policy.rollouts import book_of, load_rollouts
-from app.services import model_needs, rehearsal
-from app.services.checks import Check, CheckOutcome
-from app.services.preflight import quick_checks
-from app.services.rehearsal import model_checks
+from app.services import model_needs, preflight
+from app.services.model_needs import Check, CheckOutcome
+from app.services.preflight import model_checks, quick_checks
 from app.services.versions import register_at_start
 from app.settings import Settings, load_settings
 from app.store.database import Database
@@ -74,13 +73,6 @@ def test_a_migrated_database_passes(environ: dict[str, str], tmp_path: Path) -> 
     assert checks(settings)["database"].value == "sqlite"
 
 
-def test_a_database_that_does_not_answer_fails(environ: dict[str, str]) -> None:
-    away = {**environ, "PHASEGATE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
-    found = checks(load_settings(away))["database"]
-    assert found.outcome is CheckOutcome.FAIL
-    assert found.mend
-
-
 def test_a_wrong_policy_file_fails_with_its_place(environ: dict[str, str], tmp_path: Path) -> None:
     copied = Path(shutil.copytree(POLICIES, tmp_path / "policies", ignore=shutil.ignore_patterns("*.gguf")))
     (copied / "legacy.yaml").write_text("rules: 7\n", encoding="utf-8")
@@ -89,45 +81,31 @@ def test_a_wrong_policy_file_fails_with_its_place(environ: dict[str, str], tmp_p
     assert "legacy.yaml" in found["policies"].sentence
 
 
-def test_a_data_directory_that_cannot_be_made_fails(environ: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    inside = load_settings({**environ, "PHASEGATE_DATA_DIR": str(tmp_path / "file" / "data")})
-    found = checks(inside)["data_dir"]
+@pytest.mark.parametrize(
+    ("name", "value", "check", "words"),
+    [
+        ("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none", "database", ""),
+        ("DATABASE_URL", "sqlite:////nowhere/plane.db", "database", "no directory /nowhere"),
+        ("DATABASE_URL", "sqlite:///{}/file", "database", "/file"),
+        ("DATA_DIR", "{}/file/data", "data_dir", "/file is no directory"),
+        ("MODEL_PATH", "{}/file", "model_file", "is no GGUF file"),
+        ("MODEL_PATH", "/nowhere/model.gguf", "model_file", "/nowhere/model.gguf"),
+    ],
+)
+def test_what_is_not_there_or_something_else_fails_with_its_place(
+    environ: dict[str, str], tmp_path: Path, name: str, value: str, check: str, words: str
+) -> None:
+    (tmp_path / "file").write_text("a text " * 100, encoding="utf-8")
+    found = checks(load_settings({**environ, f"PHASEGATE_{name}": value.format(tmp_path)}))[check]
     assert found.outcome is CheckOutcome.FAIL
-    assert f"{tmp_path / 'file'} is no directory" in found.sentence
-
-
-def test_a_database_without_its_directory_fails_with_the_place(environ: dict[str, str]) -> None:
-    found = checks(load_settings({**environ, "PHASEGATE_DATABASE_URL": "sqlite:////nowhere/plane.db"}))
-    assert found["database"].outcome is CheckOutcome.FAIL
-    assert "no directory /nowhere" in found["database"].sentence
-
-
-def test_a_file_that_is_no_database_fails_with_its_name(environ: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "phasegate.db").write_text("a text " * 100, encoding="utf-8")
-    found = checks(load_settings(environ))["database"]
-    assert found.outcome is CheckOutcome.FAIL
-    assert str(tmp_path / "data" / "phasegate.db") in found.sentence
-
-
-def test_a_file_that_is_no_model_fails(environ: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "model.gguf").write_bytes(b"not one")
-    found = checks(load_settings({**environ, "PHASEGATE_MODEL_PATH": str(tmp_path / "model.gguf")}))
-    assert found["model_file"].outcome is CheckOutcome.FAIL
-    assert "is no GGUF file" in found["model_file"].sentence
+    assert words in found.sentence
+    assert found.mend
 
 
 def test_wrong_policies_leave_the_model_file_unlooked_for(environ: dict[str, str], tmp_path: Path) -> None:
     found = checks(load_settings({**environ, "PHASEGATE_POLICIES_DIR": str(tmp_path / "nowhere")}))
     assert found["policies"].outcome is CheckOutcome.FAIL
     assert found["model_file"].outcome is CheckOutcome.SKIPPED
-
-
-def test_a_missing_model_file_fails(environ: dict[str, str]) -> None:
-    found = checks(load_settings({**environ, "PHASEGATE_MODEL_PATH": "/nowhere/model.gguf"}))["model_file"]
-    assert found.outcome is CheckOutcome.FAIL
-    assert "/nowhere/model.gguf" in found.sentence
 
 
 async def test_a_model_that_is_switched_off_is_not_looked_for(environ: dict[str, str]) -> None:
@@ -173,14 +151,14 @@ def test_a_gpu_that_was_asked_for_needs_a_driver_and_a_library_built_for_it(
     version = load_versions(settings.policies_dir)[PRODUCTION]
     for path, offloaded, outcome in (("/nowhere", 0, without), ("/dev/null", 31, CheckOutcome.PASS)):
         monkeypatch.setattr(model_needs, "_GPU_DRIVERS", (path,))
-        [loaded] = rehearsal._gpu(version, offloaded, "GPU")
+        [loaded] = preflight._gpu(version, offloaded, "GPU")
         assert (checks(settings)["gpu_driver"].outcome, loaded.outcome) == (outcome, outcome)
         assert ("GGML_CUDA" in (loaded.mend or "")) == (outcome is not CheckOutcome.PASS)
 
 
 def test_no_gpu_is_looked_for_where_none_is_asked_for(environ: dict[str, str]) -> None:
     assert "gpu_driver" not in checks(load_settings(environ))
-    assert rehearsal._gpu(choose_version(load_versions(POLICIES)), 0, "CPU") == []
+    assert preflight._gpu(choose_version(load_versions(POLICIES)), 0, "CPU") == []
 
 
 async def test_a_worker_that_dies_before_it_has_loaded_fails_with_its_words_and_what_mends_it(
@@ -300,27 +278,27 @@ async def test_a_server_that_is_away_fails_to_load(
 
 
 def test_slow_answers_fail_by_the_place_that_gives_them() -> None:
-    assert rehearsal._latency([1.0, 6.0], "CPU").outcome is CheckOutcome.PASS
-    assert rehearsal._latency([1.0, 6.0], "GPU").outcome is CheckOutcome.FAIL
-    assert rehearsal._latency([15.0], "CPU").outcome is CheckOutcome.FAIL
+    assert preflight._latency([1.0, 6.0], "CPU").outcome is CheckOutcome.PASS
+    assert preflight._latency([1.0, 6.0], "GPU").outcome is CheckOutcome.FAIL
+    assert preflight._latency([15.0], "CPU").outcome is CheckOutcome.FAIL
 
 
 def test_p95_is_held_against_every_deadline_and_what_misses_one_is_named() -> None:
     book = load_rollouts(POLICIES / "rollouts.yaml")
-    assert rehearsal._deadlines([0.1] * 19 + [60.0], book).outcome is CheckOutcome.PASS
-    assert rehearsal._deadlines([0.1] * 18 + [60.0] * 2, book).outcome is CheckOutcome.FAIL
+    assert preflight._deadlines([0.1] * 19 + [60.0], book).outcome is CheckOutcome.PASS
+    assert preflight._deadlines([0.1] * 18 + [60.0] * 2, book).outcome is CheckOutcome.FAIL
     admin = next(policy for policy in book.policies if policy.name == "admin")
     assert admin.ceiling is Phase.ADVISORY
     hurried = [replace(one, deadline_ms=50) if one is admin else one for one in book.policies]
-    found = rehearsal._deadlines([0.1] * 20, book_of(hurried))
+    found = preflight._deadlines([0.1] * 20, book_of(hurried))
     assert found.outcome is CheckOutcome.FAIL
     assert "too late for admin (0.05 s)" in found.sentence
     assert "deadline_ms of admin above 100" in (found.mend or "")
 
 
 def test_an_unsure_answer_is_one_and_a_malformed_one_is_none() -> None:
-    assert rehearsal._inference([Outcome.OK, Outcome.UNSURE]).outcome is CheckOutcome.PASS
-    assert rehearsal._inference([Outcome.OK, Outcome.MALFORMED]).outcome is CheckOutcome.FAIL
+    assert preflight._inference([Outcome.OK, Outcome.UNSURE]).outcome is CheckOutcome.PASS
+    assert preflight._inference([Outcome.OK, Outcome.MALFORMED]).outcome is CheckOutcome.FAIL
 
 
 @pytest.mark.model

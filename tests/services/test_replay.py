@@ -22,7 +22,7 @@ from app.services.replay import WhatIf, policy_of
 from app.services.replay_report import Replay
 from app.store import tables as t
 from app.store.database import Database
-from app.store.recorded import Recorded, recorded, rollbacks
+from app.store.recorded import Recorded, recorded
 from app.store.rollouts import baselines
 from tests.services.plane import BEGINNING, LEGACY, ROLLOUTS, SHIPPED, Stage, opened, situation
 
@@ -57,8 +57,7 @@ async def replayed(
     again = Replay(WhatIf(parse_rollouts(rollouts), **what), bases, limit=limit)
     for was in recorded(stage.database, since_us=SINCE_US, until_us=until_us):
         await again.take(was)
-    made = rollbacks(stage.database, since_us=SINCE_US, until_us=until_us)
-    return again.to_wire(made, since_us=SINCE_US, until_us=until_us)
+    return again.to_wire(since_us=SINCE_US, until_us=until_us)
 
 
 def of(found: dict[str, Any], rollout: str) -> dict[str, Any]:
@@ -102,11 +101,9 @@ async def test_the_evidence_of_a_replay_is_what_was_counted(stage: Stage) -> Non
     await stage.judge_all("allow")
     stage.clock.passes(minutes=5)
     row = of(await replayed(stage), "read")
-    gate = row["gate"]
     counted = stage.evidence("read")
-    said = {judged["name"]: judged["value"] for judged in gate["conditions"]}
-    assert (gate["to"], said["reviewed"]) == ("enforced", 40)
-    assert said["override"] == pytest.approx(counted.override_rate)
+    assert row["now"]["agreement"] == {"n": 40, "agreed": counted.agreed, "rate": 0.75}
+    assert row["now"]["distribution"] == counted.distribution
     assert row["now"]["verdicts"] == {"n": 40, "right": 30, "wrong": 10}
 
 
@@ -142,8 +139,6 @@ async def test_an_alarm_comes_in_the_minute_in_which_the_server_would_have_raise
 
     async with recording(sqlite_database, tmp_path / "strict", STRICT) as stage:
         [rollback] = await one_a_minute(stage)
-        [was] = of(await replayed(stage, rollouts=STRICT), "read")["rollbacks"]
-        assert (was["at"], was["reason"]) == (rollback["at"], rollback["reason"])
     async with recording(sqlite_database, tmp_path / "loose", LOOSE) as stage:
         assert await one_a_minute(stage) == []
         row = of(await replayed(stage, rollouts=STRICT), "read")
@@ -156,7 +151,6 @@ async def test_an_alarm_comes_in_the_minute_in_which_the_server_would_have_raise
     assert (alarm["evidence"], alarm["sentence"]) == (pytest.approx(seen["e_value"]), seen["sentence"])
     assert 4 < alarm["decisions"] < 40
     assert row["decisions"] == 40, "what follows an alarm is replayed all the same"
-    assert row["rollbacks"] == []
 
 
 async def test_an_alarm_about_verdicts_waits_for_the_verdicts(stage: Stage) -> None:
@@ -240,7 +234,6 @@ async def test_a_phase_is_tried_for_every_actor_and_below_the_ceiling(stage: Sta
         assert of(found, name)["confusion"] == {"allow>deny": 1}
     # Its ceiling is advisory, and there no allow leaves without a person.
     assert of(found, "admin")["confusion"] == {"allow>require_attestation": 1}
-    assert of(found, "admin")["gate"] is None
 
 
 async def test_what_the_model_was_not_asked_cannot_be_enforced(stage: Stage) -> None:
@@ -344,7 +337,7 @@ async def alarms_of(decisions: Iterable[Recorded], rollout: str) -> list[dict[st
     again = Replay(WhatIf(parse_rollouts(ROLLOUTS), {}))
     for was in decisions:
         await again.take(was)
-    row = of(again.to_wire({}, since_us=SINCE_US, until_us=SINCE_US + 10**12), rollout)
+    row = of(again.to_wire(since_us=SINCE_US, until_us=SINCE_US + 10**12), rollout)
     found = row["alarms"]
     assert isinstance(found, list)
     return found

@@ -1,5 +1,6 @@
 """Does a report say what happened, and nothing that it cannot know?"""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from app.domain.phase import Phase
 from app.errors import InvalidInput
 from app.policy.suites import load_suites
 from app.services.reports.render import as_html, as_markdown
-from app.services.reports.reports import Reports
 from app.services.verdicts import Verdict
 from app.store import tables as t
 from app.store.database import Database
 from app.store.deliveries import create_webhook
 from tests.services.plane import Stage, opened
+from tests.services.test_ramps import WIDENING, start
 from tests.services.test_second_reviews import DOUBLED, judged, second
 
 MARKUP = '<script>alert("x")</script>|`[x](http://evil.example)'
@@ -138,6 +139,14 @@ async def test_a_gate_that_passes_is_the_next_step(stage: Stage) -> None:
     assert rollout(report(stage), "read")["next_step"] == "promote read to advisory: all conditions hold"
 
 
+async def test_nobody_is_asked_to_do_what_a_ramp_does(database: Database, tmp_path: Path) -> None:
+    async with opened(database, tmp_path, rollouts=WIDENING) as stage:
+        await stage.enter("read", Phase.ENFORCED, exposure=0.05)
+        assert rollout(report(stage), "read")["next_step"].startswith("widen the exposure from 5%")
+        await start(stage)
+        assert rollout(report(stage), "read")["next_step"].startswith("nothing: its ramp widens")
+
+
 async def test_uptime_counts_what_the_guard_saw(stage: Stage) -> None:
     stage.clock.passes(hours=63)  # to a midnight, when the reported day begins
     await stage.looks(times=1)
@@ -232,13 +241,7 @@ async def test_what_is_kept_holds_no_situation(stage: Stage) -> None:
 
 async def test_every_period_that_is_over_is_kept_once_whoever_tries(any_stage: Stage) -> None:
     stage = any_stage
-    other = Reports(
-        stage.database,
-        stage.ledger,
-        stage.services.reports._gathering,
-        stage.services.notices,
-        now=stage.clock.now,
-    )
+    other = replace(stage.services.reports)
     await stage.ledger.run(
         lambda tx: create_webhook(tx, url="http://h.test/", kinds=("report",), by="test", now_us=1)
     )

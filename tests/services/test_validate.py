@@ -224,7 +224,7 @@ async def test_over_http_operators_and_approvers_validate_and_auditors_look(stag
     assert len(listed.json()["validations"]) == 2
     assert (await stage.call("POST", "/v1/versions/none/validate", {})).status_code == 404
     assert (await stage.call("GET", "/v1/versions/none/validations")).status_code == 404
-    assert (await stage.call("POST", f"{path}/validate", {"suite": ["mine"]})).status_code == 400
+    assert (await stage.call("POST", f"{path}/validate", {"suite": ["mine"]})).status_code == 422
 
 
 async def test_a_validation_is_evidence_that_the_chain_vouches_for(any_stage: Stage) -> None:

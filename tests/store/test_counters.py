@@ -4,7 +4,8 @@ import pytest
 from sqlalchemy import func, select
 
 from app.errors import StoreUnavailable
-from app.store.counters import by_day, compact, minute_of, totals, totals_of_all
+from app.store.counters import compact, minute_of, totals, totals_of_all
+from app.store.course import days_served
 from app.store.database import Database
 from app.store.journal import Journal
 from app.store.ledger import Ledger
@@ -16,11 +17,17 @@ DAY = 24 * 60
 TODAY = MINUTE // DAY
 
 
-def count(database: Database, *counts: tuple[int, int], instance: str = "test", label: str = "allow") -> None:
+def count(
+    database: Database,
+    *counts: tuple[int, int],
+    instance: str = "test",
+    metric: str = "decisions",
+    label: str = "allow",
+) -> None:
     """Add n at a number of minutes before now, for each (minutes, n)."""
     with transaction(database, instance, now_us=NOW_US) as tx:
         for ago, n in counts:
-            tx.count(CounterKey("write", "v1", 1, MINUTE - ago, "decisions", label), n)
+            tx.count(CounterKey("write", "v1", 1, MINUTE - ago, metric, label), n)
 
 
 def summed(database: Database) -> dict[tuple[str, str], int]:
@@ -105,15 +112,18 @@ def test_totals_of_all_are_those_of_the_current_epochs(database: Database) -> No
 @pytest.mark.parametrize("is_compacted", [False, True], ids=["minutes", "compacted"])
 def test_days_are_days_in_utc(database: Database, *, is_compacted: bool) -> None:
     since_midnight = MINUTE % DAY
-    count(database, (0, 1), (since_midnight, 2), (since_midnight + 1, 4), (since_midnight + 5 * DAY, 8))
+    ago = (0, 1), (since_midnight, 2), (since_midnight + 1, 4), (since_midnight + 5 * DAY, 8)
+    count(database, *ago, metric="observation", label="ok")
+    count(database, (0, 60), metric="served_s", label="all")
+    count(database, (0, 9), metric="observation", label="not_observed")
     if is_compacted:
         with transaction(database, "test", now_us=NOW_US) as tx:
             compact(tx, NOW_US)
     with database.read() as connection:
-        assert by_day(connection, "write", 1, "decisions", version="v1") == {
-            TODAY - 5: {"allow": 8},
-            TODAY - 1: {"allow": 4},
-            TODAY: {"allow": 3},
+        assert days_served(connection, "write", 1, version="v1") == {
+            TODAY - 5: (8, 0),
+            TODAY - 1: (4, 0),
+            TODAY: (3, 60),
         }
 
 

@@ -31,6 +31,15 @@ def test_the_migrated_schema_is_the_one_that_the_program_describes(database: Dat
             assert keys == [column.name for column in table.primary_key.columns]
 
 
+def test_a_file_that_is_gone_is_away_for_the_checkpoint_too(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    gone = Database(f"sqlite:///{tmp_path / 'gone.db'}")
+    sqlite_database.checkpoint()
+    with pytest.raises(StoreUnavailable, match="unable to open"):
+        gone.checkpoint()
+
+
 def test_migrations_go_up_and_down_and_up_again(empty_url: str) -> None:
     database = Database(empty_url)
     database.migrate()

@@ -206,6 +206,7 @@ async def test_a_lever_names_what_is_wrong(
     response = await stage.call("POST", f"/v1/rollouts/read/{lever}", {"reason": "a drill", **body})
     assert (response.status_code, response.json()["type"]) == (422, "invalid-input"), response.text
     assert [error["field"] for error in response.json()["errors"]] == fields
+    assert response.json()["detail"].startswith(f"{fields[0]}: ")
 
 
 @pytest.mark.parametrize(("cause", "fix"), [("model", " "), ("model", "a\x00b"), ("rain", "umbrella")])

@@ -179,7 +179,8 @@ class WorkerLink:
             try:
                 await self._one_life()
             except OSError as error:
-                self._error = f"the worker cannot be started: {error}"
+                self._error, self._cannot_load = f"the worker cannot be started: {error}", True
+                self._tell()
             finally:
                 self._state = ModelState.DOWN
             pauses = self._patience.backoff_s

@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 
-from app.domain.advisory import Outcome, Probabilities
+from app.domain.advisory import Outcome
 from app.engines.model.wire import NO_REQUEST, Answer, Explained
 
 
@@ -53,9 +53,7 @@ class Requests:
             pending.started_at = started_at
 
     def answered(self, request: int, answer: Answer | Explained) -> None:
-        """Give an answer to whoever waits; nonsense counts as malformed, and an unknown request as nothing."""
-        if isinstance(answer, Answer) and _is_nonsense(answer):
-            answer = Answer(Outcome.MALFORMED, started=True)
+        """Give an answer to whoever waits; an unknown request counts as nothing."""
         if pending := self._open.pop(request, None):
             pending.resolve(answer)
 
@@ -74,14 +72,3 @@ class Requests:
         computing = [one.deadline for one in self._open.values() if one.started_at is not None]
         waiting = [one.deadline for one in self._open.values()]
         return min(computing or waiting, default=math.inf)
-
-
-def _is_nonsense(answer: Answer) -> bool:
-    if answer.outcome not in (Outcome.OK, Outcome.UNSURE):
-        return False
-    return answer.probabilities is None or not _is_distribution(answer.probabilities)
-
-
-def _is_distribution(shares: Probabilities) -> bool:
-    parts = (shares.allow, shares.require_attestation, shares.deny)
-    return all(0 <= part <= 1 for part in parts) and abs(sum(parts) - 1) < 1e-3

@@ -25,13 +25,12 @@ SURE_MARGIN = 0.25
 class Parity:
     """How far the two computations lie apart, over all views of the examples.
 
-    Gaps are between the labels' log-probabilities. `flipped` counts views on which they decide otherwise
+    The gap is between the labels' log-probabilities. `flipped` counts views on which they decide otherwise
     although the first two labels' probabilities lie `SURE_MARGIN` apart.
     """
 
     views: int
     mean_gap: float
-    largest_gap: float
     flipped: int
 
     @property
@@ -66,7 +65,7 @@ def _parity(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Parity:
     ranked = np.sort(np.exp(ours), axis=1)
     sure = ranked[:, -1] - ranked[:, -2] >= SURE_MARGIN
     flipped = int((sure & (ours.argmax(1) != theirs.argmax(1))).sum())
-    return Parity(len(ours), float(gaps.mean()), float(gaps.max()), flipped)
+    return Parity(len(ours), float(gaps.mean()), flipped)
 
 
 def _log_probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -14,25 +13,20 @@ from app.engines.model.layouts import prepare
 from app.engines.model.prompt import Line, Prompt, situation_text, write
 from app.engines.model.runtime import Runtime
 from app.engines.model.scoring import LABELS
-from app.engines.model.version import Decoding, ModelVersion, prompt_of
-from app.engines.model.weights import find_weights
+from app.engines.model.version import Decoding, ModelVersion
+from app.engines.model.weights import Weights
 from app.learning.corrections import Example
 from app.learning.lora.batch import Row, row
 
 _DECODING = Decoding(n_ctx=2048, n_gpu_layers=0)
 
 
-def base_of(
-    version: ModelVersion, *, policies_dir: Path, cache_dir: Path, model_path: Path | None = None
-) -> Path:
+def base_of(version: ModelVersion, weights: Weights, *, prompt: Prompt, cache_dir: Path) -> Path:
     """The file that a version serves from, without its adapter: what an adapter is to be trained on.
 
-    Made where it is missing. Raises `PolicyError`, `SettingsError`, `ModelError`, `OSError`.
+    Made where it is missing. Raises `ModelError`, `OSError`.
     """
-    bare = structs.replace(version, adapter=None, head=None)
-    weights = find_weights(bare, policies_dir=policies_dir, cache_dir=cache_dir, model_path=model_path)
-    prompt = prompt_of(version, policies_dir=policies_dir)
-    threads = thread_count(version.decoding.threads)
+    bare, threads = structs.replace(version, adapter=None), thread_count(version.decoding.threads)
     return prepare(bare, weights, prompt=prompt, cache_dir=cache_dir, threads=threads).model
 
 
@@ -55,9 +49,7 @@ class Served:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._runtime.close()
 
     def row(self, example: Example, *, weight: float = 1.0) -> Row:

@@ -131,6 +131,8 @@ def _learning(one: RolloutFacts) -> str | None:
 
 def _promotion(one: RolloutFacts) -> str:
     gate = one.document["gate"]
+    if one.state.running_ramp is not None:
+        return f"nothing: its ramp widens the exposure from {one.state.exposure:.0%} by itself"
     if one.state.exposure < 1:
         return f"widen the exposure from {one.state.exposure:.0%} when it has been quiet: phasegate exposure {one.name}"
     if gate is None:

@@ -72,7 +72,7 @@ class Facts:
     now: datetime
     rollouts: Sequence[RolloutFacts]
     counted: Sequence[Counted]  # of the period alone
-    transitions: Sequence[Mapping[str, Any]]
+    transitions: Sequence[RowMapping]
     disagreements: Mapping[str, Any]
     clusters: Sequence[RowMapping]
     verdicts: Sequence[RowMapping]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -28,56 +29,44 @@ LISTED_AT_MOST = 500
 _CATCH_UP = 7  # periods of each kind that a plane which was away reports on when it is back
 
 
+@dataclass(frozen=True, slots=True)
 class Reports:
     """Reports on demand, and one kept for every period that is over."""
 
-    def __init__(
-        self,
-        database: Database,
-        ledger: Ledger,
-        gathering: Gathering,
-        notices: Notices,
-        *,
-        now: Callable[[], datetime],
-    ) -> None:
-        self._database = database
-        self._ledger = ledger
-        self._gathering = gathering
-        self._notices = notices
-        self._now = now
+    database: Database
+    ledger: Ledger
+    gathering: Gathering
+    notices: Notices
+    now: Callable[[], datetime]
 
     def of(self, period: Period, at: datetime | None) -> dict[str, Any]:
         """The report of the period that holds `at`: as it was kept, or made now. Without `at`: the present one.
 
         Raises `InvalidInput` for a period that has not begun.
         """
-        now = self._now()
+        now = self.now()
         span = span_of(period, at or now)
         if span.starts_at > now:
             raise InvalidInput([("at", "lies in a period that has not begun")])
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             kept = reporting.read_report(connection, span.id)
         return {"stored": kept is not None, **(kept or self.make(span))}
 
     def with_lines(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """The report with its edge cases as lines of a suite file; those hold situations, and are never kept."""
         cases = document["edge_cases"]
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             bodies = reporting.situations_of(connection, [case["decision_id"] for case in cases])
-        return {**document, "suite_lines": suite_lines(cases, bodies, self._gathering.known_situations())}
+        return {**document, "suite_lines": suite_lines(cases, bodies, self.gathering.known_situations())}
 
     def kept(self) -> list[dict[str, Any]]:
         """What is kept, the latest period first."""
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             rows = reporting.stored(connection, limit=LISTED_AT_MOST)
+        times = {"starts_at": "starts_us", "ends_at": "ends_us", "made_at": "created_us"}
         return [
-            {
-                "id": row["id"],
-                "period": row["period"],
-                "starts_at": rfc3339(row["starts_us"]),
-                "ends_at": rfc3339(row["ends_us"]),
-                "made_at": rfc3339(row["created_us"]),
-            }
+            {"id": row["id"], "period": row["period"]}
+            | {name: rfc3339(row[column]) for name, column in times.items()}
             for row in rows
         ]
 
@@ -91,15 +80,15 @@ class Reports:
             document = await asyncio.to_thread(self.make, span)
             if await self._keep(span, document):
                 log.info(Event.REPORT_KEPT, id=span.id)
-                self._notices.publish("report", _notice(document))
+                self.notices.publish("report", _notice(document))
                 kept.append(span.id)
         return kept
 
     def make(self, span: Span) -> dict[str, Any]:
-        return document_of(self._gathering.facts(span, now=self._now()))
+        return document_of(self.gathering.facts(span, now=self.now()))
 
     async def _keep(self, span: Span, document: dict[str, Any]) -> bool:
-        now_us = to_us(self._now())
+        now_us = to_us(self.now())
         row = {
             "id": span.id,
             "period": span.period.value,
@@ -115,19 +104,17 @@ class Reports:
             enqueue(tx, kind=Kind.REPORT, body=_notice(document), now_us=now_us)
             return True
 
-        return await self._ledger.run(work)
+        return await self.ledger.run(work)
 
     def _due(self) -> list[Span]:
-        now = self._now()
-        with self._database.read() as connection:
+        now = self.now()
+        with self.database.read() as connection:
             started_us = reporting.first_start_us(connection)
             if started_us is None:
                 return []
             since = from_us(started_us)
             over = [
-                span
-                for period in Period
-                for span in completed(period, now=now, since=since, at_most=_CATCH_UP)
+                span for each in Period for span in completed(each, now=now, since=since, at_most=_CATCH_UP)
             ]
             there = reporting.which_stored(connection, [span.id for span in over])
         return sorted((span for span in over if span.id not in there), key=lambda span: span.ends_at)
@@ -136,6 +123,6 @@ class Reports:
 def _notice(document: Mapping[str, Any]) -> dict[str, Any]:
     """What a webhook and a follower of events are told: where it is, and the gist."""
     said = document["summary"]
-    sentence = f"the {document['period']} report is there: {said['met']} met, {said['unmet']} unmet, {said['unknown']} unknown"
+    counts = ", ".join(f"{n} {outcome}" for outcome, n in said.items())
     told = {name: document[name] for name in ("id", "period", "starts_at", "ends_at", "summary")}
-    return {**told, "sentence": sentence}
+    return {**told, "sentence": f"the {document['period']} report is there: {counts}"}

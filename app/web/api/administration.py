@@ -78,7 +78,7 @@ async def drill_fault(request: Asked, data: JSONBody[Fault]) -> dict[str, Any]:
 
 @get("/v1/events", guards=_AUDIT)
 async def events(request: Asked) -> ServerSentEvent:
-    """Transitions as they happen, as server-sent events; a comment every 15 seconds keeps the line open."""
+    """Transitions, guardrail alarms and reports as they happen; a comment every 15 s keeps the line open."""
 
     async def stream() -> AsyncIterator[ServerSentEventMessage]:
         async for kind, body in services_of(request).notices.follow():

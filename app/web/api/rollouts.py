@@ -109,7 +109,7 @@ approve = _lever(
     "approve",
     Promote,
     lambda services: services.approvals.approve,
-    "Say that another may promote it; 409 with the whole gate where anything else is missing.",
+    "Say that another may promote it; 409 with the whole gate where the evidence is not enough.",
     guards=[requires(Role.APPROVER)],
 )
 exposure = _lever(

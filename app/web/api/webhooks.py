@@ -15,13 +15,13 @@ _AUDIT = [requires(Role.AUDITOR, Role.OPERATOR, Role.APPROVER)]
 
 @get("/v1/webhooks", guards=_OPERATE, sync_to_thread=True)
 def webhooks(request: Asked) -> dict[str, Any]:
-    """Those that are told. An address may be a secret, so this is for those who may add one."""
+    """Those that are told."""
     return {"webhooks": services_of(request).webhooks.all()}
 
 
 @post("/v1/webhooks", status_code=200, guards=_OPERATE)
 async def add_webhook(request: Asked, data: JSONBody[NewWebhook]) -> dict[str, Any]:
-    """A new one; `secret` is shown this once."""
+    """A new one; `secret` and the whole `url` are shown this once."""
     by = principal_of(request)
     return await services_of(request).webhooks.add(url=data.url, kinds=data.kinds, by=by)
 

@@ -44,16 +44,12 @@ async def _checks(chance: np.random.Generator, rollouts: int) -> list[Check]:
     late = [look - _CHANGE + 1 if look != NEVER else np.inf for look in found[changed]]
     with tempfile.TemporaryDirectory(prefix="phasegate-bench-") as name:
         replayed, distinct = await _attacked(Path(name))
+    differ, false = float((found != expected).sum()), float((found[::3] != NEVER).mean())
+    to_rollback = f"looks (of {_A_LOOK} decisions) to a rollback at 4 x limit, median"
     return [
-        Check(
-            "rollouts that the server judges otherwise than the simulation",
-            float((found != expected).sum()),
-            0,
-        ),
-        Check("false rollbacks by the server, at half the limit", float((found[::3] != NEVER).mean()), 0.0),
-        Check(
-            f"looks (of {_A_LOOK} decisions) to a rollback at 4 x limit, median", float(np.median(late)), 2
-        ),
+        Check("rollouts that the server judges otherwise than the simulation", differ, 0),
+        Check("false rollbacks by the server, at half the limit", false, 0.0),
+        Check(to_rollback, float(np.median(late)), 2),
         Check("rollbacks by one bad situation, asked 200 times", replayed, 0),
         Check("rollbacks by as many different ones (meant)", distinct, 1, at_least=True),
     ]
@@ -92,13 +88,8 @@ async def _served(directory: Path, looks: Looks) -> Ints:
             stage.clock.passes(hours=_LOOK_H)
             minute, version = minute_of(to_us(stage.clock.now())), stage.model.version_id
             counts = [
-                (
-                    CounterKey(
-                        f"r{number}", version, epochs[f"r{number}"], minute, Metric.OBSERVATION, outcome
-                    ),
-                    n,
-                )
-                for number, x in enumerate(bad.tolist())
+                (CounterKey(name, version, epoch, minute, Metric.OBSERVATION, outcome), n)
+                for (name, epoch), x in zip(epochs.items(), bad.tolist(), strict=True)
                 for outcome, n in (("ok", _A_LOOK - x), ("timeout", x))
             ]
             await stage.ledger.run(partial(_count, counts=counts))

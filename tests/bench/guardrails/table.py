@@ -14,11 +14,8 @@ HEALTHY = {"half": LIMIT / 2, "limit": LIMIT}
 CHANGED = {"1.5x": 1.5 * LIMIT, "2x": 2 * LIMIT, "4x": 4 * LIMIT, "50 %": 0.5}
 
 _LOOKS_A_DAY = {"decision": None, "minute": 1_440, "hour": 24, "day": 1}
-_PLAN = {
-    100: ("decision", "hour", "day"),
-    1_000: ("decision", "hour", "day"),
-    10_000: ("minute", "hour", "day"),
-}
+_OFTEN = ("decision", "hour", "day")
+_PLAN = {100: _OFTEN, 1_000: _OFTEN, 10_000: ("minute", "hour", "day")}
 _WINDOW = 200
 _SURVIVORS = 0.05  # where fewer are left before the change, a delay says nothing
 
@@ -80,12 +77,8 @@ def _looks(bad: SoFar, volume: int, rhythm: str) -> Looks:
     number = np.arange(1, a_day * HORIZON_DAYS + 1)
     n = number * volume // a_day
     number, n = number[n > 0], n[n > 0]
-    return Looks(
-        number / a_day,
-        n,
-        bad[n].astype(np.int64),
-        (bad[n] - bad[np.maximum(n - _WINDOW, 0)]).astype(np.int64),
-    )
+    recent = bad[n] - bad[np.maximum(n - _WINDOW, 0)]
+    return Looks(number / a_day, n, bad[n].astype(np.int64), recent.astype(np.int64))
 
 
 def _delay(alarms: Ints, looks: Looks) -> Delay:

@@ -144,11 +144,6 @@ def test_hostile_text_is_answered_like_any_other(local: LocalModel, text: str) -
     assert local.advise(situation(details=text)).outcome in Outcome
 
 
-def test_a_situation_of_64_kib_is_oversize(local: LocalModel) -> None:
-    advisory = local.advise(situation(details="x" * 65_000))
-    assert (advisory.outcome, advisory.started) == (Outcome.OVERSIZE, False)
-
-
 def test_the_field_that_carries_the_decision_is_named(local: LocalModel) -> None:
     history = "The second factor was reset twice from an unknown device last night"
     asked = situation(

@@ -12,7 +12,6 @@ import msgspec
 import pytest
 
 from app.domain.advisory import Advisory, Outcome
-from app.domain.decision import Decision
 from app.engines.model.breaker import CircuitBreaker
 from app.engines.model.engine import ModelState
 from app.engines.model.link import Patience
@@ -209,13 +208,6 @@ async def test_a_caller_who_goes_away_frees_the_worker(model: ModelSupervisor) -
     assert (await ask(model)).outcome is Outcome.OK
 
 
-async def test_an_oversize_situation_is_refused_before_it_is_decoded(model: ModelSupervisor) -> None:
-    for length in (3_000, 65_000):  # beyond the tokens, and beyond the characters
-        padded = situation(details="pad " * (length // 4))
-        advisory = await model.advise(padded, priority=Priority.BINDING, deadline_s=10)
-        assert (advisory.outcome, advisory.started) == (Outcome.OVERSIZE, False)
-
-
 async def test_the_circuit_opens_on_failures_and_one_trial_closes_it(start: Start) -> None:
     model = await start(breaker=CircuitBreaker(threshold=2, pause_s=0.3))
     assert await model.wait_ready(60)
@@ -369,9 +361,3 @@ async def test_the_worker_ends_when_its_parent_is_killed(cache_dir: Path) -> Non
         assert alive(int(pid))
         parent.kill()
     await until(lambda: not alive(int(pid)))
-
-
-async def test_the_decision_names_its_version(model: ModelSupervisor, version: ModelVersion) -> None:
-    advisory = await ask(model)
-    assert advisory.version == version.id
-    assert advisory.decision is Decision.ALLOW

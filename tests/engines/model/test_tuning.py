@@ -72,25 +72,9 @@ def test_a_tuning_of_another_shape_is_not_used(version: ModelVersion, tmp_path: 
     assert tuned(version, cache_dir=tmp_path) == version.decoding
 
 
-def trial(
-    speedup: float,
-    differ: float,
-    layout: Layout | None = "q4_0",
-    *,
-    merged: bool = False,
-    situations: int = 50,
-) -> Trial:
-    return Trial(
-        layout=layout,
-        merged=merged,
-        threads=1,
-        ubatch=512,
-        flash_attention=True,
-        situations=situations,
-        speedup=speedup,
-        decisions_per_s=10 * speedup,
-        differ=differ,
-        moved=differ,
+def trial(speedup: float, differ: float, layout: Layout = "q4_0", *, situations: int = 50) -> Trial:
+    return msgspec.structs.replace(
+        TUNED, layout=layout, speedup=speedup, differ=differ, situations=situations
     )
 
 
@@ -101,7 +85,7 @@ DECLARED = trial(1.0, 0.0, "q8_0")
     ("others", "best"),
     [
         ([trial(2.0, 0.02), trial(1.5, 0.0)], 0),
-        ([trial(2.0, 0.03), trial(1.5, 0.0, merged=True)], 1),
+        ([trial(2.0, 0.03), trial(1.5, 0.0, "f16")], 1),
         ([trial(2.0, 0.03)], None),
         ([trial(1.04, 0.0)], None),
         ([trial(2.0, 0.0, situations=12)], None),

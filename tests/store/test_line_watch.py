@@ -3,11 +3,11 @@
 import socket
 import threading
 
-from app.store.freeze import FreezeWatch
+from app.store.line_watch import LineWatch
 
 
 def test_a_transaction_that_lasts_too_long_loses_its_connection() -> None:
-    watch = FreezeWatch(every_s=0.01)
+    watch = LineWatch(every_s=0.01)
     ours, theirs = socket.socketpair()
     with ours, theirs, watch.over(ours.fileno(), at_most_s=0.05):
         ours.settimeout(10)
@@ -16,7 +16,7 @@ def test_a_transaction_that_lasts_too_long_loses_its_connection() -> None:
 
 
 def test_a_connection_outlives_its_transactions() -> None:
-    watch = FreezeWatch(every_s=0.01)
+    watch = LineWatch(every_s=0.01)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         with watch.over(ours.fileno(), at_most_s=0.05):
@@ -37,10 +37,10 @@ def test_a_connection_outlives_its_transactions() -> None:
 
 
 def test_closing_it_ends_its_thread_and_it_can_begin_again() -> None:
-    watch = FreezeWatch(every_s=0.01)
+    watch = LineWatch(every_s=0.01)
     for _ in range(2):
         ours, theirs = socket.socketpair()
         with ours, theirs, watch.over(ours.fileno(), at_most_s=0.05):
-            assert "freeze watch" in {thread.name for thread in threading.enumerate()}
+            assert "line watch" in {thread.name for thread in threading.enumerate()}
         watch.close()
-        assert "freeze watch" not in {thread.name for thread in threading.enumerate()}
+        assert "line watch" not in {thread.name for thread in threading.enumerate()}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 
-class FreezeWatch:
+class LineWatch:
     """Cuts the connection under whatever lasts longer than it may; looks every `every_s`.
 
     A frozen server's machine keeps its sockets alive, so that no time-out of the network's ends the wait.
@@ -46,7 +46,7 @@ class FreezeWatch:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._watch, name="freeze watch", daemon=True)
+                    self._thread = threading.Thread(target=self._watch, name="line watch", daemon=True)
                     self._thread.start()
 
     def _watch(self) -> None:
