@@ -94,6 +94,8 @@ class Levers:
     ) -> None:
         if not 0 <= exposure <= 1:
             raise InvalidInput([("exposure", "must be a share from 0 to 1")])
+        if state.phase is Phase.SHADOW:
+            raise Conflict("in-shadow", f"{state.name} is in shadow, which applies to everybody")
         if exposure <= state.exposure:
             return
         if state.held:

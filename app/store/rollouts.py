@@ -259,10 +259,18 @@ def _sentence(transition: dict[str, Any]) -> str:
     """`rollback by automation, phase enforced to advisory: guardrail error: …`."""
     before, after = transition["from"], transition["to"]
     changes = [
-        f"{name} {before.get(name)} to {value}"
+        _change(name.replace("_", " "), before.get(name), value)
         for name, value in after.items()
-        if name not in ("epoch", "revision") and before.get(name) != value
+        if name not in ("epoch", "revision", "hold_reason") and before.get(name) != value
     ]
     by = transition["actor"] if transition["automatic"] else f"key {transition['actor']}"
     done = ", ".join([f"{transition['kind'].replace('_', ' ')} by {by}", *changes])
     return f"{done}: {transition['reason']}"
+
+
+def _change(name: str, before: Any, after: Any) -> str:
+    if isinstance(after, bool):
+        return name if after else f"no longer {name}"
+    if after is None:
+        return f"no {name} any more"
+    return f"{name} {after}" if before is None else f"{name} {before} to {after}"

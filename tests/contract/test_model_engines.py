@@ -20,8 +20,8 @@ import pytest
 from app.domain.advisory import Advisory, Outcome
 from app.domain.decision import Decision
 from app.engines.model.cores import thread_count
-from app.engines.model.layouts import Prepared, prepare
 from app.engines.model.engine import ModelState
+from app.engines.model.layouts import Prepared, prepare
 from app.engines.model.remote import RemoteModel
 from app.engines.model.supervisor import ModelSupervisor
 from app.engines.model.version import ModelFile, ModelVersion, Remote, prompt_of

@@ -143,7 +143,10 @@ async def test_the_leader_voids_what_was_approved_and_no_longer_holds(
     async with opened(sqlite_database, tmp_path, rollouts=rollouts) as stage:
         await with_evidence(stage)
         await approve(stage, to=Phase.ADVISORY)
-        await stage.services.levers.hold("read", reason="wait", by=stage.principal("operator"))
+        n = stage.evidence("read").compared
+        for number in range(n):
+            await stage.decide(actor=f"late-{number}", model="deny")
+        await stage.until(lambda: stage.evidence("read").compared == 2 * n)
         async with started(leader := jobs(stage)):
             await run_now(leader, "approvals")
         assert stage.services.rollouts.transitions("read", limit=1)[0]["kind"] == "approval_void"

@@ -1,7 +1,7 @@
 """Does a report say what happened, and nothing that it cannot know?"""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +277,14 @@ async def test_a_week_that_is_kept_is_a_weekly_review(stage: Stage) -> None:
 async def test_a_period_to_come_has_no_report(stage: Stage) -> None:
     with pytest.raises(InvalidInput, match="has not begun"):
         report(stage, Period.DAILY, stage.clock.now() + timedelta(days=1))
+    with pytest.raises(InvalidInput, match="has not begun"):
+        report(stage, Period.WEEKLY, datetime.max.replace(tzinfo=UTC))
+
+
+async def test_what_was_before_the_plane_has_no_report(stage: Stage) -> None:
+    for at in (stage.clock.now() - timedelta(days=40), datetime.min.replace(tzinfo=UTC)):
+        with pytest.raises(InvalidInput, match="before this plane first started"):
+            report(stage, Period.DAILY, at)
 
 
 async def test_what_somebody_still_judges_is_nobodys_example(any_stage: Stage) -> None:

@@ -99,7 +99,7 @@ async def test_a_transition_is_told_with_a_signature_that_holds(any_stage: Stage
     assert seen.body["type"] == "phasegate.transition"
     assert seen.body["id"] == seen.headers["webhook-id"]
     assert seen.body["text"].startswith("read: hold by key ")
-    assert seen.body["text"].endswith("held False to True: look first")
+    assert seen.body["text"].endswith(", held: look first")
     assert (seen.body["data"]["kind"], seen.body["data"]["to"]["held"]) == ("hold", True)
     assert (last(any_stage)["status"], last(any_stage)["response"]) == ("delivered", 204)
 

@@ -315,6 +315,13 @@ async def test_a_drill_reaches_the_model(stage: Stage) -> None:
     assert (response.status_code, stage.model.faults) == (200, ["hang"])
 
 
+@pytest.mark.parametrize("fault", ["bogus", "slow:abc"])
+async def test_a_fault_that_there_is_none_of_is_refused_by_name(stage: Stage, fault: str) -> None:
+    response = await stage.call("POST", "/v1/drills/fault", {"fault": fault})
+    assert (response.status_code, stage.model.faults) == (422, [])
+    assert response.json()["errors"][0]["field"] == "fault"
+
+
 async def test_transitions_are_followed_as_events(stage: Stage) -> None:
     news = await stage.told(stage.services.notices.follow(), 1)
     await turn(stage, "hold")

@@ -287,7 +287,7 @@ def _satisfaction(facts: Facts) -> Finding:
     n, mean = facts.satisfaction["n"], facts.satisfaction["mean"]
     if mean is None:
         return _unknown("nobody has answered in the period")
-    return _found(f"{mean:.1f} of 5 from {n} answers", mean, holds=mean >= _CONTENT_AT_LEAST)
+    return _found(f"{mean:.1f} of 5 from {n} answers", mean, holds=mean >= _CONTENT_AT_LEAST, n=n)
 
 
 def _resources(facts: Facts) -> Finding:

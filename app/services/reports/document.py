@@ -6,6 +6,7 @@ from typing import Any
 from app.domain.clock import rfc3339, to_us
 from app.domain.counters import LAST_BUCKET, Metric, bucket_middle_ms
 from app.domain.evidence import Evidence
+from app.domain.phase import Phase
 from app.domain.sequential import lower_bound, upper, upper_bound
 from app.learning.corrections import EXAMPLES_AT_LEAST
 from app.services.reports.checklist import AT_LEAST, REVIEW_THE_PROMPT, Outcome, checklist
@@ -133,8 +134,10 @@ def _promotion(one: RolloutFacts) -> str:
     gate = one.document["gate"]
     if one.state.running_ramp is not None:
         return f"nothing: its ramp widens the exposure from {one.state.exposure:.0%} by itself"
-    if one.state.exposure < 1:
-        return f"widen the exposure from {one.state.exposure:.0%} when it has been quiet: phasegate exposure {one.name}"
+    wider = [step for step in one.policy.exposure if step > one.state.exposure]
+    if one.state.phase is not Phase.SHADOW and wider:
+        how = f"phasegate exposure {one.name} {wider[0]:.0%} --reason …".replace("%", "")
+        return f"widen the exposure from {one.state.exposure:.0%} when it has been quiet: {how}"
     if gate is None:
         return f"nothing: {one.document['status']['sentence']}"
     if gate["outcome"] == "pass":

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
@@ -26,6 +26,8 @@ from app.store.transaction import Transaction
 log = structlog.get_logger()
 
 LISTED_AT_MOST = 500
+_NOT_BEGUN = "lies in a period that has not begun"
+_LONGEST, _EARLIEST = timedelta(days=31), datetime(2000, 1, 1, tzinfo=UTC)
 _CATCH_UP = 7  # periods of each kind that a plane which was away reports on when it is back
 
 
@@ -42,14 +44,19 @@ class Reports:
     def of(self, period: Period, at: datetime | None) -> dict[str, Any]:
         """The report of the period that holds `at`: as it was kept, or made now. Without `at`: the present one.
 
-        Raises `InvalidInput` for a period that has not begun.
+        Raises `InvalidInput` for a period that has not begun, or that was over before there was a plane.
         """
         now = self.now()
-        span = span_of(period, at or now)
+        if at is not None and at > now + _LONGEST:
+            raise InvalidInput([("at", _NOT_BEGUN)])
+        span = span_of(period, max(at or now, _EARLIEST))
         if span.starts_at > now:
-            raise InvalidInput([("at", "lies in a period that has not begun")])
+            raise InvalidInput([("at", _NOT_BEGUN)])
         with self.database.read() as connection:
             kept = reporting.read_report(connection, span.id)
+            started_us = reporting.first_start_us(connection)
+        if kept is None and started_us is not None and to_us(span.ends_at) <= started_us:
+            raise InvalidInput([("at", f"lies before this plane first started, at {rfc3339(started_us)}")])
         return {"stored": kept is not None, **(kept or self.make(span))}
 
     def with_lines(self, document: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from app.domain.role import Role
-from app.errors import Forbidden
+from app.engines.model.drill import parse_fault
+from app.errors import Forbidden, InvalidInput, SettingsError
 from app.web.authentication import Asked, principal_of, requires, services_of
 from app.web.bodies import Fault, NewKey, instant_us
 
@@ -72,6 +73,10 @@ async def drill_fault(request: Asked, data: JSONBody[Fault]) -> dict[str, Any]:
     """Make the model worker misbehave, where PHASEGATE_DRILLS=1 allows it."""
     if not services_of(request).drills:
         raise Forbidden("drills", "drills are off: start the server with PHASEGATE_DRILLS=1")
+    try:
+        parse_fault(data.fault)
+    except SettingsError as error:
+        raise InvalidInput([("fault", "must be hang, crash, garbage, slow:<ms> or null")]) from error
     await services_of(request).models.default.inject(data.fault)
     return {"fault": data.fault}
 
