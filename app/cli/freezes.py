@@ -58,7 +58,8 @@ def add(
             zone=zone,
             reason=reason,
         )
-    tell(made, f"{kind} {rollout}: {starts_at} to {ends_at}, {zone}", as_json=as_json)
+    again = ", every week" if weekly else ""
+    tell(made, f"{made['id']}: {kind} {rollout}, {starts_at} to {ends_at}, {zone}{again}", as_json=as_json)
 
 
 @freeze.command()

@@ -31,8 +31,12 @@ def list_guardrails(*, name: str, as_json: bool) -> None:
 
 def emit_guardrails(found: Iterable[Document]) -> None:
     """What each is, what its breach does, and what it saw."""
-    rows = [(each["name"], each["outcome"], each["action"], each["sentence"]) for each in found]
+    rows = [(each["name"], each["outcome"], _on_breach(each), each["sentence"]) for each in found]
     emit_table(("guardrail", "outcome", "on breach", "what was seen"), rows)
+
+
+def _on_breach(guardrail: Document) -> str | None:
+    return f"{guardrail['action']} (dry run)" if guardrail.get("dry_run") else guardrail["action"]
 
 
 @guardrails.command("try")
@@ -49,7 +53,8 @@ def emit_guardrails(found: Iterable[Document]) -> None:
 def try_limits(*, limit: float, alpha: float, gap: float, file: TextIO, as_json: bool) -> None:
     """Read one 0 or 1 a line from FILE (- is stdin) and say at which sample the guardrail alarms."""
     seen = watch(_samples(file), limit=limit, alpha=alpha, gap=gap)
-    emit_facts_of({"alarm_at": seen.alarm_at, "e_value": seen.e_value, "n": seen.n}, as_json=as_json)
+    facts = {"alarm_at": seen.alarm_at, "e_value": seen.e_value, "threshold": 1 / alpha, "n": seen.n}
+    emit_facts_of(facts, as_json=as_json)
 
 
 def _samples(file: TextIO) -> Iterator[int]:

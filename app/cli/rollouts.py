@@ -70,7 +70,7 @@ def transitions(*, name: str, as_json: bool) -> None:
     """What happened to rollout NAME, who did it and why."""
     with server(as_json=as_json) as client:
         document = client.get(f"/v1/rollouts/{name}/transitions")
-    columns = ("at", "kind", "actor", "automatic", "revision", "reason")
+    columns = ("at", "sentence")
     emit_list(document, "transitions", columns, as_json=as_json)
 
 

@@ -75,7 +75,8 @@ class Freezes:
 
         def work(tx: Transaction) -> tuple[dict[str, Any], dict[str, Any]]:
             others = [each for each in store.standing(tx.connection) if each.kind is FreezeKind.ALLOW]
-            if freeze.kind is FreezeKind.ALLOW and others and not by.may(Role.APPROVER):
+            loosens = any(EVERY in (rollout, other.rollout) or other.rollout == rollout for other in others)
+            if freeze.kind is FreezeKind.ALLOW and loosens and not by.may(Role.APPROVER):
                 raise Forbidden("role", f"further hours are allowed by an {Role.APPROVER}: that loosens")
             row = _row(freeze, by, now)
             tx.insert(freezes, row)

@@ -121,9 +121,10 @@ def record_transition(
         "revision": revision,
     }
     tx.insert(t.transitions, row)
-    transition = _transition(row)
+    name = tx.connection.execute(select(t.api_keys.c.name).where(t.api_keys.c.id == actor)).scalar()
+    transition = _transition({**row, "actor_name": name})
     told = {name: value for name, value in transition.items() if name != "evidence"}
-    enqueue(tx, kind=Kind.TRANSITION, body={**told, "sentence": _sentence(transition)}, now_us=now_us)
+    enqueue(tx, kind=Kind.TRANSITION, body=told, now_us=now_us)
     return transition
 
 
@@ -131,7 +132,13 @@ def list_transitions(
     connection: Connection, rollout: str | None, *, limit: int = 100
 ) -> list[dict[str, Any]]:
     """Newest first; those of one rollout include the kill switch's."""
-    query = select(t.transitions).order_by(t.transitions.c.id.desc()).limit(limit)
+    keys = t.api_keys.c
+    query = (
+        select(t.transitions, keys.name.label("actor_name"))
+        .join(t.api_keys, keys.id == t.transitions.c.actor, isouter=True)
+        .order_by(t.transitions.c.id.desc())
+        .limit(limit)
+    )
     if rollout is not None:
         query = query.where(t.transitions.c.rollout.in_((rollout, "*")))
     return [_transition(row) for row in connection.execute(query).mappings()]
@@ -245,14 +252,15 @@ def _columns(state: RolloutState) -> dict[str, Any]:
 
 
 def _transition(row: RowMapping | dict[str, Any]) -> dict[str, Any]:
-    plain = ("id", "rollout", "kind", "actor", "automatic", "reason", "revision")
-    return {
+    plain = ("id", "rollout", "kind", "actor", "actor_name", "automatic", "reason", "revision")
+    told = {
         **{name: row[name] for name in plain},
         "at": rfc3339(row["created_us"]),
         "from": json.loads(row["from_state"]),
         "to": json.loads(row["to_state"]),
         "evidence": None if row["evidence"] is None else json.loads(row["evidence"]),
     }
+    return {**told, "sentence": _sentence(told)}
 
 
 def _sentence(transition: dict[str, Any]) -> str:
@@ -263,7 +271,7 @@ def _sentence(transition: dict[str, Any]) -> str:
         for name, value in after.items()
         if name not in ("epoch", "revision", "hold_reason") and before.get(name) != value
     ]
-    by = transition["actor"] if transition["automatic"] else f"key {transition['actor']}"
+    by = transition["actor_name"] or transition["actor"]
     done = ", ".join([f"{transition['kind'].replace('_', ' ')} by {by}", *changes])
     return f"{done}: {transition['reason']}"
 

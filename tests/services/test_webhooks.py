@@ -98,7 +98,7 @@ async def test_a_transition_is_told_with_a_signature_that_holds(any_stage: Stage
     assert seen.headers["webhook-timestamp"] == str(int(any_stage.clock.now().timestamp()))
     assert seen.body["type"] == "phasegate.transition"
     assert seen.body["id"] == seen.headers["webhook-id"]
-    assert seen.body["text"].startswith("read: hold by key ")
+    assert seen.body["text"].startswith("read: hold by ")
     assert seen.body["text"].endswith(", held: look first")
     assert (seen.body["data"]["kind"], seen.body["data"]["to"]["held"]) == ("hold", True)
     assert (last(any_stage)["status"], last(any_stage)["response"]) == ("delivered", 204)
@@ -119,7 +119,7 @@ async def test_a_webhook_hears_first_that_it_was_added(stage: Stage, receiver: P
     await stage.services.webhooks.add(url=f"{receiver.url}/a/secret/path", kinds=(), by=by)
     await deliver(stage)
     [seen] = receiver.seen
-    assert seen.body["text"].startswith("webhook by key ")
+    assert seen.body["text"].startswith("webhook by ")
     assert "secret" not in json.dumps(seen.body)
 
 
