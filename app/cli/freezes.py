@@ -59,7 +59,9 @@ def add(
             reason=reason,
         )
     again = ", every week" if weekly else ""
-    tell(made, f"{made['id']}: {kind} {rollout}, {starts_at} to {ends_at}, {zone}{again}", as_json=as_json)
+    tell(
+        made, f"{made.get('id')}: {kind} {rollout}, {starts_at} to {ends_at}, {zone}{again}", as_json=as_json
+    )
 
 
 @freeze.command()

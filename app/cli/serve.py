@@ -44,7 +44,7 @@ def welcome(settings: Settings) -> str:
     log = "stderr" if settings.log_file is None else str(settings.log_file)
     return f"""
 Phasegate serves on {settings.url}
-  console    {settings.url}/
+  reference  {settings.url}/schema
   admin key  {settings.key_file}
   log        {log}
   model      {model}

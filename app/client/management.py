@@ -48,6 +48,9 @@ class Management(ABC, Generic[One, Many]):
     def guardrails(self, name: str, /) -> One:
         return self.get(f"/v1/rollouts/{name}/guardrails")
 
+    def evidence(self, name: str, /) -> One:
+        return self.get(f"/v1/rollouts/{name}/evidence")
+
     def promote(self, name: str, /, *, to: str, reason: str, expected_revision: int) -> One:
         body = {"to": to, "reason": reason, "expected_revision": expected_revision}
         return self.post(f"/v1/rollouts/{name}/promote", **body)
@@ -55,11 +58,30 @@ class Management(ABC, Generic[One, Many]):
     def rollback(self, name: str, /, *, reason: str) -> One:
         return self.post(f"/v1/rollouts/{name}/rollback", reason=reason)
 
+    def hold(self, name: str, /, *, reason: str) -> One:
+        return self.post(f"/v1/rollouts/{name}/hold", reason=reason)
+
+    def resume(self, name: str, /, *, reason: str) -> One:
+        return self.post(f"/v1/rollouts/{name}/resume", reason=reason)
+
+    def versions(self) -> Many:
+        return self.list_of("versions", "/v1/versions")
+
+    def change_version(self, name: str, /, *, action: str, reason: str, **options: Any) -> One:
+        """`action`: candidate, activate, revert or withdraw; `options` such as `version="…"`."""
+        return self.post(f"/v1/rollouts/{name}/version", action=action, reason=reason, **options)
+
     def reviews(self, **filters: Any) -> Many:
         return self.list_of("reviews", "/v1/reviews", params=filters)
+
+    def claim(self, review_id: str, /) -> One:
+        return self.post(f"/v1/reviews/{review_id}/claim")
 
     def verdict(
         self, review_id: str, /, *, decision: str, category: str | None = None, notes: str = ""
     ) -> One:
         body = {"decision": decision, "category": category, "notes": notes}
         return self.post(f"/v1/reviews/{review_id}/verdict", **body)
+
+    def report(self, decision_id: str, /, *, decision: str, notes: str = "") -> One:
+        return self.post(f"/v1/decisions/{decision_id}/report", decision=decision, notes=notes)

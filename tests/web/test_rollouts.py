@@ -25,6 +25,8 @@ EVIDENCE = {
 }  # fmt: skip
 TRANSITION = {
     "id",
+    "actor_name",
+    "sentence",
     "rollout",
     "at",
     "kind",
