@@ -46,7 +46,7 @@ class Approvals:
             state, policy = self.levers.locked(tx, name, expected_revision)
             promoted(state, policy, to=to, now=now)
             if not policy.gates[to].approvals:
-                raise Conflict("not-asked", f"the gate of {name} to {to} asks for no approval: promote it")
+                raise Conflict("not-asked", f"the gate of {name} to {to} asks for no approval")
             _check_new(tx, state, to, by)
             evidence = self.gates.proven(tx.connection, policy, state)
             gate = self.gates.assess(tx.connection, policy, state, evidence, to=to, now=now)

@@ -16,6 +16,22 @@ log = structlog.get_logger()
 
 _MEMBER = re.compile(r"field `([^`]+)`")
 
+_PLAIN = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        (r"^Object missing required field `[^`]+`", "is required"),
+        (r"^Object contains unknown field `[^`]+`", "is not a member here"),
+        (r"^Invalid enum value ", "must be one of those that the reference lists, not "),
+        (r"^Expected `([^`]+)`, got `([^`]+)`", r"must be \1, not \2"),
+        (r"^Expected `([^`]+)` ", r"must be \1 "),
+        (r"\bstr\b", "text"),
+        (r"\bint\b", "a whole number"),
+        (r"\bfloat\b", "a number"),
+        (r"\bbool\b", "true or false"),
+        (r" \| ", " or "),
+    )
+)
+
 MEDIA_TYPE = "application/problem+json"
 
 _STATUS: tuple[tuple[type[errors.PhasegateError], int, str], ...] = (
@@ -92,6 +108,8 @@ def _finding(item: dict[str, Any]) -> dict[str, str]:
     """Litestar says `data` where the body lacks or has a member too many; its message names that one."""
     key, message = str(item.get("key", "")), str(item.get("message", ""))
     named = _MEMBER.search(message) if key == "data" else None
+    for pattern, words in _PLAIN:
+        message = pattern.sub(words, message)
     return {"field": named[1] if named else key, "message": message}
 
 

@@ -317,6 +317,30 @@ async def test_a_drill_reaches_the_model(stage: Stage) -> None:
     assert (response.status_code, stage.model.faults) == (200, ["hang"])
 
 
+@pytest.mark.parametrize(
+    ("body", "field", "message"),
+    [
+        ({"reason": "x", "expected_revision": 1}, "to", "is required"),
+        (
+            {"to": "advisory", "reason": 5, "expected_revision": 1},
+            "reason",
+            "must be text, not a whole number",
+        ),
+        (
+            {"to": "advisory", "reason": "x", "expected_revision": 1, "force": True},
+            "force",
+            "is not a member here",
+        ),
+    ],
+)
+async def test_a_wrong_body_is_told_in_plain_words(
+    stage: Stage, body: dict[str, object], field: str, message: str
+) -> None:
+    response = await stage.call("POST", "/v1/rollouts/read/promote", body)
+    [error] = response.json()["errors"]
+    assert (response.status_code, error["field"], error["message"]) == (422, field, message)
+
+
 @pytest.mark.parametrize("fault", ["bogus", "slow:abc"])
 async def test_a_fault_that_there_is_none_of_is_refused_by_name(stage: Stage, fault: str) -> None:
     response = await stage.call("POST", "/v1/drills/fault", {"fault": fault})

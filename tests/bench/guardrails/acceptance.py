@@ -272,4 +272,6 @@ def _zero_wrong_allows() -> Iterator[Check]:
         return proofs.wrong_allows(seen, limit=0.01, alpha=GATE_ALPHA, per_day=None).outcome
 
     wrong = sum((outcome(n) is GateOutcome.PASS) != (n >= 299) for n in range(1, 400))
-    yield Check("numbers of allows, none wrong, that prove 1 % from elsewhere on than 299", wrong, 0)
+    yield Check(
+        'of 1 to 399 allows, none wrong, how many are judged otherwise than "299 prove 1 %"', wrong, 0
+    )
