@@ -42,6 +42,7 @@ def test_a_guardrail_alarms_at_the_sample_of_the_vectors(
     assert json.loads(result.stdout) == {
         "alarm_at": alarm_at,
         "e_value": pytest.approx(e_value, abs=5e-4),
+        "threshold": pytest.approx(100),
         "n": alarm_at,
     }
 
@@ -51,6 +52,7 @@ def test_a_stream_at_the_limit_raises_no_alarm(run: Run) -> None:
     assert json.loads(result.stdout) == {
         "alarm_at": None,
         "e_value": pytest.approx(0.0026574, rel=1e-4),
+        "threshold": pytest.approx(100),
         "n": 14_000,
     }
 
@@ -59,6 +61,7 @@ def test_nothing_read_is_no_alarm(run: Run) -> None:
     assert json.loads(run(*GUARDRAIL, "--json", stdin="").stdout) == {
         "alarm_at": None,
         "e_value": 0.5,
+        "threshold": pytest.approx(100),
         "n": 0,
     }
 
