@@ -147,6 +147,8 @@ def _counted(name: str, job: Job) -> Job:
         except Exception:
             JOBS.labels(name, "failed").inc()
             log.exception(Event.JOB_FAILED, job=name)
+        except asyncio.CancelledError:
+            pass  # the server ends; the scheduler would tell of it as of an error
         else:
             JOBS.labels(name, "done").inc()
 

@@ -1,11 +1,14 @@
 """What happens by the clock, and on which instance?"""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from app.domain.phase import Phase
 from app.errors import StoreUnavailable
@@ -83,6 +86,22 @@ async def test_a_job_that_fails_says_so_and_does_not_end_the_schedule() -> None:
     text = exposition().decode()
     assert 'phasegate_jobs_total{job="drill_away",outcome="failed"} 1.0' in text
     assert 'phasegate_jobs_total{job="drill_broken",outcome="failed"} 1.0' in text
+
+
+async def test_a_job_that_the_servers_end_cuts_short_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    begun = asyncio.Event()
+
+    async def endless() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    scheduler = AsyncIOScheduler()
+    scheduler.add_job(_counted("drill_endless", endless))
+    scheduler.start()
+    await begun.wait()
+    scheduler.shutdown(wait=False)
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_a_plane_that_cannot_be_read_is_shown_to_grow_old(stage: Stage) -> None:
