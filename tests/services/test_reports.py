@@ -214,7 +214,7 @@ async def test_two_people_who_judge_the_same_are_compared_and_teach_only_what_th
     assert (twice["n"], twice["agreement"]) == (2, 0.5)
     # Shares of all four verdicts: 1/4 allow, 3/4 deny; by chance (3/16 + 3/16) / 2 are alike.
     assert twice["ac1"] == pytest.approx((0.5 - 3 / 16) / (1 - 3 / 16))
-    assert "agree on 50.0% of 2 \\(Gwet's AC1 0.385\\)" in as_markdown(document)
+    assert "agree on 50.0% of 2 (Gwet's AC1 0.385)" in as_markdown(document)
 
 
 async def test_a_rollout_without_a_baseline_has_its_page_all_the_same(stage: Stage) -> None:

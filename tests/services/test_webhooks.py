@@ -144,6 +144,7 @@ async def test_what_fails_every_time_has_failed_and_is_said(stage: Stage, receiv
     await told(stage, receiver)
     receiver.replies(Reply(503))
     await hold(stage)
+    structlog.reset_defaults()  # whatever level another test has set
     with structlog.testing.capture_logs() as lines:
         for wait_s in (*RETRY_AFTER_S, 10**6):
             await deliver(stage)
@@ -369,6 +370,7 @@ async def test_old_deliveries_leave_the_log_and_waiting_ones_stay(stage: Stage, 
 
 
 async def test_the_secret_is_shown_once_and_logged_never(stage: Stage, receiver: Peer) -> None:
+    structlog.reset_defaults()  # whatever level another test has set
     with structlog.testing.capture_logs() as lines:
         body = {
             "url": f"{receiver.url.replace('//', '//me:pass-word@')}/pa-th?to-ken",

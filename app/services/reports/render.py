@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&]|:(?=//))")
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|~&]|^[#+!]|:(?=//))")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _WIDTH, _HEIGHT, _PAD = 132, 32, 3
 _ORDER = ("allow", "require_attestation", "deny")
