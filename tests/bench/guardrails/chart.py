@@ -63,12 +63,12 @@ def _axes(effect: str) -> Iterator[str]:
 
 
 def _series(rows: Iterable[Row], effect: str, number: int) -> Iterator[str]:
-    """One point for each rhythm of looks, the largest for the most frequent; each rule a little aside of the last."""
+    """One point for each rhythm of looks, the largest for the most frequent."""
     places, colour = [], _COLOURS[number]
     for row in rows:
         # Where no stream was left before the change, the rule had rolled back at once: the lower edge.
         median, _ = row.delay[effect] or (_HOURS[0], 0.0)
-        places.append((_x(row.rolled_back["half"]) + 3 * number, _y(median), _SHAPES[row.looks]))
+        places.append((_x(row.rolled_back["half"]), _y(median), _SHAPES[row.looks]))
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in places)
     yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-opacity="0.4"/>'
     for x, y, radius in places:
