@@ -11,7 +11,7 @@ from sqlalchemy import Connection, RowMapping
 from app.domain.clock import instant, rfc3339, rfc3339_or_none, to_us
 from app.domain.freeze import EVERY, WEEK, Freeze, FreezeKind, Frozen, frozen
 from app.domain.role import Principal, Role
-from app.errors import Conflict, Forbidden, InvalidInput, NotFound
+from app.errors import Forbidden, InvalidInput, NotFound
 from app.services.notices import Notices
 from app.services.plane import Plane
 from app.store import freezes as store
@@ -27,13 +27,6 @@ _YEARS = range(2000, 2200)
 def frozen_now(connection: Connection, rollout: str, now: datetime) -> Frozen | None:
     """What stands against a promotion, an activation above shadow or more exposure, if anything does."""
     return frozen(store.standing(connection), rollout, now)
-
-
-def refuse_frozen(connection: Connection, rollout: str, now: datetime) -> None:
-    """Raises `Conflict("frozen")` where nothing may be loosened now."""
-    found = frozen_now(connection, rollout, now)
-    if found is not None:
-        raise Conflict("frozen", f"{rollout} is {found.sentence}")
 
 
 @dataclass(frozen=True, slots=True)

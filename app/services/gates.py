@@ -21,7 +21,7 @@ from app.domain.proofs import Validated
 from app.domain.role import Principal
 from app.domain.rollout import RolloutPolicy, RolloutState
 from app.engines.model.version import ModelVersion
-from app.errors import PolicyError
+from app.errors import Conflict, PolicyError
 from app.policy.suites import fingerprint
 from app.services.freezes import frozen_now
 from app.services.plane import Plane
@@ -144,6 +144,17 @@ def surroundings(connection: Connection, rollout: str, now: datetime) -> Surroun
     """What may stand in the way of loosening a rollout now, whatever its evidence says."""
     plane = read_plane(connection)
     return Surroundings(plane.kill_switch, plane.clock_jump_us, frozen_now(connection, rollout, now))
+
+
+def refuse_hindered(connection: Connection, state: RolloutState, now: datetime) -> None:
+    """Raises `Conflict` where a rollout may not be loosened now: it is held, killed or frozen."""
+    around = surroundings(connection, state.name, now)
+    if state.held:
+        raise Conflict("held", f"{state.name} is held: {state.hold_reason}")
+    if around.kill_switch:
+        raise Conflict("kill-switch", "the kill switch is engaged")
+    if around.frozen is not None:
+        raise Conflict("frozen", f"{state.name} is {around.frozen.sentence}")
 
 
 def _pace(

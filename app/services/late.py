@@ -20,6 +20,7 @@ from app.services.plane import Plane
 from app.services.records import advisory_row
 from app.services.tally import count, follow, tally
 from app.store import tables as t
+from app.store.entry import write
 from app.store.ledger import Entry, Ledger
 from app.store.reviews import change_review, lock_review, review_of
 from app.store.transaction import Transaction
@@ -71,10 +72,7 @@ class LateAnswers:
         def work(tx: Transaction) -> dict[str, Any] | None:
             row = _locked(tx, decision_id)
             before = None if row is None else tally(tx, row)
-            for table, values in entry.rows:
-                tx.insert(table, values)
-            for key, n in entry.counts:
-                tx.count(key, n)
+            write(tx, [entry])
             return None if row is None or before is None else follow(tx, row, before, self.plane, now=now)
 
         await self._told(await self.ledger.run(work))

@@ -12,8 +12,7 @@ from app.domain.phase import Phase
 from app.domain.role import Principal, Role
 from app.domain.rollout import RolloutPolicy, RolloutState, exposed, promoted
 from app.errors import Conflict, Forbidden, GateNotMet, InvalidInput, RevisionConflict
-from app.services.freezes import refuse_frozen
-from app.services.gates import Gates
+from app.services.gates import Gates, refuse_hindered
 from app.services.notices import Notices
 from app.services.plane import Plane
 from app.services.transitions import hold, move, roll_back
@@ -98,11 +97,7 @@ class Levers:
             raise Conflict("in-shadow", f"{state.name} is in shadow, which applies to everybody")
         if exposure <= state.exposure:
             return
-        if state.held:
-            raise Conflict("held", f"{state.name} is held: {state.hold_reason}")
-        if read_plane(tx.connection).kill_switch:
-            raise Conflict("kill-switch", "the kill switch is engaged")
-        refuse_frozen(tx.connection, state.name, now)
+        refuse_hindered(tx.connection, state, now)
         steps = [step for step in policy.exposure if step > state.exposure]
         if not steps or exposure > steps[0]:
             upward = f"the next step up is {steps[0]:.0%}" if steps else "there is no step above"

@@ -10,7 +10,6 @@ from sqlalchemy import Connection
 from app.domain.clock import to_us
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence
-from app.domain.limits import Guardrail
 from app.domain.phase import Phase
 from app.domain.ramp import (
     RampAssessment,
@@ -25,8 +24,8 @@ from app.domain.ramp import (
 from app.domain.role import Principal
 from app.domain.rollout import Ramp, RampState, RolloutPolicy, RolloutState, exposed
 from app.errors import Conflict, InvalidInput
-from app.services.freezes import refuse_frozen
-from app.services.gates import Gates, surroundings
+from app.services.gates import Gates, refuse_hindered, surroundings
+from app.services.judging import names_of
 from app.services.levers import Levers
 from app.services.plane import GUARD_PASS_STALE_S, Plane
 from app.services.transitions import AUTOMATION, move
@@ -106,14 +105,13 @@ class Ramps:
         return made
 
     def document(
-        self, connection: Connection, policy: RolloutPolicy, state: RolloutState
+        self, connection: Connection, policy: RolloutPolicy, state: RolloutState, evidence: Evidence
     ) -> dict[str, Any] | None:
-        """The `ramp` shape, or None where a rollout has none."""
+        """The `ramp` shape, judged by the rollout's `evidence`, or None where it has none."""
         if state.ramp is None:
             return None
         assessed = None
         if state.running_ramp is not None:
-            evidence = self._gates.evidence(connection, state)
             assessed = _assessed(connection, policy, state, evidence, now=self._now())
         return to_wire(state, state.ramp, assessed)
 
@@ -145,8 +143,7 @@ def _assessed(
     connection: Connection, policy: RolloutPolicy, state: RolloutState, evidence: Evidence, *, now: datetime
 ) -> RampAssessment:
     plane = read_plane(connection)
-    names = {*Guardrail, *(query.name for query in policy.guardrails.queries)}
-    said = assessments(connection, state.name, epoch=state.epoch)
+    names, said = names_of(policy), assessments(connection, state.name, epoch=state.epoch)
     context = RampContext(
         guardrails=[
             Watched(name, judged["outcome"], judged["sentence"])
@@ -173,11 +170,7 @@ def _check(
     if state.running_ramp is not None:
         stop = f"`phasegate ramp stop {name} --reason …`"
         raise Conflict("ramp-running", f"{name} has a running ramp already: {stop} ends it")
-    if state.held:
-        raise Conflict("held", f"{name} is held: {state.hold_reason}")
-    if read_plane(connection).kill_switch:
-        raise Conflict("kill-switch", "the kill switch is engaged")
-    refuse_frozen(connection, name, now)
+    refuse_hindered(connection, state, now)
     if state.exposure not in policy.exposure:
         mend = f"`phasegate exposure {name} PERCENT` takes it to one of {listed}"
         raise Conflict("not-at-step", f"{name} is at {at}, which is no step: {mend}")

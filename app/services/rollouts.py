@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from app.domain.clock import rfc3339, to_us
 from app.domain.counters import Metric
+from app.domain.evidence import Evidence
 from app.domain.evidence import to_wire as evidence_document
 from app.domain.gate import Gate
 from app.domain.gate import to_wire as gate_document
@@ -43,12 +44,7 @@ class Rollouts:
         with self.plane.database.read() as connection:
             states = load_states(connection)
             return [
-                self._document(
-                    connection,
-                    policy,
-                    states[policy.name],
-                    self._next_gate(connection, policy, states[policy.name]),
-                )
+                self._seen(connection, policy, states[policy.name])[0]
                 for policy in self.plane.view.policy.book.policies
             ]
 
@@ -56,9 +52,7 @@ class Rollouts:
         """One rollout with its gate, guardrails and evidence. Raises `NotFound`."""
         with self.plane.database.read() as connection:
             policy, state = self._find(connection, name)
-            gate = self._next_gate(connection, policy, state)
-            document = self._document(connection, policy, state, gate)
-            evidence = self.gates.evidence(connection, state)
+            document, gate, evidence = self._seen(connection, policy, state)
         judged, ratio = evidence.n(Metric.REVIEWED), sample_ratio(evidence, state.exposure)
         document["gate"] = None if gate is None else gate_document(gate)
         document["guardrails"] = self.guard.assessments(name)
@@ -77,7 +71,8 @@ class Rollouts:
                 raise InvalidInput([("to", "nothing is promoted to shadow")])
             if wanted.rank > policy.ceiling.rank:
                 return gate_document(ceiling_gate(policy, wanted))
-            return gate_document(self._judged(connection, policy, state, to=wanted))
+            evidence = self.gates.evidence(connection, state)
+            return gate_document(self._judged(connection, policy, state, evidence, to=wanted))
 
     def guardrails(self, name: str) -> dict[str, Any]:
         return {"rollout": name, "guardrails": self.guard.assessments(name)}
@@ -95,20 +90,33 @@ class Rollouts:
     def _find(self, connection: Connection, name: str) -> tuple[RolloutPolicy, RolloutState]:
         return self.plane.view.policy.book.get(name), load_states(connection)[name]
 
-    def _next_gate(self, connection: Connection, policy: RolloutPolicy, state: RolloutState) -> Gate | None:
-        to = state.phase.higher()
-        if to is None or to.rank > policy.ceiling.rank:
-            return None
-        return self._judged(connection, policy, state, to=to)
+    def _seen(
+        self, connection: Connection, policy: RolloutPolicy, state: RolloutState
+    ) -> tuple[dict[str, Any], Gate | None, Evidence]:
+        """A rollout's document, the gate of its next phase, and the evidence that both were judged by."""
+        evidence, to, gate = self.gates.evidence(connection, state), state.phase.higher(), None
+        if to is not None and to.rank <= policy.ceiling.rank:
+            gate = self._judged(connection, policy, state, evidence, to=to)
+        return self._document(connection, policy, state, evidence, gate), gate, evidence
 
     def _judged(
-        self, connection: Connection, policy: RolloutPolicy, state: RolloutState, *, to: Phase
+        self,
+        connection: Connection,
+        policy: RolloutPolicy,
+        state: RolloutState,
+        evidence: Evidence,
+        *,
+        to: Phase,
     ) -> Gate:
-        evidence = self.gates.evidence(connection, state)
         return self.gates.assess(connection, policy, state, evidence, to=to, now=self.now())
 
     def _document(
-        self, connection: Connection, policy: RolloutPolicy, state: RolloutState, gate: Gate | None
+        self,
+        connection: Connection,
+        policy: RolloutPolicy,
+        state: RolloutState,
+        evidence: Evidence,
+        gate: Gate | None,
     ) -> dict[str, Any]:
         killed = read_plane(connection).kill_switch
         case = state.investigation
@@ -118,7 +126,7 @@ class Rollouts:
             **{name: getattr(policy, name) for name in _OF_POLICY},
             "exposure_steps": policy.exposure,
             "epoch_started_at": rfc3339(to_us(state.epoch_started_at)),
-            "ramp": self.ramps.document(connection, policy, state),
+            "ramp": self.ramps.document(connection, policy, state, evidence),
             "kill_switch": killed,
             "investigation": None if case is None else _investigation(case),
             "status": describe(state, policy, gate, kill_switch=killed, why=why),
