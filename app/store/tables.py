@@ -114,8 +114,10 @@ reviews = _table(
     Column("verdict", Text),  # the verdict in force
     Column("second_status", Text),  # open | judged | closed, where a second person judges it blind
     Column("second_verdict", Text),
+    Column("third_status", Text),  # open | judged | closed, where the first two differ
     Index("reviews_queue", "status", "priority", "id"),
     Index("reviews_second", "second_status", "priority", "id"),
+    Index("reviews_third", "third_status", "priority", "id"),
     Index("reviews_of_epoch", "rollout", "epoch", "decision_id"),
 )
 
@@ -129,7 +131,7 @@ verdicts = _table(
     Column("epoch", Integer, nullable=False),
     Column("version", Text, nullable=False),
     Column("judge", Text, nullable=False),  # key id
-    Column("source", Text, nullable=False),  # review | second | report | undo
+    Column("source", Text, nullable=False),  # review | second | third | report | undo
     Column("decision", Text),  # null on undo
     Column("category", Text),
     Column("notes", Text),
@@ -276,6 +278,7 @@ guardrail_streams = _table(
     Column("state", Text, nullable=False),  # JSON of domain.stream.StreamState
     Column("updated_us", BigInteger, nullable=False),
     Column("assessment", Text, nullable=False),  # JSON: the last one, as shown
+    Column("trail", Text),  # JSON [[seconds since 1970, e-value, rate], …]: at most 64 points of this epoch
 )
 
 api_keys = _table(
@@ -289,6 +292,55 @@ api_keys = _table(
     Column("created_by", Text, nullable=False),
     Column("expires_us", BigInteger),
     Column("revoked_us", BigInteger),
+)
+
+# People who sign in to the console; their ids stand where a key's stand: in verdicts, transitions, approvals.
+users = _table(
+    "users",
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("password_hash", Text),  # argon2id; null: signs in by a link or by OIDC alone
+    Column("subject", Text, unique=True),  # "issuer subject" of an OpenID provider
+    Column("roles", Text, nullable=False),  # space-separated
+    Column("actors", Text, nullable=False),  # JSON list: actor ids that are this person's own
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("disabled_us", BigInteger),
+    Column("failures", Integer, nullable=False),  # wrong passwords in a row
+    Column("locked_until_us", BigInteger),
+)
+
+# Who is signed in; the browser holds the token, this its hash. Rows go when they end.
+sessions = _table(
+    "sessions",
+    Column("token_sha256", Text, primary_key=True),
+    Column("principal_id", Text, nullable=False, index=True),  # of a user, or of an API key
+    Column("created_us", BigInteger, nullable=False),
+    Column("seen_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),  # whatever is done until then
+)
+
+# Each lets one person in, once.
+sign_in_links = _table(
+    "sign_in_links",
+    Column("token_sha256", Text, primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+    Column("used_us", BigInteger),
+)
+
+# What a reviewer did with a review beside judging it.
+review_marks = _table(
+    "review_marks",
+    Column("review_id", Text, primary_key=True),
+    Column("judge", Text, primary_key=True),  # id of a key or user
+    Column(
+        "kind", Text, primary_key=True
+    ),  # skip | flag | reveal: when the model's answer was shown after a blind verdict
+    Column("created_us", BigInteger, nullable=False),
+    Column("note", Text),
 )
 
 policy_documents = _table(

@@ -25,6 +25,7 @@ from app.web.api import (
 )
 from app.web.authentication import Gatekeeper
 from app.web.bodies import MAX_BATCH_BYTES
+from app.web.console.routes import assets, console
 from app.web.problems import answer
 
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
@@ -36,7 +37,7 @@ _ROUTES = [each for room in _ROOMS for each in vars(room).values() if isinstance
 def create_app(services: Services, *, lifespan: Sequence[Lifespan] = ()) -> Litestar:
     """The ASGI application over the services of one server."""
     return Litestar(
-        route_handlers=_ROUTES,
+        route_handlers=[*_ROUTES, console, assets],
         exception_handlers={Exception: answer},
         state=State({"services": services}),
         middleware=[DefineMiddleware(Gatekeeper, plane=services.plane)],

@@ -69,8 +69,7 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
     if "auth" not in dict(request.scope):  # no route, so no gatekeeper
         headers["X-Request-ID"] = begin_request(request.headers.get("x-request-id"))
     problem = problem_of(error)
-    if problem["status"] >= 500:
-        log.error(Event.REQUEST_FAILED, path=request.url.path, status=problem["status"], exc_info=error)
+    told(request, problem, error)
     if problem["status"] == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="phasegate"'
     if problem["status"] == 503:
@@ -78,6 +77,12 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
     return Response(
         msgspec.json.encode(problem), status_code=problem["status"], media_type=MEDIA_TYPE, headers=headers
     )
+
+
+def told(request: Request[Any, Any, Any], problem: dict[str, Any], error: Exception) -> None:
+    """The log hears of what is our fault."""
+    if problem["status"] >= 500:
+        log.error(Event.REQUEST_FAILED, path=request.url.path, status=problem["status"], exc_info=error)
 
 
 def _base(status: int, kind: str, detail: str) -> dict[str, Any]:

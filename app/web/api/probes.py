@@ -69,9 +69,3 @@ def ready(request: Asked) -> Response[dict[str, str]]:
 @get("/metrics", media_type=MediaType.TEXT, sync_to_thread=True)
 def metrics() -> Response[bytes]:
     return Response(exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-@get("/", media_type=MediaType.JSON, sync_to_thread=False)
-def index() -> dict[str, Any]:
-    """Where to go from here; the console will live at this address."""
-    return {"phasegate": "rollout control plane", "schema": "/schema/openapi.json", "health": "/health"}
