@@ -74,6 +74,7 @@ def open_server(settings: Settings) -> Iterator[Server]:
                 drills=settings.drills,
                 data_dir=settings.data_dir,
                 prometheus_url=settings.prometheus_url,
+                settings=settings,
             )
             services.plane.refresh()
             lifespan = _lifespan(settings, services, instance=instance)

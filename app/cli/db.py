@@ -52,8 +52,9 @@ def verify(*, as_json: bool) -> None:
         with database.read(at_most_s=math.inf) as connection:
             found = verify_chain(connection)
     facts = {"ok": found.ok, **msgspec.to_builtins(found)}
-    counts = [(name, value) for name, value in facts.items() if name != "problems"]
-    emit(facts, lambda _: emit_facts(counts), as_json=as_json)
+    counts = [(name, value) for name, value in facts.items() if name not in ("problems", "heads")]
+    heads = [(f"head {instance}", digest) for instance, digest in found.heads.items()]
+    emit(facts, lambda _: emit_facts([*counts, *heads]), as_json=as_json)
     for problem in found.problems:
         say(problem)
     if not found.ok:

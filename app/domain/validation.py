@@ -198,12 +198,15 @@ def _told(result: Result) -> dict[str, Any]:
 
 
 def _failure(result: Result) -> dict[str, Any]:
-    case = result.case
+    """`probabilities` by decision and `reasoning` are null where the version told none."""
+    case, shares = result.case, result.advisory.probabilities
     return {
         **_told(result),
         "tags": list(case.tags),
         "risk": result.risk.value,
         "expected": case.expected.value,
         "legacy": result.legacy.value,
+        "probabilities": None if shares is None else {label.value: shares.of(label) for label in Decision},
+        "reasoning": None if result.reasoning is None else result.reasoning.text,
         "why": case.why,
     }

@@ -69,9 +69,12 @@ def load_suites(paths: Sequence[Path]) -> Suites:
     return Suites(tuple(path.stem for path in paths), tuple(cases.values()), _digest(texts.values()))
 
 
-def fingerprint(policies_dir: Path) -> str:
-    """What `load_suites` would call all suite files as they are now; raises `PolicyError` where it would not."""
-    return _digest(map(read_text, find_suites(policies_dir)))
+def fingerprint(policies_dir: Path, names: Sequence[str] = ()) -> str:
+    """What `load_suites` would call these suite files, or all, as they are now.
+
+    Raises what `find_suites` does, and `PolicyError` for a file that cannot be read.
+    """
+    return _digest(map(read_text, find_suites(policies_dir, names)))
 
 
 def _digest(texts: Iterable[str]) -> str:

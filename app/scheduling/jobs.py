@@ -51,6 +51,7 @@ class Jobs:
         )
         on_every: list[tuple[float, str, Job]] = [
             (snapshot_s, "snapshot", self._poll),
+            (snapshot_s, "watch", services.watch.look),  # apart: nothing that decides waits for it
             (snapshot_s, "versions", services.registry.keep_ready),  # apart: a worker may take long to end
             (1.0, "observe", self._adapt),
             (1.0, "checkpoint", partial(asyncio.to_thread, services.database.checkpoint)),

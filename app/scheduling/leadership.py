@@ -9,12 +9,11 @@ import structlog
 from app.domain.clock import to_us
 from app.errors import PhasegateError
 from app.observability import LEADER, Event
-from app.store.lease import Lease, acquire, claim_run, release, renew
+from app.store.lease import LEADERSHIP, Lease, acquire, claim_run, release, renew
 from app.store.ledger import Ledger
 
 log = structlog.get_logger()
 
-LEASE = "leader"
 LEASE_S = 10.0
 
 
@@ -41,7 +40,7 @@ class Leadership:
                 )
             else:
                 self._lease = await self._ledger.run(
-                    lambda tx: acquire(tx, LEASE, self._instance, ttl_s=LEASE_S, now_us=now_us)
+                    lambda tx: acquire(tx, LEADERSHIP, self._instance, ttl_s=LEASE_S, now_us=now_us)
                 )
         except PhasegateError:
             return

@@ -16,7 +16,9 @@ from app.services.plane import Plane
 from app.store import keys
 from app.store.chain import Verification, verify
 from app.store.ledger import Ledger
-from app.store.rollouts import list_transitions
+from app.store.rollouts import TransitionFilters, find_transitions
+
+__all__ = ["Administration", "TransitionFilters", "key_document"]
 
 log = structlog.get_logger()
 
@@ -74,9 +76,11 @@ class Administration:
             found: Verification = verify(connection)
         return {"ok": found.ok, **asdict(found)}
 
-    def audit(self, rollout: str | None, *, limit: int) -> list[dict[str, Any]]:
+    def audit(self, filters: TransitionFilters, *, cursor: str | None, limit: int) -> dict[str, Any]:
+        """Transitions of all rollouts, newest first, and the cursor of the next page where there may be one."""
         with self._plane.database.read() as connection:
-            return list_transitions(connection, rollout, limit=limit)
+            found = find_transitions(connection, filters, cursor=cursor, limit=limit)
+        return {"transitions": found, "next_cursor": found[-1]["id"] if len(found) == limit else None}
 
 
 def key_document(key: keys.ApiKey) -> dict[str, Any]:

@@ -1,16 +1,19 @@
 """A second person says that the evidence carries a promotion, until it no longer does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import Connection
+
+from app.domain.approval import Approval, counted
 from app.domain.clock import to_us
 from app.domain.gate import Gate
 from app.domain.gate import to_wire as gate_document
 from app.domain.phase import Phase
 from app.domain.role import Principal
-from app.domain.rollout import RolloutState, promoted
+from app.domain.rollout import RolloutPolicy, RolloutState, promoted
 from app.errors import Conflict, GateNotMet
 from app.services.gates import Gates
 from app.services.levers import Levers
@@ -18,7 +21,7 @@ from app.services.plane import Plane
 from app.services.transitions import AUTOMATION
 from app.store.approvals import insert, standing, void
 from app.store.ledger import Ledger
-from app.store.rollouts import brief, lock_state, record_transition
+from app.store.rollouts import brief, load_states, lock_state, record_transition
 from app.store.transaction import Transaction
 
 
@@ -57,6 +60,38 @@ class Approvals:
 
         return await self.levers.done(await self.ledger.run(work))
 
+    def asked(self, by: Principal) -> list[dict[str, Any]]:
+        """Every rollout whose next gate asks for approvals, in the policy's order, as `by` sees it.
+
+        `{rollout, phase, to, revision, needed, given: [{id, name}], carried, approved, gate}`: `carried` where
+        the evidence is enough to approve, `approved` where `by` has done so.
+        """
+        with self.plane.database.read() as connection:
+            states = load_states(connection)
+            book = self.plane.view.policy.book
+            every = [self._asked(connection, policy, states[policy.name], by) for policy in book.policies]
+        return [each for each in every if each is not None]
+
+    def _asked(
+        self, connection: Connection, policy: RolloutPolicy, state: RolloutState, by: Principal
+    ) -> dict[str, Any] | None:
+        to = state.phase.higher()
+        limits = None if to is None else policy.gates.get(to)
+        if to is None or to.rank > policy.ceiling.rank or limits is None or not limits.approvals:
+            return None
+        evidence = self.gates.evidence(connection, state)
+        gate = self.gates.assess(connection, policy, state, evidence, to=to, now=self.now())
+        given = [each for each in standing(connection, state.name, to) if each.concerns(state)]
+        counting = counted(given, None) if gate.is_carried else []
+        return {
+            **{"rollout": state.name, "phase": state.phase, "to": to, "revision": state.revision},
+            "needed": limits.approvals,
+            "given": [{"id": each.key_id, "name": each.name} for each in counting],
+            "carried": gate.is_carried,
+            "approved": _is_by(given, by),
+            "gate": gate_document(gate),
+        }
+
     async def look(self) -> list[dict[str, Any]]:
         """Void what the evidence has overtaken; costs one query where nobody has approved anything.
 
@@ -93,8 +128,13 @@ class Approvals:
 
 def _check_new(tx: Transaction, state: RolloutState, to: Phase, by: Principal) -> None:
     given = [each for each in standing(tx.connection, state.name, to) if each.concerns(state)]
-    if any(each.key_id == by.key_id or each.actors & by.actors for each in given):
+    if _is_by(given, by):
         raise Conflict("approved", f"{by.name} has approved {state.name} to {to} already")
+
+
+def _is_by(given: Iterable[Approval], by: Principal) -> bool:
+    """Whether one of them is this person's."""
+    return any(each.key_id == by.key_id or each.actors & by.actors for each in given)
 
 
 def _recorded(

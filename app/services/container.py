@@ -10,14 +10,17 @@ from app.engines.model.version import ModelVersion
 from app.services.administration import Administration
 from app.services.admission import Admissions
 from app.services.approvals import Approvals
+from app.services.close_ups import CloseUps
 from app.services.decide import Decider
 from app.services.experiments import Experiments
 from app.services.freezes import Freezes
 from app.services.gates import Gates
 from app.services.guard import Guard
+from app.services.health import Health
 from app.services.idempotency import Replays
 from app.services.late import LateAnswers
 from app.services.levers import Levers
+from app.services.lineage import Lineage
 from app.services.notices import Notices
 from app.services.observe import Observer
 from app.services.opinion import Opinions
@@ -32,11 +35,16 @@ from app.services.reports.reports import Reports
 from app.services.review import Reviews
 from app.services.rollouts import Rollouts
 from app.services.satisfaction import Satisfaction
+from app.services.sign_in import SignIn
 from app.services.stories import Stories
 from app.services.succession import Succession
+from app.services.users import Users
+from app.services.suites import SuiteBook
 from app.services.validate import Validations
 from app.services.versions import Versions
+from app.services.watch import Watch
 from app.services.webhooks import Webhooks
+from app.settings import Settings
 from app.store.database import Database
 from app.store.ledger import Ledger
 
@@ -62,6 +70,9 @@ class Services:
         drills: bool = False,
         data_dir: Path | None = None,
         prometheus_url: str | None = None,
+        settings: Settings | None = None,
+        session_idle_min: int = 480,
+        session_days: int = 7,
         now: Callable[[], datetime] = now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -72,8 +83,11 @@ class Services:
 
         self.plane = plane = Plane(database, files.compile, monotonic=monotonic, wall_us=self.now_us)
         self.notices = notices = Notices()
+        self.watch = Watch(plane, notices)
         self.gates = gates = Gates(plane, versions, policies_dir=policies_dir)
         self.registry = Versions(versions, models, plane, ledger, policies_dir=policies_dir, now=now)
+        self.lineage = Lineage(self.registry, policies_dir)
+        self.suites = SuiteBook(database, policies_dir)
         self.experiments = Experiments(plane, gates, now=now)
 
         self.levers = Levers(plane, ledger, gates, notices, now=now)
@@ -85,6 +99,7 @@ class Services:
             plane, ledger, models, notices, Queries(prometheus_url), now=now, monotonic=monotonic
         )
         self.rollouts = Rollouts(plane, gates, self.guard, self.ramps, now=now)
+        self.close_ups = CloseUps(plane, gates, now=now)
 
         strata, late = Strata(), LateAnswers(plane, ledger, notices, now=now)
         self.admissions = Admissions(plane, ledger)
@@ -99,9 +114,14 @@ class Services:
         self.policies = Policies(files, plane, ledger, version=models.default.version_id, now=now)
         self.validations = Validations(plane, ledger, models, versions, policies_dir=policies_dir, now=now)
         self.administration = Administration(plane, ledger, now=now)
+        self.users = Users(plane, ledger, now=now)
+        self.sign_in = SignIn(
+            plane, ledger, idle_min=session_idle_min, days=session_days, now=now, monotonic=monotonic
+        )
         gathering = Gathering(plane, gates, self.rollouts, models, versions, policies_dir, data_dir)
         self.reports = Reports(database, ledger, gathering, notices, now=now)
         self.webhooks = Webhooks(plane, ledger, notices, now=now)
+        self.health = Health(plane, ledger, models, now, drills, settings)
 
     def now_us(self) -> int:
         """The wall clock."""

@@ -47,6 +47,13 @@ class Experiments:
             gate = self._judge(connection, policy, state, self._evidence(connection, state))
         return gate_document(gate)
 
+    def of(self, name: str) -> dict[str, Any] | None:
+        """What the comparison of a rollout's candidate says so far, or None where it has none. Raises `NotFound`."""
+        policy = self.plane.view.policy.book.get(name)
+        with self.plane.database.read() as connection:
+            state = load_states(connection)[name]
+            return None if state.candidate is None else self._document(connection, policy, state)
+
     def all(self) -> list[dict[str, Any]]:
         """Every rollout that has a candidate, with what the comparison says so far."""
         with self.plane.database.read() as connection:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +13,11 @@ from app.observability import TRANSITIONS, Event
 
 log = structlog.get_logger()
 
+FOR_PAGES = frozenset({"review", "plane"})  # kinds that only say to look again
+
 _BACKLOG = 256
 _QUIET_S = 15.0
+_REMEMBERED = 512  # transitions
 
 
 class Notices:
@@ -26,6 +29,7 @@ class Notices:
     def __init__(self) -> None:
         self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._followers: set[asyncio.Queue[tuple[str, dict[str, Any]]]] = set()
+        self._heard: deque[str] = deque(maxlen=_REMEMBERED)
         self.closed = False
 
     def close(self) -> None:
@@ -65,21 +69,39 @@ class Notices:
         event = Event.ROLLBACK if kind == "rollback" else Event.TRANSITION
         facts = {name: transition[name] for name in ("rollout", "kind", "actor", "reason")}
         log.log(logging.WARNING if automatic else logging.INFO, event, **facts)
-        self.publish("transition", transition)
+        self.heard(transition)
 
-    async def follow(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """Every event until the server ends, as kind and body; an empty kind each 15 quiet seconds."""
+    def heard(self, transition: dict[str, Any]) -> None:
+        """Publish a transition, once, whichever instance made it."""
+        if self.remember(transition["id"]):
+            self.publish("transition", transition)
+
+    def remember(self, transition_id: str) -> bool:
+        """Whether a transition is news; from now on it is none."""
+        if transition_id in self._heard:
+            return False
+        self._heard.append(transition_id)
+        return True
+
+    @property
+    def followers(self) -> int:
+        return len(self._followers)
+
+    async def follow(self, *, quiet_s: float = _QUIET_S) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Every event until the server ends, as kind and body; an empty kind after each quiet while."""
         queue: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(_BACKLOG)
         self._followers.add(queue)
         try:
             while not self.closed:
-                yield await _next(queue)
+                yield await _next(queue, quiet_s)
         finally:
             self._followers.discard(queue)
 
 
-async def _next(queue: asyncio.Queue[tuple[str, dict[str, Any]]]) -> tuple[str, dict[str, Any]]:
+async def _next(
+    queue: asyncio.Queue[tuple[str, dict[str, Any]]], quiet_s: float
+) -> tuple[str, dict[str, Any]]:
     try:
-        return await asyncio.wait_for(queue.get(), _QUIET_S)
+        return await asyncio.wait_for(queue.get(), quiet_s)
     except TimeoutError:
         return "", {}

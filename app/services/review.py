@@ -206,6 +206,7 @@ class Reviews:
         if "human_decision" in result:
             VERDICTS.labels(result["rollout"], str(result["match"]).lower()).inc()
             self.notices.decided(result["decision_id"])
+            self.notices.publish("review", {})
         return result
 
     def list(

@@ -16,6 +16,7 @@ from app.domain.decision import Decision
 from app.domain.phase import Phase
 from app.domain.role import Principal, Role
 from app.domain.sampling import ReviewMode
+from app.domain.search import Filters
 from app.domain.situation import parse_situation
 from app.errors import NotFound, NotRecorded
 from app.services.documents import attributions, remembered_decision, situation_document
@@ -23,13 +24,15 @@ from app.services.notices import Notices
 from app.services.observe import reasoning_entry
 from app.services.ports import Models
 from app.store.database import Database
-from app.store.decisions import Filters, advisory_wire, candidate_advisory, find, page, verdicts_of
+from app.store.decisions import advisory_wire, candidate_advisory, find, verdicts_of
 from app.store.ledger import Ledger
 from app.store.reviews import Judge, judge_of, may_be_second
+from app.store.search import page
 
 MAX_WAIT_S = 60.0
 # Another instance's verdict is seen by looking again, one's own at once.
 _LOOK_AGAIN_S = 0.5
+_FIRST = ("decision", "answered_by")  # what the caller got, whatever a person made of it since
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +61,32 @@ class Stories:
         return story
 
     def page(
-        self, filters: Filters, principal: Principal, *, cursor: str | None, limit: int
+        self,
+        filters: Filters,
+        principal: Principal,
+        *,
+        cursor: str | None,
+        limit: int,
+        newer: bool = False,
     ) -> dict[str, Any]:
-        """Newest first; a caller sees their own key's decisions only."""
+        """Newest first; a caller sees their own key's decisions only.
+
+        A page ends when it is full or has looked at as many decisions as one may, `looked_at`; `next_cursor`
+        leads on until there is nothing further, to older ones or to `newer`.
+        """
         if not _may_see_all(principal):
             filters = replace(filters, key_id=principal.key_id)
+        now_us = to_us(self.now())
         with self.database.read() as connection:
-            rows, judge = (
-                page(connection, filters, cursor=cursor, limit=limit),
-                judge_of(connection, principal),
-            )
-            hidden = [_is_hidden(connection, row, principal, judge) for row in rows]
-        # To be found by its agreement, or by what was answered, would tell what is hidden.
-        tells = filters.agreement is not None or filters.decision is not None
+            found = page(connection, filters, now_us=now_us, cursor=cursor, limit=limit, newer=newer)
+            judge = judge_of(connection, principal)
+            hidden = [_is_hidden(connection, row, principal, judge) for row in found.rows]
         decisions = [
             self._document(row, hidden=unseen)
-            for row, unseen in zip(rows, hidden, strict=True)
-            if not (tells and unseen)
+            for row, unseen in zip(found.rows, hidden, strict=True)
+            if not (filters.tells_the_model and unseen)
         ]
-        return {"decisions": decisions, "next_cursor": rows[-1]["id"] if len(rows) == limit else None}
+        return {"decisions": decisions, "next_cursor": found.further, "looked_at": found.looked_at}
 
     def _read(self, decision_id: str, principal: Principal) -> dict[str, Any]:
         with self.database.read() as connection:
@@ -86,6 +96,8 @@ class Stories:
             hidden = _is_hidden(connection, row, principal, judge_of(connection, principal))
             story = self._document(row, hidden=hidden)
             story["verdicts"] = [] if hidden else verdicts_of(connection, decision_id)
+            is_told = not hidden or row["phase"] != Phase.ENFORCED
+            story["first_answer"] = {name: row[name] for name in _FIRST} if is_told else None
             seen = None if hidden else candidate_advisory(connection, decision_id)
             story["candidate"] = None if seen is None else advisory_wire(seen)
             return story

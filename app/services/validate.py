@@ -128,7 +128,7 @@ class Validations:
         before = None if against is None else self._earlier(against, chosen)
         model = self._models.of(version)
         if model.version_id != version or not model.is_ready:
-            raise Conflict("version-not-ready", not_ready(version))
+            raise Conflict("version-not-ready", self._unready(version))
         found = await examine(chosen, self._plane.view.policy, Served(model), reasons=reasons)
         found = {"version": version, "model_sha256": model.status.sha256, **found}
         if before is not None:
@@ -141,9 +141,37 @@ class Validations:
         with self._plane.database.read() as connection:
             return [_document(row) for row in stored.of_version(connection, version, limit=_PAGE)]
 
+    def one(self, name: str) -> dict[str, Any]:
+        """A whole report. Raises `NotFound`."""
+        with self._plane.database.read() as connection:
+            row = stored.read(connection, name)
+        if row is None:
+            raise NotFound("validation", name)
+        return _document(row)
+
+    def latest(self) -> dict[str, dict[str, Any]]:
+        """The newest run of every version that was validated: `{id, at, n, pass_rate, wrong_allows}`."""
+        with self._plane.database.read() as connection:
+            rows = stored.latest_of_each(connection)
+        return {
+            row["version"]: {name: row[name] for name in ("id", "n", "pass_rate", "wrong_allows")}
+            | {"at": rfc3339(row["created_us"])}
+            for row in rows
+        }
+
     def _known(self, version: str) -> None:
         if version not in self._versions:
             raise NotFound("version", version)
+
+    def _unready(self, version: str) -> str:
+        """Why the version cannot be asked here: one that was wanted says it itself."""
+        wanted = {model.version_id: model.status for model in self._models.loaded}
+        if version not in wanted:
+            return not_ready(version)
+        status = wanted[version]
+        return f"{version} cannot be asked now: its model is {status.state}" + (
+            f": {status.error}" if status.error else ", try again when it has loaded"
+        )
 
     def _earlier(self, version: str, suites: Suites) -> dict[str, Any]:
         self._known(version)

@@ -115,6 +115,14 @@ class Versions:
                 return document
         raise NotFound("version", version_id)
 
+    def declaration(self, version_id: str) -> ModelVersion:
+        """What a version was declared as, wherever it was registered. Raises `NotFound`."""
+        if version_id not in self.known:
+            self._learn([version_id])
+        if version_id not in self.known:
+            raise NotFound("version", version_id)
+        return self.known[version_id]
+
     async def register(self, body: Any, by: Principal) -> dict[str, Any]:
         """Register a version: `{id}` reads the files again, anything else is a declaration of its own.
 

@@ -29,7 +29,8 @@ T = TypeVar("T")
 class Verification:
     """`rows` are as they were committed; `erased` were erased on request, `removed` by retention.
 
-    `problems` are sentences, at most 100 of them.
+    `problems` are sentences, at most 100 of them; `heads` the hash of each instance's newest batch: who keeps
+    one elsewhere can tell later whether the end was cut off.
     """
 
     batches: int = 0
@@ -37,6 +38,7 @@ class Verification:
     erased: int = 0
     removed: int = 0
     problems: list[str] = field(default_factory=list)
+    heads: dict[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -106,6 +108,7 @@ def _batches(connection: Connection, instance: str, found: Verification) -> Iter
             _report(found, f"{where} was changed")
         found.batches += 1
         previous, seq = row["hash"], row["seq"]
+        found.heads[instance] = row["hash"]
         try:
             yield _Link(seq, decode_entries(row["entries"]))
         except msgspec.MsgspecError:

@@ -58,3 +58,27 @@ def days_served(
     )
     rows = connection.execute(query.group_by(day))
     return {number: (observed, served) for number, observed, served in rows}
+
+
+def sums_by_span(
+    connection: Connection,
+    rollout: str,
+    epoch: int,
+    *,
+    version: str,
+    metrics: Iterable[Metric],
+    fine_from: int,
+    fine: int,
+) -> list[tuple[int, str, str, int]]:
+    """(minute, metric, label, n) of a version's epoch, the minute being where a span of time begins: days before
+    the minute `fine_from`, spans of `fine` minutes from there on.
+    """
+    width = case((c.minute < fine_from, _DAY), else_=fine)
+    start = (c.minute - c.minute % width).label("start")
+    query = select(start, c.metric, c.label, cast(func.sum(c.n), BigInteger)).where(
+        c.rollout == rollout,
+        c.epoch == epoch,
+        c.version == version,
+        c.metric.in_([metric.value for metric in metrics]),
+    )
+    return [(*row,) for row in connection.execute(query.group_by(start, c.metric, c.label)).all()]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, func, make_url, select
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
@@ -109,6 +109,15 @@ class Database:
             return
         with _availability(), closing(self._open_sqlite("rw")) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def size_bytes(self) -> int:
+        """SQLite's file with its write-ahead log, or what PostgreSQL says of itself."""
+        if self._path is not None:
+            self._check_file()
+            files = (self._path, self._path.with_name(f"{self._path.name}-wal"))
+            return sum(file.stat().st_size for file in files if file.exists())
+        with self.read() as connection:
+            return int(connection.scalar(select(func.pg_database_size(func.current_database()))) or 0)
 
     def check_schema(self) -> None:
         """Raises `StoreUnavailable` with the mending step where the schema is not this program's."""

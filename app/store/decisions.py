@@ -1,8 +1,7 @@
-"""What happened to one decision, and which decisions match a question?"""
+"""What happened to one decision?"""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, and_, func, null, or_, select
@@ -10,26 +9,10 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, and
 from app.domain.clock import rfc3339
 from app.store import tables as t
 
-MAX_PAGE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """What `GET /v1/decisions` may ask for; None means any. Times in microseconds."""
-
-    rollout: str | None = None
-    phase: str | None = None
-    decision: str | None = None
-    agreement: bool | None = None
-    actor_id: str | None = None
-    key_id: str | None = None
-    since_us: int | None = None
-    until_us: int | None = None
-
 
 def find(connection: Connection, decision_id: str) -> RowMapping | None:
     """One decision with its situation, advisory, reasoning and review, as one row."""
-    return connection.execute(_wide().where(t.decisions.c.id == decision_id)).mappings().one_or_none()
+    return connection.execute(wide().where(t.decisions.c.id == decision_id)).mappings().one_or_none()
 
 
 def candidate_advisory(connection: Connection, decision_id: str) -> RowMapping | None:
@@ -37,28 +20,6 @@ def candidate_advisory(connection: Connection, decision_id: str) -> RowMapping |
     c = t.candidate_advisories.c
     query = select(*_advisory_of(t.candidate_advisories), null().label("reasoning"))
     return connection.execute(query.where(c.decision_id == decision_id)).mappings().one_or_none()
-
-
-def page(connection: Connection, filters: Filters, *, cursor: str | None, limit: int) -> list[RowMapping]:
-    """Newest first; `cursor` is the id after which to go on."""
-    query = _wide().order_by(t.decisions.c.id.desc()).limit(min(limit, MAX_PAGE))
-    if cursor is not None:
-        query = query.where(t.decisions.c.id < cursor)
-    for column, value in (
-        (t.decisions.c.rollout, filters.rollout),
-        (t.decisions.c.phase, filters.phase),
-        (t.decisions.c.decision, filters.decision),
-        (t.decisions.c.key_id, filters.key_id),
-        (t.advisories.c.agrees, filters.agreement),
-        (t.situations.c.actor_id, filters.actor_id),
-    ):
-        if value is not None:
-            query = query.where(column == value)
-    if filters.since_us is not None:
-        query = query.where(t.decisions.c.created_us >= filters.since_us)
-    if filters.until_us is not None:
-        query = query.where(t.decisions.c.created_us < filters.until_us)
-    return list(connection.execute(query).mappings())
 
 
 def verdicts_of(connection: Connection, decision_id: str) -> list[dict[str, Any]]:
@@ -128,7 +89,8 @@ def _advisory_of(table: Table) -> list[ColumnElement[Any]]:
     return [*own, *(table.c[name] for name in shared)]
 
 
-def _wide() -> Select[Any]:
+def wide() -> Select[Any]:
+    """A decision with all that belongs to it, but what its rollout's candidate said."""
     d, a, s, r = t.decisions, t.advisories, t.situations, t.reviews
     joined = (
         d.join(s, s.c.decision_id == d.c.id, isouter=True)

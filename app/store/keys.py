@@ -102,9 +102,14 @@ def active(connection: Connection) -> dict[str, ApiKey]:
     return {row["secret_sha256"]: _record(row) for row in rows.mappings()}
 
 
+def names_in(stored: str) -> frozenset[str]:
+    """The actors of a key or a user, as their column holds them."""
+    return frozenset(json.loads(stored))
+
+
 def _record(row: RowMapping) -> ApiKey:
     parsed = {
         "roles": frozenset(map(Role, row["roles"].split())),
-        "actors": frozenset(json.loads(row["actors"])),
+        "actors": names_in(row["actors"]),
     }
     return ApiKey(**{field.name: row[field.name] for field in fields(ApiKey)} | parsed)

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, replace
 
-from sqlalchemy import ColumnElement, Table, and_, delete, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.store.tables import job_runs, leases
 from app.store.transaction import Transaction
+
+LEADERSHIP = "leader"  # the lease of the one instance that acts for all
 
 _US = 1_000_000
 _RUNS_KEPT_US = 24 * 3_600 * _US
@@ -35,6 +37,12 @@ def acquire(tx: Transaction, name: str, owner: str, *, ttl_s: float, now_us: int
     )
     token = tx.connection.execute(taken.returning(c.fencing_token)).scalar()
     return None if token is None else Lease(name, owner, token, expires_us)
+
+
+def held(connection: Connection, name: str, *, now_us: int) -> Lease | None:
+    """Who holds a lease now, or None where nobody does."""
+    found = connection.execute(select(leases).where(c.name == name, c.expires_us > now_us)).mappings().first()
+    return None if found is None else Lease(**found)
 
 
 def renew(tx: Transaction, lease: Lease, *, ttl_s: float, now_us: int) -> Lease | None:

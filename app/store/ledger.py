@@ -69,6 +69,15 @@ class Ledger:
     def state(self) -> LedgerState:
         return self._state
 
+    @property
+    def instance(self) -> str:
+        return self._instance
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What the journal holds, which the database has yet to take."""
+        return self._journal.size
+
     def append(self, entry: Entry) -> asyncio.Future[Receipt]:
         """Record an entry, together with whatever else is waiting.
 

@@ -187,6 +187,17 @@ def oversight(connection: Connection) -> dict[str, tuple[int | None, int | None]
     return {name: (last.get(name), oldest.get(name)) for name in {*last, *oldest}}
 
 
+QueueMark = tuple[int, str | None]
+
+
+def queue_mark(connection: Connection) -> QueueMark:
+    """What changes when a review opens or closes, or when anything is said of one: open ones, latest verdict."""
+    n = select(func.count()).select_from(t.reviews).where(t.reviews.c.status == "open").scalar_subquery()
+    latest = select(func.max(t.verdicts.c.id)).scalar_subquery()
+    found = connection.execute(select(n, latest)).one()
+    return found[0], found[1]
+
+
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """What waits of one rollout's reviews.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, func, select, update
+from sqlalchemy import Connection, RowMapping, func, or_, select, update
 
 from app.domain.clock import from_us, rfc3339, to_us
 from app.domain.phase import Phase
@@ -128,19 +128,47 @@ def record_transition(
     return transition
 
 
+@dataclass(frozen=True, slots=True)
+class TransitionFilters:
+    """Which transitions; None means any. `who` is an id or a name; times in microseconds, the end excluded."""
+
+    rollout: str | None = None
+    kind: str | None = None
+    who: str | None = None
+    automatic: bool | None = None
+    since_us: int | None = None
+    until_us: int | None = None
+
+
 def list_transitions(
     connection: Connection, rollout: str | None, *, limit: int = 100
 ) -> list[dict[str, Any]]:
     """Newest first; those of one rollout include the kill switch's."""
-    keys = t.api_keys.c
+    return find_transitions(connection, TransitionFilters(rollout), limit=limit)
+
+
+def find_transitions(
+    connection: Connection, filters: TransitionFilters, *, limit: int, cursor: str | None = None
+) -> list[dict[str, Any]]:
+    """Newest first; `cursor` is the id after which to go on."""
+    keys, c = t.api_keys.c, t.transitions.c
     query = (
         select(t.transitions, keys.name.label("actor_name"))
-        .join(t.api_keys, keys.id == t.transitions.c.actor, isouter=True)
-        .order_by(t.transitions.c.id.desc())
+        .join(t.api_keys, keys.id == c.actor, isouter=True)
+        .order_by(c.id.desc())
         .limit(limit)
     )
-    if rollout is not None:
-        query = query.where(t.transitions.c.rollout.in_((rollout, "*")))
+    for value, condition in (
+        (cursor, c.id < (cursor or "")),
+        (filters.rollout, c.rollout.in_((filters.rollout, "*"))),
+        (filters.kind, c.kind == filters.kind),
+        (filters.who, or_(c.actor == filters.who, keys.name == filters.who)),
+        (filters.automatic, c.automatic == filters.automatic),
+        (filters.since_us, c.created_us >= (filters.since_us or 0)),
+        (filters.until_us, c.created_us < (filters.until_us or 0)),
+    ):
+        if value is not None:
+            query = query.where(condition)
     return [_transition(row) for row in connection.execute(query).mappings()]
 
 

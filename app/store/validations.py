@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, case, select
+from sqlalchemy import Connection, RowMapping, case, func, select
 
 from app.store.ids import new_id
 from app.store.tables import validations
@@ -45,6 +45,25 @@ def latest(
         .limit(1)
     )
     return connection.execute(query).mappings().one_or_none()
+
+
+def newest(connection: Connection, *, limit: int) -> list[RowMapping]:
+    """Of whatever version, newest first."""
+    query = select(validations).order_by(validations.c.id.desc()).limit(limit)
+    return list(connection.execute(query).mappings())
+
+
+def read(connection: Connection, name: str) -> RowMapping | None:
+    query = select(validations).where(validations.c.id == name)
+    return connection.execute(query).mappings().one_or_none()
+
+
+def latest_of_each(connection: Connection) -> list[RowMapping]:
+    """The newest run of every version, without its report."""
+    newest_ids = select(func.max(validations.c.id)).group_by(validations.c.version)
+    columns = [column for column in validations.c if column.name != "report"]
+    query = select(*columns).where(validations.c.id.in_(newest_ids))
+    return list(connection.execute(query).mappings())
 
 
 def of_version(connection: Connection, version: str, *, limit: int) -> list[RowMapping]:

@@ -40,7 +40,7 @@ def create_app(services: Services, *, lifespan: Sequence[Lifespan] = ()) -> Lite
         route_handlers=[*_ROUTES, console, assets],
         exception_handlers={Exception: answer},
         state=State({"services": services}),
-        middleware=[DefineMiddleware(Gatekeeper, plane=services.plane)],
+        middleware=[DefineMiddleware(Gatekeeper, plane=services.plane, sign_in=services.sign_in)],
         lifespan=list(lifespan),
         request_max_body_size=MAX_BATCH_BYTES,
         logging_config=None,  # `app.observability` has set it

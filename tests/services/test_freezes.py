@@ -79,8 +79,8 @@ async def test_a_freeze_is_ended_once_and_both_stand_in_the_history(any_stage: S
     assert any_stage.services.freezes.all() == []
     with pytest.raises(NotFound):
         await any_stage.services.freezes.end(made["id"], reason="again", by=approver)
-    history = any_stage.services.administration.audit("read", limit=10)
-    assert [(each["kind"], each["reason"]) for each in history] == [
+    history = any_stage.services.administration.audit(TransitionFilters("read"), cursor=None, limit=10)
+    assert [(each["kind"], each["reason"]) for each in history["transitions"]] == [
         ("freeze", "urgent"),
         ("freeze", "a quiet day"),
     ]

@@ -9,11 +9,11 @@ from sqlalchemy import select
 
 from app.domain.decision import Decision
 from app.domain.phase import Phase
+from app.domain.search import Filters
 from app.errors import Conflict, Forbidden, NotFound
 from app.services.verdicts import Verdict
 from app.store import tables as t
 from app.store.database import Database
-from app.store.decisions import Filters
 from tests.services.plane import ROLLOUTS, Stage, opened, written
 from tests.services.test_phases import answer
 

@@ -16,6 +16,7 @@ from app.services.webhooks import RETRY_AFTER_S, Webhooks, signed
 from app.store import tables as t
 from app.store.database import Database
 from app.store.deliveries import CLAIM_US, Claimed, Kind, claim_due, create_webhook, enqueue
+from app.store.rollouts import TransitionFilters
 from app.store.transaction import Transaction
 from tests.peer import Peer, Reply, Seen, serving
 from tests.services.plane import Clock, Stage, opened, situation
@@ -225,7 +226,8 @@ async def test_410_ends_a_webhook_and_the_plane_remembers_it(any_stage: Stage, r
     assert (len(failed), len(receiver.seen)) == (7, 5)
     assert {row["error"] for row in failed} == {"answered 410", "the webhook has ended"}
     assert any_stage.services.webhooks.all() == []
-    (ended,) = any_stage.services.administration.audit("*", limit=1)
+    history = any_stage.services.administration.audit(TransitionFilters("*"), cursor=None, limit=1)
+    (ended,) = history["transitions"]
     assert (ended["kind"], ended["automatic"]) == ("webhook", True)
     assert ended["reason"] == f"it answered 410: {added['id']}"
     await hold(any_stage)

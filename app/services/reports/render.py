@@ -4,7 +4,9 @@ Whatever callers, reviewers and operators wrote is escaped: by Jinja's autoescap
 Markdown.
 """
 
+import hashlib
 import re
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -35,6 +37,14 @@ def as_markdown(document: Mapping[str, Any]) -> str:
 def as_html(document: Mapping[str, Any]) -> str:
     """One page: its style is inline, its charts are SVG, and it names no other address."""
     return _environment("html").get_template("report.html.j2").render(report=document)
+
+
+@cache
+def style_source() -> str:
+    """The page's style as a content security policy names it: by its SHA-256, and no other runs."""
+    style = _environment("html").get_template("style.html.j2").render()
+    inside = style.removeprefix("<style>").rstrip().removesuffix("</style>")
+    return f"sha256-{b64encode(hashlib.sha256(inside.encode()).digest()).decode()}"
 
 
 @cache

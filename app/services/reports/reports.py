@@ -46,6 +46,11 @@ class Reports:
 
         Raises `InvalidInput` for a period that has not begun, or that was over before there was a plane.
         """
+        span, kept = self.find(period, at)
+        return {"stored": kept is not None, **(kept or self.make(span))}
+
+    def find(self, period: Period, at: datetime | None) -> tuple[Span, dict[str, Any] | None]:
+        """Which span `of` would report on, and its report where one is kept. Raises what `of` does."""
         now = self.now()
         if at is not None and at > now + _LONGEST:
             raise InvalidInput([("at", _NOT_BEGUN)])
@@ -57,7 +62,7 @@ class Reports:
             started_us = reporting.first_start_us(connection)
         if kept is None and started_us is not None and to_us(span.ends_at) <= started_us:
             raise InvalidInput([("at", f"lies before this plane first started, at {rfc3339(started_us)}")])
-        return {"stored": kept is not None, **(kept or self.make(span))}
+        return span, kept
 
     def with_lines(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """The report with its edge cases as lines of a suite file; those hold situations, and are never kept."""

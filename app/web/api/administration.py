@@ -11,6 +11,8 @@ from litestar.response import ServerSentEvent, ServerSentEventMessage
 from app.domain.role import Role
 from app.engines.model.drill import parse_fault
 from app.errors import Forbidden, InvalidInput, SettingsError
+from app.services.notices import FOR_PAGES
+from app.store.rollouts import TransitionFilters
 from app.web.authentication import Asked, principal_of, requires, services_of
 from app.web.bodies import Fault, NewKey, instant_us
 
@@ -55,11 +57,21 @@ async def policy_apply(request: Asked) -> dict[str, Any]:
 @get("/v1/audit", guards=_AUDIT, sync_to_thread=True)
 def audit(
     request: Asked,
+    *,
     rollout: FromQuery[str | None] = None,
+    kind: FromQuery[str | None] = None,
+    who: FromQuery[str | None] = None,
+    automatic: FromQuery[bool | None] = None,
+    since: FromQuery[str | None] = None,
+    until: FromQuery[str | None] = None,
+    cursor: FromQuery[str | None] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=1_000)] = 100,
 ) -> dict[str, Any]:
-    """Transitions of all rollouts, newest first."""
-    return {"transitions": services_of(request).administration.audit(rollout, limit=limit)}
+    """Transitions of all rollouts, newest first, by cursor; `who` is an id or a name."""
+    filters = TransitionFilters(
+        rollout, kind, who, automatic, instant_us("since", since), instant_us("until", until)
+    )
+    return services_of(request).administration.audit(filters, cursor=cursor, limit=limit)
 
 
 @get("/v1/audit/verify", guards=_AUDIT, sync_to_thread=True)
@@ -89,7 +101,7 @@ async def events(request: Asked) -> ServerSentEvent:
         async for kind, body in services_of(request).notices.follow():
             if not kind:
                 yield ServerSentEventMessage(comment="still here")
-            else:
+            elif kind not in FOR_PAGES:
                 yield ServerSentEventMessage(event=kind, data=msgspec.json.encode(body).decode())
 
     return ServerSentEvent(stream())

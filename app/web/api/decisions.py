@@ -9,19 +9,26 @@ import msgspec
 from litestar import MediaType, Response, get, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from app.domain.decision import Decision
+from app.domain.decision import AnsweredBy, Decision
 from app.domain.phase import Phase
 from app.domain.role import Role
+from app.domain.search import CHOICES, Filters
 from app.domain.situation import MAX_SITUATION_BYTES, parse_situation
 from app.errors import InvalidInput, InvalidSituation, PhasegateError
 from app.observability import REQUEST_ID
 from app.services.records import Question, Token
 from app.services.verdicts import parse_verdict
-from app.store.decisions import MAX_PAGE, Filters
+from app.store.search import MAX_PAGE
 from app.web.authentication import Asked, principal_of, requires, services_of
 from app.web.bodies import MAX_BATCH, MAX_BATCH_BYTES, decode, header, instant_us, read_body, sha256
 from app.web.documented import TakesBatch, TakesSituation, TakesVerdict
 from app.web.problems import problem_of
+
+
+def _one_of(name: str) -> QueryParameter:
+    """A filter of few values that are no one enumeration."""
+    return QueryParameter(pattern=f"^({'|'.join(CHOICES[name])})$")
+
 
 _encode = msgspec.json.Encoder().encode
 
@@ -87,6 +94,13 @@ def page(
     decision: FromQuery[Decision | None] = None,
     agreement: FromQuery[bool | None] = None,
     actor_id: Annotated[str | None, QueryParameter(name="actor")] = None,
+    legacy: FromQuery[Decision | None] = None,
+    model: Annotated[str | None, _one_of("model")] = None,
+    answered_by: FromQuery[AnsweredBy | None] = None,
+    fallback: Annotated[str | None, _one_of("fallback")] = None,
+    action: FromQuery[str | None] = None,
+    version: FromQuery[str | None] = None,
+    review: Annotated[str | None, _one_of("review")] = None,
     since: FromQuery[str | None] = None,
     until: FromQuery[str | None] = None,
     cursor: FromQuery[str | None] = None,
@@ -99,6 +113,13 @@ def page(
         decision=decision,
         agreement=agreement,
         actor_id=actor_id,
+        legacy=legacy,
+        model=model,
+        answered_by=answered_by,
+        fallback=fallback,
+        action_type=action,
+        version=version,
+        review=review,
         since_us=instant_us("since", since),
         until_us=instant_us("until", until),
     )

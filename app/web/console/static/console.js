@@ -62,8 +62,10 @@ if (feed) {
       const about = JSON.parse(event.data);
       tell(`live:${kind}`);
       if (about.name) tell(`live:${kind}:${about.name}`);
-      if (about.sentence) say(about.sentence);
+      if (about.alarm) flash(about.sentence);
+      else if (about.sentence) say(about.sentence);
     });
+  feed.addEventListener("open", () => tell("live:tick")); // what came while the line was down
   window.addEventListener("pagehide", () => feed.close());
 }
 

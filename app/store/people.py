@@ -1,0 +1,33 @@
+"""Who stands behind an id in the records: the holder of a key, or a user?"""
+
+from sqlalchemy import Connection, null, select, union_all
+
+from app.domain.role import Principal, Role
+from app.store import tables as t
+from app.store.keys import names_in
+
+USER = "u_"  # how the id of a user begins; a key's is hexadecimal
+
+_k, _u = t.api_keys.c, t.users.c
+
+# Keys and users as one table. `ended_us`: revoked or disabled.
+PEOPLE = union_all(
+    select(_k.id, _k.name, _k.roles, _k.actors, _k.expires_us, _k.revoked_us.label("ended_us")),
+    select(_u.id, _u.name, _u.roles, _u.actors, null().label("expires_us"), _u.disabled_us.label("ended_us")),
+).subquery("people")
+
+
+def name_of(connection: Connection, person_id: str) -> str | None:
+    """The name of a key or a user; None for automation and what is unknown."""
+    return connection.execute(select(PEOPLE.c.name).where(PEOPLE.c.id == person_id)).scalar()
+
+
+def principal_of(connection: Connection, person_id: str, *, now_us: int) -> tuple[Principal, int | None] | None:
+    """Who this is as of now and until when, or None where the key or the user has ended."""
+    row = connection.execute(select(PEOPLE).where(PEOPLE.c.id == person_id)).mappings().first()
+    if row is None or row["ended_us"] is not None:
+        return None
+    if row["expires_us"] is not None and row["expires_us"] <= now_us:
+        return None
+    roles = frozenset(map(Role, row["roles"].split()))
+    return Principal(row["id"], row["name"], roles, names_in(row["actors"])), row["expires_us"]

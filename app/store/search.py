@@ -1,0 +1,157 @@
+"""Which decisions match a question, and how far was the ledger searched for them?"""
+
+from typing import Any, NamedTuple
+
+from sqlalchemy import Column, ColumnElement, Connection, RowMapping, and_, case, or_, select
+
+from app.domain.advisory import Outcome
+from app.domain.decision import AnsweredBy, Decision
+from app.domain.search import ANY, NONE, Filters
+from app.store import tables as t
+from app.store.decisions import wide
+
+MAX_PAGE = 500
+LOOK_AT = 20_000  # decisions that one page may cost: a rare answer is searched for piece by piece
+
+# A decision's id is younger than its question by the time that answering took, which is at most so long.
+_SLACK_US = 60_000_000
+_MS_BITS = 48
+
+
+class Found(NamedTuple):
+    """`rows` newest first. `further` is the id after which to go on, None at the end.
+
+    `looked_at` is how many decisions were searched where that, not the number found, ended the page.
+    """
+
+    rows: list[RowMapping]
+    further: str | None
+    looked_at: int | None
+
+
+def page(
+    connection: Connection,
+    filters: Filters,
+    *,
+    now_us: int,
+    limit: int,
+    cursor: str | None = None,
+    newer: bool = False,
+) -> Found:
+    """The decisions next to `cursor`, older ones or `newer`; without a cursor the newest, or the oldest."""
+    limit = min(limit, MAX_PAGE)
+    walk = _walk(connection, filters)
+    if cursor is not None:
+        walk = walk.beyond(cursor, newer=newer)
+    order = walk.id.asc() if newer else walk.id.desc()
+    last = connection.execute(walk.ids().order_by(order).offset(LOOK_AT - 1).limit(1)).scalar()
+    query = wide().where(*walk.conditions, *_matches(filters, now_us)).order_by(order).limit(limit)
+    if last is not None:
+        query = query.where(walk.id <= last if newer else walk.id >= last)
+    rows = list(connection.execute(query).mappings())
+    is_full = len(rows) == limit
+    further = rows[-1]["id"] if is_full else last
+    return Found(rows[::-1] if newer else rows, further, None if is_full or last is None else LOOK_AT)
+
+
+class _Walk(NamedTuple):
+    """Along which index, and between which ids, a page is searched: its cost does not grow with the ledger."""
+
+    id: Column[str]
+    conditions: tuple[ColumnElement[bool], ...]
+
+    def beyond(self, cursor: str, *, newer: bool) -> "_Walk":
+        return self._replace(conditions=(*self.conditions, self.id > cursor if newer else self.id < cursor))
+
+    def ids(self) -> Any:
+        return select(self.id).where(*self.conditions)
+
+
+def _walk(connection: Connection, filters: Filters) -> _Walk:
+    d, s = t.decisions.c, t.situations.c
+    key, conditions = d.id, []
+    if filters.actor_id is not None:
+        key, conditions = s.decision_id, [s.actor_id == filters.actor_id]
+    elif filters.rollout is not None:
+        conditions = [d.rollout == filters.rollout]
+    if filters.since_us is not None:
+        conditions.append(key >= _id_at(_first_ms(connection, filters.since_us - _SLACK_US) - 1))
+    if filters.until_us is not None:
+        conditions.append(key < _id_at(_first_ms(connection, filters.until_us + _SLACK_US)))
+    return _Walk(key, tuple(conditions))
+
+
+def _matches(filters: Filters, now_us: int) -> list[ColumnElement[bool]]:
+    d, a, r = t.decisions.c, t.advisories.c, t.reviews.c
+    equal = (
+        (d.rollout, filters.rollout),
+        (d.phase, filters.phase),
+        (d.key_id, filters.key_id),
+        (d.legacy_decision, filters.legacy),
+        (d.action_type, filters.action_type),
+        (d.version, filters.version),
+        (a.agrees, filters.agreement),
+        (_in_force(now_us, d.decision, r.verdict, Decision.DENY), filters.decision),
+        (_in_force(now_us, d.answered_by, AnsweredBy.REVIEWER, AnsweredBy.FAIL_SAFE), filters.answered_by),
+    )
+    found = [column == value for column, value in equal if value is not None]
+    if filters.since_us is not None:
+        found.append(d.created_us >= filters.since_us)
+    if filters.until_us is not None:
+        found.append(d.created_us < filters.until_us)
+    if filters.model is not None:
+        found.append(_model_said(filters.model))
+    if filters.fallback is not None:
+        found.append(_is(d.fallback_reason, filters.fallback))
+    if filters.review is not None:
+        found.append(_is(r.status, filters.review))
+    return found
+
+
+def _in_force(now_us: int, first: Any, judged: Any, expired: Any) -> ColumnElement[Any]:
+    """As `services.documents.remembered_decision` says it: a binding review's verdict, or its lapse."""
+    r = t.reviews.c
+    lapsed = or_(r.status == "expired", r.due_us <= now_us)
+    return case(
+        (and_(r.kind == "binding", r.status == "judged"), judged),
+        (and_(r.kind == "binding", lapsed), expired),
+        else_=first,
+    )
+
+
+def _model_said(wanted: str) -> ColumnElement[bool]:
+    a = t.advisories.c
+    if wanted == NONE:
+        return a.outcome.is_(None)
+    return (
+        and_(a.outcome == Outcome.OK, a.decision == wanted)
+        if wanted in list(Decision)
+        else a.outcome == wanted
+    )
+
+
+def _is(column: Column[Any], wanted: str) -> ColumnElement[bool]:
+    if wanted in (ANY, NONE):
+        return column.is_(None) if wanted == NONE else column.is_not(None)
+    return column == wanted
+
+
+def _first_ms(connection: Connection, at_us: int) -> int:
+    """The least millisecond of an id from which on decisions are not older than that.
+
+    Found by halving, as ids rise with time but need not be made of the clock that wrote `created_us`.
+    """
+    d = t.decisions.c
+    low, high = 0, 1 << _MS_BITS
+    while low < high:
+        middle = (low + high) // 2
+        next_one = select(d.created_us).where(d.id >= _id_at(middle)).order_by(d.id).limit(1)
+        created_us = connection.execute(next_one).scalar()
+        low, high = (low, middle) if created_us is None or created_us >= at_us else (middle + 1, high)
+    return low
+
+
+def _id_at(ms: int) -> str:
+    """What sorts before every id of that millisecond and of later ones."""
+    text = f"{max(ms, 0):012x}"
+    return f"{text[:8]}-{text[8:]}"

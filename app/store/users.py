@@ -1,0 +1,168 @@
+"""Who may sign in to the console, and with what?"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, or_, select, update
+
+from app.domain.role import Role
+from app.errors import Conflict, NotFound
+from app.store.keys import names_in
+from app.store.people import USER
+from app.store.tables import sessions, sign_in_links, users
+from app.store.transaction import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """`failures`: wrong passwords in a row. `subject` is `issuer subject` of an OpenID provider."""
+
+    id: str
+    name: str
+    roles: frozenset[Role]
+    actors: frozenset[str]
+    created_us: int
+    created_by: str
+    password_hash: str | None = field(default=None, repr=False)
+    subject: str | None = None
+    disabled_us: int | None = None
+    failures: int = 0
+    locked_until_us: int | None = None
+
+
+def create(
+    tx: Transaction,
+    *,
+    name: str,
+    roles: Iterable[Role],
+    actors: Iterable[str] = (),
+    created_by: str,
+    now_us: int,
+    subject: str | None = None,
+) -> User:
+    """A user without a password. Raises `Conflict` where the name is taken."""
+    if tx.connection.execute(select(users.c.id).where(users.c.name == name)).first():
+        raise Conflict("name-taken", f"there is a user {name!r} already")
+    user = User(
+        USER + secrets.token_hex(8),
+        name,
+        frozenset(roles),
+        frozenset(actors),
+        now_us,
+        created_by,
+        subject=subject,
+    )
+    row = {each.name: getattr(user, each.name) for each in fields(User)}
+    tx.insert(users, {**row, "roles": _stored_roles(user.roles), "actors": _stored_actors(user.actors)})
+    return user
+
+
+def everyone(connection: Connection) -> list[User]:
+    """All users by name, disabled ones included."""
+    return [_record(row) for row in connection.execute(select(users).order_by(users.c.name)).mappings()]
+
+
+def find(connection: Connection, *, name: str | None = None, subject: str | None = None) -> User | None:
+    """Whose name or subject this is."""
+    this = users.c.name == name if subject is None else users.c.subject == subject
+    row = connection.execute(select(users).where(this)).mappings().first()
+    return None if row is None else _record(row)
+
+
+def get(connection: Connection, user_id: str) -> User:
+    """Raises `NotFound`."""
+    row = connection.execute(select(users).where(users.c.id == user_id)).mappings().first()
+    if row is None:
+        raise NotFound("user", user_id)
+    return _record(row)
+
+
+def lock(tx: Transaction, user: str) -> User:
+    """A user by id or name, as nobody else can change them before this transaction ends. Raises `NotFound`."""
+    this: ColumnElement[bool] = or_(users.c.id == user, users.c.name == user)
+    row = tx.connection.execute(select(users).where(this).with_for_update()).mappings().first()
+    if row is None:
+        raise NotFound("user", user)
+    return _record(row)
+
+
+def change(tx: Transaction, user_id: str, **columns: object) -> None:
+    """Change columns of a user; `roles` and `actors` are sets."""
+    if "roles" in columns:
+        columns["roles"] = _stored_roles(columns["roles"])  # type: ignore[arg-type] -- a set of roles
+    if "actors" in columns:
+        columns["actors"] = _stored_actors(columns["actors"])  # type: ignore[arg-type] -- a set of texts
+    tx.connection.execute(update(users).where(users.c.id == user_id).values(columns))
+
+
+def make_link(tx: Transaction, user_id: str, *, created_by: str, now_us: int, expires_us: int) -> str:
+    """A token that lets a user in once; shown once, kept nowhere."""
+    token = secrets.token_urlsafe(32)
+    row = {
+        "token_sha256": digest(token),
+        "user_id": user_id,
+        "created_us": now_us,
+        "created_by": created_by,
+        "expires_us": expires_us,
+        "used_us": None,
+    }
+    tx.insert(sign_in_links, row)
+    return token
+
+
+def use_link(tx: Transaction, token: str, *, now_us: int) -> User | None:
+    """Whom a link lets in; it is used up by this. None where it was, has run out, or its user is disabled."""
+    c = sign_in_links.c
+    this = update(sign_in_links).where(c.token_sha256 == digest(token), c.used_us.is_(None), c.expires_us > now_us)
+    if tx.connection.execute(this.values(used_us=now_us)).rowcount != 1:
+        return None
+    user_id = select(c.user_id).where(c.token_sha256 == digest(token))
+    user = lock(tx, tx.connection.execute(user_id).scalar_one())
+    return None if user.disabled_us is not None else user
+
+
+def came_by_link(connection: Connection, user_id: str, *, at_us: int) -> bool:
+    """Whether a link let this user in at that moment; known for as long as the link would have lived."""
+    c = sign_in_links.c
+    used = select(c.user_id).where(c.user_id == user_id, c.used_us == at_us)
+    return connection.execute(used).first() is not None
+
+
+def has_anyone_signed_in(connection: Connection) -> bool:
+    """Whether some user has a way in of their own, or is in."""
+    own = or_(users.c.password_hash.is_not(None), users.c.subject.is_not(None))
+    by_themselves = select(users.c.id).where(own, users.c.disabled_us.is_(None)).limit(1)
+    is_in = select(sessions.c.principal_id).where(sessions.c.principal_id.startswith(USER, autoescape=True))
+    return any(connection.execute(each).first() for each in (by_themselves, is_in.limit(1)))
+
+
+def end_links(tx: Transaction, user_id: str) -> None:
+    """What was made for a user and is not used lets nobody in any more."""
+    c = sign_in_links.c
+    tx.connection.execute(delete(sign_in_links).where(c.user_id == user_id, c.used_us.is_(None)))
+
+
+def forget_links(tx: Transaction, *, now_us: int) -> int:
+    """Delete links that have run out; returns how many."""
+    return tx.connection.execute(delete(sign_in_links).where(sign_in_links.c.expires_us <= now_us)).rowcount
+
+
+def digest(token: str) -> str:
+    """What a token of 256 random bits is kept and looked up by."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _stored_roles(roles: Iterable[Role]) -> str:
+    return " ".join(sorted(roles))
+
+
+def _stored_actors(actors: Iterable[str]) -> str:
+    return json.dumps(sorted(actors))
+
+
+def _record(row: RowMapping) -> User:
+    parsed = {"roles": frozenset(map(Role, row["roles"].split())), "actors": names_in(row["actors"])}
+    return User(**{each.name: row[each.name] for each in fields(User)} | parsed)

@@ -1,0 +1,63 @@
+"""Which reports are kept, and how is one read, printed or taken along?"""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from urllib.parse import urlencode
+
+from litestar import Response, get
+from litestar.params import FromPath, FromQuery, QueryParameter
+
+from app.domain.clock import from_us, rfc3339, to_us
+from app.domain.period import Period
+from app.domain.role import Role
+from app.web.api.reports import written
+from app.web.authentication import Asked, services_of
+from app.web.bodies import instant_us
+from app.web.console.access import seen_by
+from app.web.console.pages import goes_to, page
+
+_SEE = [seen_by(Role.REVIEWER, Role.OPERATOR, Role.APPROVER, Role.AUDITOR)]
+
+Periods = Literal["daily", "weekly", "monthly"]
+Form = Annotated[Literal["json", "md", "html"], QueryParameter(name="format")]
+
+
+@get("/reports", guards=_SEE, sync_to_thread=True)
+def reports(
+    request: Asked, period: FromQuery[Periods | None] = None, at: FromQuery[str] = ""
+) -> Response[bytes]:
+    """What is kept; with a period, that report."""
+    if period is not None:
+        return goes_to(request, f"/reports/{period}?{urlencode({'at': at})}")
+    services = services_of(request)
+    today = f"{from_us(services.now_us()):%Y-%m-%d}"
+    return page(request, "reports.html", title="Reports", kept=services.reports.kept(), periods=tuple(Period), today=today)
+
+
+@get("/reports/{period:str}", guards=_SEE, sync_to_thread=True)
+def report(request: Asked, period: FromPath[Periods], at: FromQuery[str] = "") -> Response[bytes]:
+    """The report in a frame that runs nothing, for it shows what callers wrote."""
+    span, kept = services_of(request).reports.find(Period(period), _instant(at))
+    starts_at, ends_at = (rfc3339(to_us(each)) for each in (span.starts_at, span.ends_at))
+    title = f"{period.capitalize()} report, {starts_at[:10]}"
+    return page(
+        request, "report.html", title=title, period=period, starts_at=starts_at, ends_at=ends_at, made=kept and kept["made_at"]
+    )
+
+
+@get("/reports/{period:str}/document", guards=_SEE, sync_to_thread=True)
+def document(
+    request: Asked, period: FromPath[Periods], at: FromQuery[str] = "", form: Form = "html", save: FromQuery[bool] = False
+) -> Response[bytes]:
+    """The report itself, to show in the frame, or to save."""
+    services = services_of(request)
+    made = services.reports.of(Period(period), _instant(at))
+    response = written(services, made, form, framed_by="'self'")
+    if save:
+        response.headers["Content-Disposition"] = f'attachment; filename="phasegate-{made["id"]}.{form}"'
+    return response
+
+
+def _instant(at: str) -> datetime | None:
+    at_us = instant_us("at", at or None)
+    return None if at_us is None else from_us(at_us)

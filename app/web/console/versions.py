@@ -1,0 +1,115 @@
+"""Which versions are there, what are they made of, how did they do, and where might one be tried next?"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from litestar import Response, get, post
+from litestar.params import FromPath, URLEncodedBody
+
+from app.domain.role import Role
+from app.domain.rollout import Comparison
+from app.errors import InvalidInput
+from app.services.container import Services
+from app.services.succession import Act, Wish
+from app.web.authentication import Asked, principal_of, services_of
+from app.web.bodies import Reason
+from app.web.console.access import seen_by
+from app.web.console.pages import goes_to, page
+
+_SEE = [seen_by(Role.OPERATOR, Role.APPROVER, Role.AUDITOR)]
+_ROLES = ("active", "candidate", "previous", "retired")
+
+
+class Registered(msgspec.Struct):
+    """The id of a version that a file of policies/versions declares."""
+
+    id: str
+
+
+class Candidate(Reason):
+    """`share` is in percent of actors, for the mode `split` alone."""
+
+    rollout: str
+    mode: Comparison = Comparison.BOTH
+    share: str = ""
+
+
+@get("/versions", guards=_SEE, sync_to_thread=True)
+def versions(request: Asked) -> Response[bytes]:
+    services = services_of(request)
+    return page(
+        request,
+        "versions.html",
+        title="Versions",
+        versions=[_shown(services, each) for each in reversed(services.registry.all())],
+        health=_health(services),
+        validations=services.validations.latest(),
+        waiting=services.lineage.waiting(),
+        experiments=services.experiments.all(),
+    )
+
+
+@post("/versions", guards=[seen_by(Role.OPERATOR)])
+async def register(request: Asked, data: URLEncodedBody[Registered]) -> Response[bytes]:
+    version = await services_of(request).registry.register({"id": data.id.strip()}, principal_of(request))
+    return goes_to(request, f"/versions/{version['id']}")
+
+
+@get("/versions/{version_id:str}", guards=_SEE, sync_to_thread=True)
+def version(request: Asked, version_id: FromPath[str]) -> Response[bytes]:
+    services = services_of(request)
+    found = _shown(services, services.registry.one(version_id))
+    lineage = services.lineage.of(version_id)  # first of all: it may have to learn of the version
+    return page(
+        request,
+        "version.html",
+        title=version_id,
+        version=found,
+        lineage=lineage,
+        health=_health(services).get(version_id),
+        validations=services.validations.of(version_id),
+        open_to=_open_to(services, found["rollouts"]),
+        modes=tuple(Comparison),
+    )
+
+
+@post("/versions/{version_id:str}/candidate", guards=[seen_by(Role.OPERATOR, Role.APPROVER)])
+async def make_candidate(
+    request: Asked, version_id: FromPath[str], data: URLEncodedBody[Candidate]
+) -> Response[bytes]:
+    """Have a rollout compare the version with its active one."""
+    wish = Wish(Act.CANDIDATE, data.reason, version_id, data.mode, _share(data))
+    await services_of(request).succession.change(data.rollout, wish, by=principal_of(request))
+    return goes_to(request, f"/rollouts/{data.rollout}")
+
+
+def _shown(services: Services, found: Mapping[str, Any]) -> dict[str, Any]:
+    """A version with its rollouts by what it is to them, in the order of the policy."""
+    order = [policy.name for policy in services.plane.view.policy.book.policies]
+    roles = found["rollouts"]
+    uses = {role: [name for name in order if roles.get(name) == role] for role in _ROLES}
+    return {**found, "uses": {role: names for role, names in uses.items() if names}}
+
+
+def _health(services: Services) -> dict[str, Any]:
+    """What the models say of themselves, by version: those that this server was to keep ready."""
+    return {model.version_id: model.status for model in services.models.loaded}
+
+
+def _open_to(services: Services, roles: Mapping[str, str]) -> Sequence[dict[str, Any]]:
+    """The rollouts that might try the version: neither active there nor the candidate already."""
+    return [
+        {"name": state.name, "phase": state.phase, "active": state.version, "candidate": state.candidate}
+        for state in services.plane.view.states.values()
+        if roles.get(state.name) not in ("active", "candidate")
+    ]
+
+
+def _share(data: Candidate) -> float | None:
+    if data.mode is Comparison.BOTH:
+        return None
+    try:
+        return float(data.share) / 100
+    except ValueError as error:
+        raise InvalidInput([("share", "must be a number of percent between 0 and 100")]) from error
