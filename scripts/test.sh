@@ -18,6 +18,9 @@ if ! have_postgres; then
     fi
 fi
 
+command -v chromium chromium-browser google-chrome >/dev/null ||
+    say "no Chromium (apt-get install -y --no-install-recommends chromium): the console's browser tests are skipped"
+
 say "ruff check" && .venv/bin/ruff check .
 say "ruff format" && .venv/bin/ruff format --check .
 say "mypy" && .venv/bin/mypy

@@ -33,6 +33,14 @@ class Category(StrEnum):
     UNCLEAR = "unclear"
 
 
+def difference(model: Decision, right: Decision) -> Category:
+    """How a model's answer differs from the right one, by which of them is the stricter."""
+    if model is right:
+        return Category.AGREE
+    milder = model.severity < right.severity
+    return Category.MODEL_TOO_PERMISSIVE if milder else Category.MODEL_TOO_STRICT
+
+
 def is_wrong_allow(model: Decision, verdict: Decision) -> bool:
     """The model said allow and a person says otherwise."""
     return model is Decision.ALLOW and verdict is not Decision.ALLOW

@@ -21,7 +21,8 @@ EXAMPLES_AT_LEAST = 50
 ALL = "all"
 
 _MODES = set(ReviewMode)
-_SOURCES = {"review", "second", "report"}
+_LATER = {"second", "third"}  # judged blind, whatever the review was
+_SOURCES = {"review", "report", *_LATER}
 _KINDS = {"binding", "drawn", "report"}  # not those that a reviewer picked
 _ACTOR_SHARE, _ACTOR_AT_LEAST = 0.05, 3  # EVIDENCE.md 7: what one actor may weigh
 _JUDGES = {Role.REVIEWER, Role.ADMIN}
@@ -157,7 +158,7 @@ def _example(row: RowMapping) -> Example:
         decision=Decision(row["decision"]),
         legacy=Decision(row["legacy_decision"]),
         judge=row["judge"],
-        mode=ReviewMode.BLIND if row["source"] == "second" else row["mode"],
+        mode=ReviewMode.BLIND if row["source"] in _LATER else row["mode"],
         model=Decision(row["llm_decision"]) if row["llm_decision"] else None,
         category=row["category"],
         notes=row["notes"],

@@ -15,6 +15,7 @@ from app.observability import Event
 from app.services.plane import Plane
 from app.store import keys
 from app.store.chain import Verification, verify
+from app.store.inclusion import inclusion
 from app.store.ledger import Ledger
 from app.store.rollouts import TransitionFilters, find_transitions
 
@@ -75,6 +76,16 @@ class Administration:
         with self._plane.database.read(at_most_s=math.inf) as connection:
             found: Verification = verify(connection)
         return {"ok": found.ok, **asdict(found)}
+
+    def place_in_chain(self, decision_id: str) -> dict[str, Any] | None:
+        """The batch that committed a decision, verified; None where none near its time did."""
+        with self._plane.database.read() as connection:
+            there = inclusion(connection, decision_id)
+        if there is None:
+            return None
+        at = rfc3339(there.created_us)
+        named = {"instance": there.instance, "seq": there.seq, "at": at, "hash": there.hash}
+        return {**named, "ok": there.found.ok, "rows": there.found.rows, "problems": there.found.problems}
 
     def audit(self, filters: TransitionFilters, *, cursor: str | None, limit: int) -> dict[str, Any]:
         """Transitions of all rollouts, newest first, and the cursor of the next page where there may be one."""

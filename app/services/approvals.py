@@ -84,7 +84,10 @@ class Approvals:
         given = [each for each in standing(connection, state.name, to) if each.concerns(state)]
         counting = counted(given, None) if gate.is_carried else []
         return {
-            **{"rollout": state.name, "phase": state.phase, "to": to, "revision": state.revision},
+            "rollout": state.name,
+            "phase": state.phase,
+            "to": to,
+            "revision": state.revision,
             "needed": limits.approvals,
             "given": [{"id": each.key_id, "name": each.name} for each in counting],
             "carried": gate.is_carried,

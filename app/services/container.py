@@ -10,8 +10,10 @@ from app.engines.model.version import ModelVersion
 from app.services.administration import Administration
 from app.services.admission import Admissions
 from app.services.approvals import Approvals
+from app.services.board import Board
 from app.services.close_ups import CloseUps
 from app.services.decide import Decider
+from app.services.desk import Desk
 from app.services.experiments import Experiments
 from app.services.freezes import Freezes
 from app.services.gates import Gates
@@ -24,6 +26,7 @@ from app.services.lineage import Lineage
 from app.services.notices import Notices
 from app.services.observe import Observer
 from app.services.opinion import Opinions
+from app.services.overview import Overview
 from app.services.plane import Plane
 from app.services.policies import Policies, PolicyFiles
 from app.services.ports import Models
@@ -38,8 +41,8 @@ from app.services.satisfaction import Satisfaction
 from app.services.sign_in import SignIn
 from app.services.stories import Stories
 from app.services.succession import Succession
-from app.services.users import Users
 from app.services.suites import SuiteBook
+from app.services.users import Users
 from app.services.validate import Validations
 from app.services.versions import Versions
 from app.services.watch import Watch
@@ -98,6 +101,8 @@ class Services:
         self.guard = Guard(
             plane, ledger, models, notices, Queries(prometheus_url), now=now, monotonic=monotonic
         )
+        overview = Overview(plane, gates, now)
+        self.board = Board(plane, overview, models, now)
         self.rollouts = Rollouts(plane, gates, self.guard, self.ramps, now=now)
         self.close_ups = CloseUps(plane, gates, now=now)
 
@@ -109,6 +114,7 @@ class Services:
         self.opinions = Opinions(plane, models)
         self.stories = Stories(database, ledger, models, notices, now=now)
         self.reviews = Reviews(plane, ledger, notices, now=now)
+        self.desk = Desk(plane, ledger, now)
         self.satisfaction = Satisfaction(plane, ledger, now=now)
 
         self.policies = Policies(files, plane, ledger, version=models.default.version_id, now=now)

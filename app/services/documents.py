@@ -13,7 +13,7 @@ from app.domain.decision import AnsweredBy, Decision
 from app.domain.phase import Phase
 from app.domain.sampling import ReviewMode
 from app.store.decisions import advisory_wire, find, verdicts_of
-from app.store.reviews import SECOND_DUE_US, Judge, may_be_second
+from app.store.reviews import Judge, asked_as, asked_until_us
 
 # What the wire has as a row or a value has it.
 _DECISION = (
@@ -104,18 +104,20 @@ def situation_document(row: Mapping[Any, Any]) -> dict[str, Any] | None:
 def review_document(connection: Connection, row: RowMapping, judge: Judge) -> dict[str, Any]:
     """The `review` shape; a review that waits shows no verdict, and a blind one not the model's opinion.
 
-    To those who may be its second judge a review is open, and blind.
+    To those who may be its second or third judge a review is open, and blind.
     """
     wide = find(connection, row["decision_id"])
     assert wide is not None
-    second = may_be_second(connection, row, judge)
-    waits = second or row["status"] == "open"
-    blind = second or (waits and row["mode"] == ReviewMode.BLIND)
+    asked = asked_as(connection, row, judge)
+    waits = asked is not None or row["status"] == "open"
+    blind = asked is not None or (waits and row["mode"] == ReviewMode.BLIND)
     return {
         **{name: row[name] for name in _REVIEW},
         "created_at": rfc3339(row["created_us"]),
-        "status": "open" if second else row["status"],
-        "mode": ReviewMode.BLIND if second else row["mode"],
+        "status": "open" if asked else row["status"],
+        "mode": ReviewMode.BLIND if asked else row["mode"],
+        "asked_as": asked or "first",
+        "conflict": row["third_status"] is not None,
         "situation": situation_document(row),
         "legacy": {name: row[f"legacy_{name}"] for name in _LEGACY},
         # Enforced, what the caller was told is the model's opinion or tells it.
@@ -124,5 +126,5 @@ def review_document(connection: Connection, row: RowMapping, judge: Judge) -> di
         "verdicts": [] if waits else verdicts_of(connection, row["decision_id"]),
         "claimed_by_me": row["claimed_by"] == judge.key_id,
         "claim_expires_at": rfc3339_or_none(row["claim_expires_us"]),
-        "expires_at": rfc3339(row["judged_us"] + SECOND_DUE_US if second else row["due_us"]),
+        "expires_at": rfc3339(asked_until_us(connection, row, asked) if asked else row["due_us"]),
     }

@@ -28,7 +28,7 @@ from app.services.plane import Plane
 from app.services.validate import validated
 from app.store import tables as t
 from app.store.approvals import standing
-from app.store.counters import totals
+from app.store.counters import Totals, totals
 from app.store.course import course, days_served
 from app.store.decisions import recount_pairs
 from app.store.rollouts import load_states, read_plane, served_s_since
@@ -51,15 +51,23 @@ class Gates:
         self, connection: Connection, state: RolloutState, *, version: str | None = None
     ) -> Evidence:
         """The evidence of the rollout's present epoch, of its active version or another."""
-        of, declared = version or state.version, self.versions.get(version or state.version)
+        of = version or state.version
         counted = totals(connection, state.name, state.epoch, version=of)
+        days = days_served(connection, state.name, state.epoch, version=of)
+        return self.evidence_of(state, counted, days, version=of)
+
+    def evidence_of(
+        self, state: RolloutState, counted: Totals, days: Mapping[int, tuple[int, int]], *, version: str
+    ) -> Evidence:
+        """What was read of the present epoch, as evidence; the arguments as `from_totals` has them."""
+        declared = self.versions.get(version)
         return from_totals(
             state.name,
-            of,
+            version,
             epoch=state.epoch,
             epoch_started_at=state.epoch_started_at,
             totals=counted,
-            days=days_served(connection, state.name, state.epoch, version=of),
+            days=days,
             # What this instance has yet to learn of may be shown the legacy answer: no proof until then.
             independent=declared is not None and not declared.show_legacy,
         )
@@ -104,13 +112,16 @@ class Gates:
 
         `by` would promote: their own approval does not count.
         """
-        pace, latest_at = _pace(connection, state, evidence.version, now=now)
+        since_us = to_us(max(state.epoch_started_at, now - timedelta(days=1)))
+        came, latest_us = course(
+            connection, state.name, state.epoch, version=evidence.version, metrics=AWAITED, since_us=since_us
+        )
         context = GateContext(
             around=surroundings(connection, state.name, now),
-            observed_days_since_closed=_observed_days(connection, state),
+            observed_days_since_closed=observed_days(connection, state),
             others=self._others(connection, policy),
-            pace=pace,
-            latest_at=latest_at,
+            pace=per_day(came, state, now),
+            latest_at=None if latest_us is None else from_us(latest_us),
             approvals=[each for each in standing(connection, state.name, to) if each.concerns(state)],
             by=by,
             validation=self.validation(connection, policy.gates.get(to), evidence.version),
@@ -157,21 +168,14 @@ def refuse_hindered(connection: Connection, state: RolloutState, now: datetime) 
         raise Conflict("frozen", f"{state.name} is {around.frozen.sentence}")
 
 
-def _pace(
-    connection: Connection, state: RolloutState, version: str, *, now: datetime
-) -> tuple[dict[str, float], datetime | None]:
-    """How many of each metric come a day at today's traffic, and when the latest observation came."""
+def per_day(came: Mapping[str, int], state: RolloutState, now: datetime) -> dict[str, float]:
+    """How many of each metric come a day, where so many came in the last 24 hours of the epoch."""
     age = max(now - state.epoch_started_at, timedelta(seconds=1))
-    span = min(age, timedelta(days=1))
-    since_us = to_us(now - span)
-    came, latest_us = course(
-        connection, state.name, state.epoch, version=version, metrics=AWAITED, since_us=since_us
-    )
-    latest_at = None if latest_us is None else from_us(latest_us)
-    return {metric: n / (span / timedelta(days=1)) for metric, n in came.items()}, latest_at
+    share = min(age, timedelta(days=1)) / timedelta(days=1)
+    return {metric: n / share for metric, n in came.items()}
 
 
-def _observed_days(connection: Connection, state: RolloutState) -> float:
+def observed_days(connection: Connection, state: RolloutState) -> float:
     """Served days of the version that would be promoted since the last investigation closed."""
     case = state.investigation
     if case is None or case.closed_at is None:

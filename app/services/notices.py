@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -87,7 +87,7 @@ class Notices:
     def followers(self) -> int:
         return len(self._followers)
 
-    async def follow(self, *, quiet_s: float = _QUIET_S) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    async def follow(self, *, quiet_s: float = _QUIET_S) -> AsyncGenerator[tuple[str, dict[str, Any]]]:
         """Every event until the server ends, as kind and body; an empty kind after each quiet while."""
         queue: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(_BACKLOG)
         self._followers.add(queue)

@@ -33,7 +33,9 @@ def _meaning(policy: RolloutPolicy, phase: Phase) -> str:
         return "The legacy engine answers everybody. The model is asked beside it and only compared."
     if phase is Phase.ADVISORY:
         said = "The legacy engine still answers; the model's recommendation goes with the answer."
-        asks = "whatever would be allowed" if policy.approval is Approval.HUMAN else "what asks for attestation"
+        asks = (
+            "whatever would be allowed" if policy.approval is Approval.HUMAN else "what asks for attestation"
+        )
         return f"{said} People decide {asks}."
     within = f"The model answers within {policy.deadline_ms / 1000:.3g} s, else the legacy engine does."
     if policy.combine is Combine.STRICTER:

@@ -20,26 +20,31 @@ from app.services.plane import Plane
 from app.services.records import review_row
 from app.services.tally import follow, policy_of, recount, tally
 from app.services.verdicts import (
-    CLAIM_US,
     Verdict,
     binds,
+    category_of,
     check_not_own,
+    claim,
+    foremost,
     judges_as,
     standing_before,
+    third_status,
     write_verdict,
 )
 from app.store import tables as t
 from app.store.decisions import find
 from app.store.ledger import Ledger
+from app.store.review_queue import Wanted, queue
 from app.store.reviews import (
+    LATER,
     PRIORITY,
     SECOND,
+    THIRD,
     Backlog,
     Judge,
     change_review,
     judge_of,
     lock_review,
-    queue,
     review_backlog,
     review_of,
     standing_verdicts,
@@ -62,8 +67,7 @@ class Reviews:
 
         def work(tx: Transaction) -> dict[str, Any]:
             row, judge = lock_review(tx, review_id), judge_of(tx.connection, principal)
-            judges_as(tx.connection, row, judge, now_us)
-            change_review(tx, review_id, claimed_by=judge.key_id, claim_expires_us=now_us + CLAIM_US)
+            claim(tx, row, judge, now_us)
             return review_document(tx.connection, lock_review(tx, review_id), judge)
 
         return await self.ledger.run(work)
@@ -71,15 +75,18 @@ class Reviews:
     async def judge(self, review_id: str, verdict: Verdict, principal: Principal) -> dict[str, Any]:
         """Record a verdict; a wrong allow on high risk rolls back in the same transaction (law 6).
 
-        A second verdict is given by who claimed the review after the first: nobody else saw it blind.
+        A second or third verdict is given by who claimed the review after the one before: nobody else saw it
+        blind.
         """
         now = self.now()
 
         def work(tx: Transaction) -> dict[str, Any]:
             row, judge = lock_review(tx, review_id), judge_of(tx.connection, principal)
             source = judges_as(tx.connection, row, judge, to_us(now))
-            if source == SECOND and row["claimed_by"] != judge.key_id:
-                raise Conflict("already-judged", "this review has a verdict; claim it to be its second judge")
+            if source in LATER and row["claimed_by"] != judge.key_id:
+                raise Conflict(
+                    "already-judged", f"this review has a verdict; claim it to be its {source} judge"
+                )
             return self._settle(tx, row, verdict, judge, now=now, source=source)
 
         return await self._told(await self.ledger.run(work))
@@ -108,19 +115,40 @@ class Reviews:
     async def undo(self, review_id: str, principal: Principal) -> dict[str, Any]:
         """Take one's own last verdict back. It does not restore a phase, nor what a caller was told.
 
-        The second judge's verdict stands by itself: it is paired with whatever the first says in the end.
+        The others' stand by themselves: the second is paired with whatever the first says in the end, and a
+        third is wanted while these two differ.
         """
         now_us = to_us(self.now())
 
         def work(tx: Transaction) -> dict[str, Any]:
             row, judge = lock_review(tx, review_id), judge_of(tx.connection, principal)
-            last = _own_last(standing_verdicts(tx.connection, review_id), judge)
+            last = own_last(standing_verdicts(tx.connection, review_id), judge)
             if binds(row, last["source"]):
                 raise Conflict("binding-verdict", "a binding verdict was given to the caller and stands")
             before = tally(tx, row)
             write_verdict(tx, row, None, judge, now_us=now_us, source="undo", supersedes=last)
-            change_review(tx, review_id, **_undone(row, last["source"]))
+            standing = standing_verdicts(tx.connection, review_id)
+            change_review(tx, review_id, **_undone(row, last["source"], standing))
             recount(tx, review_id, before, now_us)
+            return review_document(tx.connection, lock_review(tx, review_id), judge)
+
+        return await self.ledger.run(work)
+
+    async def explain(self, review_id: str, verdict: Verdict, principal: Principal) -> dict[str, Any]:
+        """Give one's own verdict, which stays, another category or other notes.
+
+        What was said before the model's answer was seen stays in the record, superseded. Raises `Conflict`
+        where the decision is another one: that takes an undo.
+        """
+        now_us = to_us(self.now())
+
+        def work(tx: Transaction) -> dict[str, Any]:
+            row, judge = lock_review(tx, review_id), judge_of(tx.connection, principal)
+            last = own_last(standing_verdicts(tx.connection, review_id), judge)
+            if last["decision"] != verdict.decision:
+                raise Conflict("already-judged", "your verdict is another one; undo it to judge anew")
+            if (verdict.category, verdict.notes) != (category_of(last), last["notes"]):
+                write_verdict(tx, row, verdict, judge, now_us=now_us, source=last["source"], supersedes=last)
             return review_document(tx.connection, lock_review(tx, review_id), judge)
 
         return await self.ledger.run(work)
@@ -139,7 +167,8 @@ class Reviews:
         written = write_verdict(
             tx, row, verdict, judge, now_us=to_us(now), source=source, supersedes=superseded
         )
-        change_review(tx, row["id"], **self._settled(row, written))
+        wanted = third_status(standing_verdicts(tx.connection, row["id"]), row["third_status"])
+        change_review(tx, row["id"], third_status=wanted, **self._settled(row, written))
         return {
             "situation_id": row["decision_id"],
             "decision_id": row["decision_id"],
@@ -159,7 +188,9 @@ class Reviews:
         if source == SECOND:
             return {"second_status": "judged", "second_verdict": said, "claimed_by": None}
         if row["kind"] == "binding" and not binds(row, source):
-            return {}
+            return {"claimed_by": None} if source == THIRD else {}
+        if source == THIRD:
+            return {"verdict": said, "claimed_by": None}
         judged = {"status": "judged", "verdict": said, "judged_us": verdict["created_us"], "claimed_by": None}
         if source == "report":  # a third opinion, by somebody who may have seen the others
             return judged if row["second_status"] != "open" else {**judged, "second_status": "closed"}
@@ -221,9 +252,8 @@ class Reviews:
     ) -> list[dict[str, Any]]:
         with self.plane.database.read() as connection:
             judge = judge_of(connection, principal)
-            rows = queue(
-                connection, judge, status=status, rollout=rollout, kind=kind, limit=limit, offset=offset
-            )
+            wanted = Wanted(status, rollout, kind)
+            rows = queue(connection, judge, wanted, limit=limit, offset=offset)
             return [review_document(connection, row, judge) for row in rows]
 
     def backlogs(self) -> dict[str, Backlog]:
@@ -233,8 +263,8 @@ class Reviews:
         return {rollout: backlog for rollout, backlog in found.items() if backlog.late}
 
 
-def _own_last(standing: Sequence[RowMapping], judge: Judge) -> RowMapping:
-    """The verdict that an undo takes back. Raises `Conflict` without any, `Forbidden` where all are others'."""
+def own_last(standing: Sequence[RowMapping], judge: Judge) -> RowMapping:
+    """A person's verdict that stands. Raises `Conflict` without any, `Forbidden` where all are others'."""
     if not standing:
         raise Conflict("nothing-to-undo", "this review has no verdict to undo")
     own = [verdict for verdict in standing if verdict["judge"] == judge.key_id]
@@ -243,12 +273,16 @@ def _own_last(standing: Sequence[RowMapping], judge: Judge) -> RowMapping:
     return own[-1]
 
 
-def _undone(row: RowMapping, source: str) -> dict[str, Any]:
+def _undone(row: RowMapping, source: str, standing: Sequence[RowMapping]) -> dict[str, Any]:
     """What the review is without the verdict from there."""
+    wanted = {"third_status": third_status(standing, row["third_status"])}
     if source == SECOND:
-        wanted = "open" if row["status"] == "judged" else None
-        return {"second_status": wanted, "second_verdict": None}
+        again = "open" if row["status"] == "judged" else None
+        return {**wanted, "second_status": again, "second_verdict": None}
     if row["kind"] == "binding":
-        return {}
-    opened = {"status": "open", "verdict": None, "judged_us": None}
+        return wanted
+    left = foremost(row, standing, binding=False)
+    if left is not None:
+        return {**wanted, "verdict": left["decision"]}
+    opened = {**wanted, "status": "open", "verdict": None, "judged_us": None}
     return opened if row["second_status"] != "open" else {**opened, "second_status": None}

@@ -20,6 +20,7 @@ from app.errors import InvalidInput
 from app.learning.corrections import EXAMPLES_AT_LEAST
 from app.services.gates import Gates, ceiling_gate, describe
 from app.services.guard import Guard
+from app.services.overview import Overview, Standing
 from app.services.plane import Plane
 from app.services.ramps import Ramps
 from app.store.rollouts import list_transitions, load_states, read_plane, rollback_reason
@@ -42,17 +43,17 @@ class Rollouts:
     def all(self) -> list[dict[str, Any]]:
         """Every rollout of the policy in force, in its order."""
         with self.plane.database.read() as connection:
-            states = load_states(connection)
-            return [
-                self._seen(connection, policy, states[policy.name])[0]
-                for policy in self.plane.view.policy.book.policies
-            ]
+            row, standings = Overview(self.plane, self.gates, self.now).read(connection)
+            return [self._document(connection, each, kill_switch=row.kill_switch) for each in standings]
 
     def one(self, name: str) -> dict[str, Any]:
         """One rollout with its gate, guardrails and evidence. Raises `NotFound`."""
         with self.plane.database.read() as connection:
             policy, state = self._find(connection, name)
-            document, gate, evidence = self._seen(connection, policy, state)
+            seen = self._standing(connection, policy, state)
+            killed = read_plane(connection).kill_switch
+            document = self._document(connection, seen, kill_switch=killed)
+        gate, evidence = seen.gate, seen.evidence
         judged, ratio = evidence.n(Metric.REVIEWED), sample_ratio(evidence, state.exposure)
         document["gate"] = None if gate is None else gate_document(gate)
         document["guardrails"] = self.guard.assessments(name)
@@ -90,14 +91,13 @@ class Rollouts:
     def _find(self, connection: Connection, name: str) -> tuple[RolloutPolicy, RolloutState]:
         return self.plane.view.policy.book.get(name), load_states(connection)[name]
 
-    def _seen(
-        self, connection: Connection, policy: RolloutPolicy, state: RolloutState
-    ) -> tuple[dict[str, Any], Gate | None, Evidence]:
-        """A rollout's document, the gate of its next phase, and the evidence that both were judged by."""
+    def _standing(self, connection: Connection, policy: RolloutPolicy, state: RolloutState) -> Standing:
         evidence, to, gate = self.gates.evidence(connection, state), state.phase.higher(), None
         if to is not None and to.rank <= policy.ceiling.rank:
             gate = self._judged(connection, policy, state, evidence, to=to)
-        return self._document(connection, policy, state, evidence, gate), gate, evidence
+        case = state.investigation
+        why = None if case is None else rollback_reason(connection, case)
+        return Standing(policy, state, evidence, gate, why)
 
     def _judged(
         self,
@@ -110,26 +110,17 @@ class Rollouts:
     ) -> Gate:
         return self.gates.assess(connection, policy, state, evidence, to=to, now=self.now())
 
-    def _document(
-        self,
-        connection: Connection,
-        policy: RolloutPolicy,
-        state: RolloutState,
-        evidence: Evidence,
-        gate: Gate | None,
-    ) -> dict[str, Any]:
-        killed = read_plane(connection).kill_switch
-        case = state.investigation
-        why = None if case is None else rollback_reason(connection, case)
+    def _document(self, connection: Connection, seen: Standing, *, kill_switch: bool) -> dict[str, Any]:
+        policy, state, case = seen.policy, seen.state, seen.state.investigation
         return {
             **{name: getattr(state, name) for name in _OF_STATE},
             **{name: getattr(policy, name) for name in _OF_POLICY},
             "exposure_steps": policy.exposure,
             "epoch_started_at": rfc3339(to_us(state.epoch_started_at)),
-            "ramp": self.ramps.document(connection, policy, state, evidence),
-            "kill_switch": killed,
+            "ramp": self.ramps.document(connection, policy, state, seen.evidence),
+            "kill_switch": kill_switch,
             "investigation": None if case is None else _investigation(case),
-            "status": describe(state, policy, gate, kill_switch=killed, why=why),
+            "status": describe(state, policy, seen.gate, kill_switch=kill_switch, why=seen.why),
         }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from app.domain.clock import to_us
+from app.domain.clock import rfc3339, to_us
 from app.domain.role import Principal, Role
 from app.errors import Forbidden, InvalidInput
 from app.observability import Event
@@ -190,7 +190,7 @@ class SignIn:
         if session is not None and principal.key_id.startswith(USER):
             user, is_needed = self._account(session)
             password = "set" if is_needed else "forgotten" if user.password_hash else "missing"
-        return {"sessions": found, "password": password, "is_user": principal.key_id.startswith(USER)}
+        return {"sessions": [_session_document(each) for each in found], "password": password, "is_user": principal.key_id.startswith(USER)}
 
     async def forget(self, *, now_us: int) -> None:
         """Delete what has run out."""
@@ -236,6 +236,11 @@ class SignIn:
         self._throttle.failed(address)
         log.warning(Event.SIGN_IN_FAILED, by=by, user=user_id, address=address)
         return Forbidden("sign-in-refused", said)
+
+
+def _session_document(session: Session) -> dict[str, Any]:
+    times = {"signed_in_at": session.created_us, "seen_at": session.seen_us, "ends_at": session.expires_us}
+    return {"id": session.id, **{name: rfc3339(at_us) for name, at_us in times.items()}}
 
 
 def _is_locked(user: User, now_us: int) -> bool:

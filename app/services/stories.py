@@ -26,7 +26,7 @@ from app.services.ports import Models
 from app.store.database import Database
 from app.store.decisions import advisory_wire, candidate_advisory, find, verdicts_of
 from app.store.ledger import Ledger
-from app.store.reviews import Judge, judge_of, may_be_second
+from app.store.reviews import Judge, asked_as, judge_of
 from app.store.search import page
 
 MAX_WAIT_S = 60.0
@@ -96,6 +96,7 @@ class Stories:
             hidden = _is_hidden(connection, row, principal, judge_of(connection, principal))
             story = self._document(row, hidden=hidden)
             story["verdicts"] = [] if hidden else verdicts_of(connection, decision_id)
+            story["hidden"] = hidden
             is_told = not hidden or row["phase"] != Phase.ENFORCED
             story["first_answer"] = {name: row[name] for name in _FIRST} if is_told else None
             seen = None if hidden else candidate_advisory(connection, decision_id)
@@ -159,8 +160,8 @@ def _is_hidden(connection: Connection, row: RowMapping, principal: Principal, ju
         return False
     if row["review_mode"] == ReviewMode.BLIND and row["review_status"] == "open":
         return True
-    review = {"id": row["review_id"], "second_status": row["review_second_status"]}
-    return may_be_second(connection, review, judge)
+    review = {name: row[f"review_{name}"] for name in ("id", "second_status", "third_status")}
+    return asked_as(connection, review, judge) is not None
 
 
 async def _first(event: asyncio.Event, timeout_s: float) -> None:

@@ -86,7 +86,7 @@ class SuiteBook:
 
     def _is_current(self, run: Mapping[str, Any]) -> bool:
         try:
-            return fingerprint(self.policies_dir, run["suites"]) == run["suite_sha256"]
+            return bool(fingerprint(self.policies_dir, run["suites"]) == run["suite_sha256"])
         except (PolicyError, NotFound):
             return False
 
@@ -103,10 +103,12 @@ def _score(run: Mapping[str, Any], ids: set[str]) -> dict[str, Any]:
 
 
 def _document(case: Case) -> dict[str, Any]:
+    situation = to_document(case.situation)
     return {
         "id": case.id,
         "tags": list(case.tags),
-        "situation": to_document(case.situation),
+        "situation": situation,
+        "text": json.dumps(situation, indent=1, ensure_ascii=False),
         "expected": case.expected.value,
         "accept": sorted(case.accept),
         "why": case.why,

@@ -5,7 +5,7 @@ it adds now is added. So nothing counts twice, and what is undone leaves nothing
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -21,10 +21,10 @@ from app.domain.sampling import Draw, ReviewMode
 from app.services.plane import Plane
 from app.services.records import draw_of
 from app.services.transitions import AUTOMATION, roll_back
-from app.services.verdicts import binds
+from app.services.verdicts import binds, foremost
 from app.store.counters import minute_of
 from app.store.decisions import candidate_advisory
-from app.store.reviews import SECOND, has_rolled_back, lock_review, standing_verdicts
+from app.store.reviews import SECOND, THIRD, has_rolled_back, lock_review, standing_verdicts
 from app.store.rollouts import lock_state
 from app.store.transaction import CounterKey, Transaction
 
@@ -37,7 +37,7 @@ def tally(tx: Transaction, row: RowMapping) -> Tally:
     """What a review adds as it stands, to every version that looked at its decision."""
     answers, standing = _answers(tx, row), standing_verdicts(tx.connection, row["id"])
     added: Tally = Counter()
-    for verdict in standing:
+    for verdict in _counted(row, standing):
         for version in answers:
             _add(added, version, _counts_of(row, verdict, answers, version))
     for version in answers:  # two verdicts may confirm it, but it was one allow
@@ -99,6 +99,16 @@ def _add(added: Tally, version: str, counts: Iterable[Count]) -> None:
         added[version, metric, label] += n
 
 
+def _counted(row: RowMapping, standing: Sequence[RowMapping]) -> Iterator[RowMapping]:
+    """The verdicts that are evidence by themselves: a second one only while no third has decided."""
+    for binding in (True, False):
+        verdict = foremost(row, standing, binding=binding)
+        if verdict is not None:
+            yield verdict
+    if all(verdict["source"] != THIRD for verdict in standing):
+        yield from (verdict for verdict in standing if verdict["source"] == SECOND)
+
+
 def _answers(tx: Transaction, row: RowMapping) -> dict[str, Decision]:
     """What the versions that looked at a reviewed decision said of it, the review's own first."""
     answers = {}
@@ -127,7 +137,7 @@ def _counts_of(
 def _draw_for(row: RowMapping, verdict: RowMapping) -> Draw | None:
     """How the judged decision was drawn.
 
-    A report beside a binding verdict is no random sample, and of two verdicts the first is the sample's.
+    What is said beside a binding verdict is no random sample, and of two verdicts the first is the sample's.
     """
     reported = row["kind"] == "binding" and not binds(row, verdict["source"])
     return None if reported or verdict["source"] == SECOND else draw_of(row, row)

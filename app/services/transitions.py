@@ -14,6 +14,12 @@ from app.store.transaction import Transaction
 
 AUTOMATION = "automation"
 
+# Everything that may stand in the history.
+KINDS = (
+    *("promote", "rollback", "exposure", "ramp", "hold", "resume", "investigation", "approval", "approval_void"),
+    *("candidate", "activate", "revert", "withdraw", "version", "policy", "freeze", "kill_switch", "webhook"),
+)
+
 
 def move(
     tx: Transaction,

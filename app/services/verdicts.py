@@ -1,18 +1,31 @@
 """What may a person say of a decision, and who may?"""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
-from app.domain.decision import Category, Decision
+from app.domain.decision import Category, Decision, difference
 from app.errors import Conflict, Forbidden, InvalidInput
 from app.store import tables as t
 from app.store.ids import new_id
-from app.store.reviews import SECOND, SECOND_DUE_US, Judge, judged_by, may_be_second, standing_verdicts
+from app.store.reviews import (
+    LATER,
+    SECOND,
+    THIRD,
+    Judge,
+    asked_as,
+    asked_until_us,
+    change_review,
+    judged_by,
+    standing_verdicts,
+)
 from app.store.transaction import Transaction
 
 CLAIM_US = 600_000_000  # how long a claim holds a review
+
+_WEIGHT = {"review": 0, THIRD: 1, "report": 2}  # whose word stands, of those who spoke of one decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +57,47 @@ def parse_verdict(raw: Any) -> Verdict:
     return Verdict(Decision(str(said)), category, notes)
 
 
+def category_of(verdict: RowMapping) -> str | None:
+    """How the model's answer differs from a verdict: by the person's word, else by which is the stricter."""
+    model = verdict["llm_decision"]
+    if verdict["category"] is not None or model is None:
+        return verdict["category"]
+    return difference(Decision(model), Decision(verdict["decision"])).value
+
+
 def binds(row: RowMapping, source: str) -> bool:
     """Whether a verdict from there is what the caller gets: a report comes after the fact."""
     return bool(row["kind"] == "binding") and source == "review"
 
 
+def foremost(row: RowMapping, standing: Iterable[RowMapping], *, binding: bool) -> RowMapping | None:
+    """The verdict that stands for a review, of those that bind or of those that do not.
+
+    The third decides between the first two; whoever reports afterwards has seen them all. The second person's
+    is a check of the first.
+    """
+    alike = (each for each in standing if each["source"] != SECOND and binds(row, each["source"]) == binding)
+    return max(alike, key=lambda verdict: (_WEIGHT[verdict["source"]], verdict["id"]), default=None)
+
+
 def standing_before(tx: Transaction, row: RowMapping, source: str) -> RowMapping | None:
     """The verdict that a new one takes the place of.
 
-    A report leaves a binding one alone, and the reverse; the second person's stands beside every other.
+    A report leaves a binding one alone, and the reverse; a second or third person's stands beside every other.
     """
-    alike = [
-        verdict
-        for verdict in standing_verdicts(tx.connection, row["id"])
-        if verdict["source"] != SECOND and binds(row, verdict["source"]) == binds(row, source)
-    ]
-    return alike[-1] if alike and source != SECOND else None
+    if source in LATER:
+        return None
+    return foremost(row, standing_verdicts(tx.connection, row["id"]), binding=binds(row, source))
+
+
+def third_status(standing: Iterable[RowMapping], before: str | None) -> str | None:
+    """Whether a third person has judged, is wanted, or would have been: where the first two differ."""
+    said = {verdict["source"]: verdict["decision"] for verdict in standing}
+    if THIRD in said:
+        return "judged"
+    if "review" in said and SECOND in said and said["review"] != said[SECOND]:
+        return "closed" if before == "closed" else "open"
+    return None
 
 
 def write_verdict(
@@ -91,32 +129,42 @@ def write_verdict(
         "llm_decision": model,
         "matches": None if model is None or said is None else model == said,
         "supersedes": supersedes["id"] if supersedes else None,
-        "claimed_us": row["claim_expires_us"] - CLAIM_US if row["claimed_by"] == judge.key_id else None,
+        "claimed_us": row["claimed_us"] if row["claimed_by"] == judge.key_id else None,
     }
     tx.insert(t.verdicts, written)
     return written
 
 
+def claim(tx: Transaction, row: RowMapping, judge: Judge, now_us: int) -> None:
+    """Hold a review, or hold it longer, for ten minutes from now. Raises as `judges_as` does."""
+    judges_as(tx.connection, row, judge, now_us)
+    goes_on = row["claimed_by"] == judge.key_id and row["claim_expires_us"] > now_us
+    since_us = row["claimed_us"] if goes_on else now_us
+    change_review(
+        tx, row["id"], claimed_by=judge.key_id, claim_expires_us=now_us + CLAIM_US, claimed_us=since_us
+    )
+
+
 def judges_as(connection: Connection, row: RowMapping, judge: Judge, now_us: int) -> str:
-    """The source of the verdict that a person may give: `review`, or `second`.
+    """The source of the verdict that a person may give: `review`, `second` or `third`.
 
     Raises `Forbidden` for one's own situation, `Conflict` where it is too late or somebody else holds it.
     """
     check_not_own(row, judge)
-    second = may_be_second(connection, row, judge)
-    if row["status"] == "judged" and not second:
+    asked = asked_as(connection, row, judge)
+    if row["status"] == "judged" and asked is None:
         raise Conflict("already-judged", "this review has a verdict; its judge can undo it")
-    due_us = row["judged_us"] + SECOND_DUE_US if second else row["due_us"]
-    if (row["status"] != "open" and not second) or due_us <= now_us:
+    due_us = row["due_us"] if asked is None else asked_until_us(connection, row, asked)
+    if (row["status"] != "open" and asked is None) or due_us <= now_us:
         raise Conflict("review-expired", "this review is past its time and takes no verdict")
-    if not second and judged_by(connection, row["id"], judge, source=SECOND):
+    if asked is None and judged_by(connection, row["id"], judge, later=True):
         raise Conflict("already-judged", "you were the second to judge this, and cannot be the first as well")
     held = row["claimed_by"] not in (None, judge.key_id) and (row["claim_expires_us"] or 0) > now_us
     if held:
         raise Conflict("claimed", "somebody else holds this review")
-    return SECOND if second else "review"
+    return asked or "review"
 
 
 def check_not_own(row: RowMapping, judge: Judge) -> None:
-    if row["key_id"] == judge.key_id or row["actor_id"] in judge.actors:
+    if row["key_id"] in judge.keys or row["actor_id"] in judge.actors:
         raise Forbidden("own-situation", "nobody judges a situation whose actor or key is theirs")

@@ -65,6 +65,31 @@ def verify(connection: Connection) -> Verification:
     return found
 
 
+def verify_batch(connection: Connection, row: RowMapping) -> Verification:
+    """Compare one batch, a row of `chain`, with the rows that it names and with the batches beside it."""
+    found = Verification(batches=1, heads={row["instance"]: row["hash"]})
+    where = f"{row['instance']}: batch {row['seq']}"
+    beside = select(chain.c.seq, chain.c.previous, chain.c.hash).where(
+        chain.c.instance == row["instance"], chain.c.seq.in_((row["seq"] - 1, row["seq"] + 1))
+    )
+    neighbours = {each.seq: each for each in connection.execute(beside)}
+    before, after = neighbours.get(row["seq"] - 1), neighbours.get(row["seq"] + 1)
+    if _hash(row) != row["hash"]:
+        _report(found, f"{where} was changed")
+    if row["previous"] != (before.hash if before else GENESIS if row["seq"] == 1 else None):
+        _report(found, f"{where} does not follow from the batch before it")
+    if after and after.previous != row["hash"]:
+        _report(found, f"the batch after {where} does not follow from it")
+    try:
+        link = _Link(row["seq"], decode_entries(row["entries"]))
+    except msgspec.MsgspecError:
+        _report(found, f"{where} cannot be read")
+        return found
+    through = horizons(connection).get(row["instance"], 0)
+    _compare(connection, [link], through, {table.name: _Tally() for table in CHAINED}, found)
+    return found
+
+
 class _Tally:
     """Are two sets of keys the same? Told without holding either: sums of their hashes, by bucket."""
 

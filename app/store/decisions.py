@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, and
 
 from app.domain.clock import rfc3339
 from app.store import tables as t
+from app.store.people import PEOPLE
 
 
 def find(connection: Connection, decision_id: str) -> RowMapping | None:
@@ -24,12 +25,26 @@ def candidate_advisory(connection: Connection, decision_id: str) -> RowMapping |
 
 def verdicts_of(connection: Connection, decision_id: str) -> list[dict[str, Any]]:
     """Oldest first, undone and superseded ones included."""
-    query = select(t.verdicts).where(t.verdicts.c.decision_id == decision_id).order_by(t.verdicts.c.id)
+    v = t.verdicts
+    query = select(v, PEOPLE.c.name.label("judge_name")).join_from(
+        v, PEOPLE, PEOPLE.c.id == v.c.judge, isouter=True
+    )
+    query = query.where(v.c.decision_id == decision_id).order_by(v.c.id)
     return [verdict_wire(row) for row in connection.execute(query).mappings()]
 
 
 def verdict_wire(row: RowMapping) -> dict[str, Any]:
-    plain = ("id", "judge", "source", "decision", "category", "notes", "llm_decision", "supersedes")
+    plain = (
+        "id",
+        "judge",
+        "judge_name",
+        "source",
+        "decision",
+        "category",
+        "notes",
+        "llm_decision",
+        "supersedes",
+    )
     return {"at": rfc3339(row["created_us"]), "match": row["matches"], **{name: row[name] for name in plain}}
 
 

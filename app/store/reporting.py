@@ -128,7 +128,7 @@ def disagreements(
         .join(t.reviews, r.decision_id == d.id, isouter=True)
     )
     # Whoever still judges a decision blind must not learn here what the model said of it.
-    unjudged = or_(r.status == "open", r.second_status == "open")
+    unjudged = or_(r.status == "open", r.second_status == "open", r.third_status == "open")
     example = func.max(case((unjudged, None), else_=d.id)).label("example")
     grouped = select(*of, n, example).select_from(joined).group_by(*of)
     clusters = connection.execute(grouped.order_by(n.desc(), func.max(d.id)).limit(CLUSTERS_AT_MOST))
@@ -143,7 +143,7 @@ def verdicts_in(connection: Connection, start_us: int, end_us: int) -> list[RowM
         select(
             *(v.c.id, v.c.decision_id, v.c.source, v.c.decision, v.c.category, v.c.llm_decision),
             *(v.c.supersedes, v.c.rollout, v.c.created_us, r.c.mode, v.c.claimed_us),
-            *(r.c.second_status, d.c.legacy_decision, d.c.legacy_rule),
+            *(r.c.second_status, r.c.third_status, d.c.legacy_decision, d.c.legacy_rule),
             t.reasonings.c.decision_id.label("reasoned"),
         )
         .join_from(v, r, r.c.id == v.c.review_id)

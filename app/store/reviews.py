@@ -24,15 +24,17 @@ from app.domain.role import Principal, Role
 from app.domain.stream import Label
 from app.errors import NotFound
 from app.store import tables as t
+from app.store.people import PEOPLE
 from app.store.transaction import Transaction
 
 MAX_PAGE = 200
 # Judged first to last: a reported incident, a waiting caller, a model milder than the rules, the rest.
 PRIORITY = {"report": 40, "binding": 30, "too_permissive": 20, "drawn": 10, "picked": 5}
 
-
-SECOND_DUE_US = 7 * 86_400_000_000  # from the first verdict on: later no second person judges it
+SECOND_DUE_US = 7 * 86_400_000_000  # from the verdict before on: later no second or third person judges it
 SECOND = "second"  # the source of the verdict that another person gives blind
+THIRD = "third"  # of the one that decides where the first two differ
+LATER = (SECOND, THIRD)
 
 _HOUR_US = 3_600_000_000
 
@@ -51,72 +53,57 @@ class Judge:
 
 
 def judge_of(connection: Connection, principal: Principal) -> Judge:
-    """Two keys that share an actor are one person's."""
-    k, actors = t.api_keys.c, principal.actors
-    held = connection.execute(select(k.id, k.actors).where(k.actors != "[]")) if actors else ()
-    theirs = (key_id for key_id, named in held if not actors.isdisjoint(json.loads(named)))
+    """Two keys, or users, that share an actor are one person's."""
+    p, actors = PEOPLE.c, principal.actors
+    held = connection.execute(select(p.id, p.actors).where(p.actors != "[]")) if actors else ()
+    theirs = (person_id for person_id, named in held if not actors.isdisjoint(json.loads(named)))
     keys = frozenset({principal.key_id, *theirs})
     return Judge(principal.key_id, actors, keys, principal.may(Role.REVIEWER))
 
 
-def may_be_second(connection: Connection, review: Mapping[Any, Any], judge: Judge) -> bool:
-    """Whether a second person is wanted and this is one: to them the review is open, and blind."""
-    if review["second_status"] != "open" or not judge.may_judge:
-        return False
-    return not judged_by(connection, review["id"], judge)
+def asked_as(connection: Connection, review: Mapping[Any, Any], judge: Judge) -> str | None:
+    """`second` or `third` where such a person is wanted and this is one: to them the review is open, and blind."""
+    wanted = (
+        SECOND if review["second_status"] == "open" else THIRD if review["third_status"] == "open" else None
+    )
+    if wanted is None or not judge.may_judge or judged_by(connection, review["id"], judge):
+        return None
+    return wanted
 
 
-def judged_by(connection: Connection, review_id: str, judge: Judge, *, source: str | None = None) -> bool:
-    """Whether a person gave a verdict on a review, be it undone since; only of a `source` where it is named."""
+def asked_until_us(connection: Connection, review: Mapping[Any, Any], asked: str) -> int:
+    """When a second or third verdict is too late: so long after the one before."""
+    if asked == SECOND:
+        return int(review["judged_us"]) + SECOND_DUE_US
     v = t.verdicts.c
-    said = select(v.id).where(v.review_id == review_id, v.judge.in_(judge.keys), v.decision.is_not(None))
-    if source is not None:
-        said = said.where(v.source == source)
+    of_second = select(func.max(v.created_us)).where(v.review_id == review["id"], v.source == SECOND)
+    return int(connection.execute(of_second).scalar_one()) + SECOND_DUE_US
+
+
+def judged_by(connection: Connection, review_id: str, judge: Judge, *, later: bool = False) -> bool:
+    """Whether a person gave a verdict on a review, be it undone since; `later`: as its second or third judge."""
+    said = select(t.verdicts.c.id).where(t.verdicts.c.review_id == review_id, verdict_of(judge))
+    if later:
+        said = said.where(t.verdicts.c.source.in_(LATER))
     return connection.execute(said.limit(1)).first() is not None
 
 
-def queue(
-    connection: Connection,
-    judge: Judge,
-    *,
-    status: str,
-    rollout: str | None,
-    kind: str | None,
-    limit: int,
-    offset: int,
-) -> list[RowMapping]:
-    """Most urgent first, without the judge's own situations.
-
-    What waits for a second person is open to those who may be it, and judged to everybody else.
-    """
-    query = (
-        _with_decision()
-        .where(_has_status(status, judge), t.decisions.c.key_id != judge.key_id)
-        .order_by(t.reviews.c.priority.desc(), t.reviews.c.id)
-        .limit(min(limit, MAX_PAGE))
-        .offset(offset)
-    )
-    if judge.actors:
-        own = or_(t.situations.c.actor_id.is_(None), t.situations.c.actor_id.not_in(judge.actors))
-        query = query.where(own)
-    if rollout is not None:
-        query = query.where(t.reviews.c.rollout == rollout)
-    if kind is not None:
-        query = query.where(t.reviews.c.kind == kind)
-    return list(connection.execute(query).mappings())
+def verdict_of(judge: Judge) -> ColumnElement[bool]:
+    """Which verdicts are a person's."""
+    return and_(t.verdicts.c.judge.in_(judge.keys), t.verdicts.c.decision.is_not(None))
 
 
 def lock_review(tx: Transaction, review_id: str) -> RowMapping:
     """The review with its decision, as nobody else can judge it before this transaction ends."""
     tx.connection.execute(select(t.reviews.c.id).where(t.reviews.c.id == review_id).with_for_update())
-    row = tx.connection.execute(_with_decision().where(t.reviews.c.id == review_id)).mappings().one_or_none()
+    row = tx.connection.execute(with_decision().where(t.reviews.c.id == review_id)).mappings().one_or_none()
     if row is None:
         raise NotFound("review", review_id)
     return row
 
 
 def review_of(connection: Connection, decision_id: str) -> RowMapping | None:
-    of = _with_decision().where(t.reviews.c.decision_id == decision_id)
+    of = with_decision().where(t.reviews.c.decision_id == decision_id)
     return connection.execute(of).mappings().one_or_none()
 
 
@@ -153,7 +140,7 @@ def drawn_labels(
 
 
 def expire_due(tx: Transaction, now_us: int) -> list[str]:
-    """Let overdue reviews go, second ones too; returns the decisions whose binding review expired to deny."""
+    """Let overdue reviews go, second and third ones too; returns the decisions whose binding review expired to deny."""
     due = and_(t.reviews.c.status == "open", t.reviews.c.due_us <= now_us)
     binding = select(t.reviews.c.decision_id).where(due, t.reviews.c.kind == "binding")
     expired = list(tx.connection.execute(binding).scalars())
@@ -166,6 +153,12 @@ def expire_due(tx: Transaction, now_us: int) -> list[str]:
     tx.connection.execute(update(t.reviews).where(due).values(status="closed", claimed_by=None))
     late = and_(t.reviews.c.second_status == "open", t.reviews.c.judged_us <= now_us - SECOND_DUE_US)
     tx.connection.execute(update(t.reviews).where(late).values(second_status="closed", claimed_by=None))
+    v = t.verdicts.c
+    recent = exists().where(
+        v.review_id == t.reviews.c.id, v.source == SECOND, v.created_us > now_us - SECOND_DUE_US
+    )
+    undecided = and_(t.reviews.c.third_status == "open", ~recent)
+    tx.connection.execute(update(t.reviews).where(undecided).values(third_status="closed", claimed_by=None))
     return expired
 
 
@@ -185,6 +178,13 @@ def oversight(connection: Connection) -> dict[str, tuple[int | None, int | None]
     )
     oldest: dict[str, int | None] = {row.rollout: row.since for row in connection.execute(waiting)}
     return {name: (last.get(name), oldest.get(name)) for name in {*last, *oldest}}
+
+
+def open_by_kind(connection: Connection) -> dict[str, int]:
+    """How many reviews wait, by their kind."""
+    r = t.reviews.c
+    query = select(r.kind, func.count()).where(r.status == "open").group_by(r.kind)
+    return dict(connection.execute(query).tuples().all())
 
 
 QueueMark = tuple[int, str | None]
@@ -222,19 +222,6 @@ def review_backlog(connection: Connection, now_us: int) -> dict[str, Backlog]:
     return {rollout: Backlog(n, int(slow), oldest_us) for rollout, n, slow, oldest_us in found}
 
 
-def _has_status(status: str, judge: Judge) -> ColumnElement[bool]:
-    r, v = t.reviews.c, t.verdicts.c
-    if not judge.may_judge or status not in ("open", "judged"):
-        return r.status == status
-    theirs = and_(v.review_id == r.id, v.judge.in_(judge.keys), v.decision.is_not(None))
-    if status == "judged":
-        return and_(
-            r.status == status, or_(func.coalesce(r.second_status, "") != "open", exists().where(theirs))
-        )
-    first = and_(r.status == status, ~exists().where(theirs, v.source == SECOND))
-    return or_(first, and_(r.second_status == "open", ~exists().where(theirs)))
-
-
 def _label(
     decision_id: str, at_us: int, verdict: str | None, model: str | None, probability: float, status: str
 ) -> Label:
@@ -248,7 +235,7 @@ def _label(
     )
 
 
-def _with_decision() -> Select[Any]:
+def with_decision() -> Select[Any]:
     d, r, s = t.decisions, t.reviews, t.situations
     return select(
         r,

@@ -217,6 +217,17 @@ def rollback_reason(connection: Connection, investigation: Investigation) -> str
     return str(connection.execute(found.where(t.investigations.c.id == investigation.id)).scalar_one())
 
 
+def rollback_reasons(connection: Connection) -> dict[str, str]:
+    """`rollback_reason` of every rollout that has an investigation, by its name."""
+    of = t.transitions.c.id == t.investigations.c.transition_id
+    found = select(t.rollouts.c.name, t.transitions.c.reason).select_from(
+        t.rollouts.join(t.investigations, t.investigations.c.id == t.rollouts.c.investigation_id).join(
+            t.transitions, of
+        )
+    )
+    return dict(connection.execute(found).tuples().all())
+
+
 def served_s_since(connection: Connection, rollout: str, *, version: str, since_us: int) -> int:
     """Seconds that a version was served in a rollout, over its epochs, from an instant on."""
     c = t.evidence_counters.c

@@ -19,11 +19,16 @@ s = t.satisfaction.c
 
 def answer(tx: Transaction, *, key_id: str, score: int, comment: str | None, now_us: int) -> None:
     """Keep how content a reviewer is, 1..5. Raises `Conflict` where they said so on this UTC day."""
-    today = select(s.id).where(s.key_id == key_id, s.created_us >= now_us - now_us % _DAY_US)
-    if tx.connection.execute(today.limit(1)).first() is not None:
+    if answered_today(tx.connection, key_id=key_id, now_us=now_us):
         raise Conflict("already-answered", "you have answered today; tomorrow you may again")
     row = {"id": new_id(), "created_us": now_us, "key_id": key_id, "score": score, "comment": comment}
     tx.insert(t.satisfaction, row)
+
+
+def answered_today(connection: Connection, *, key_id: str, now_us: int) -> bool:
+    """Whether a reviewer said so on this UTC day."""
+    today = select(s.id).where(s.key_id == key_id, s.created_us >= now_us - now_us % _DAY_US)
+    return connection.execute(today.limit(1)).first() is not None
 
 
 def answers(connection: Connection, *, since_us: int, until_us: int) -> dict[str, Any]:

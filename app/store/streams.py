@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, and_, func, select
 
 from app.domain.assessment import Assessment, to_wire
+from app.domain.limits import Action
 from app.domain.stream import StreamState
 from app.store import tables as t
 from app.store.transaction import Transaction
@@ -51,6 +52,30 @@ def stream_row(rollout: str, state: StreamState, assessment: Assessment, *, now_
 def save_streams(tx: Transaction, rows: Iterable[dict[str, Any]]) -> None:
     """Put streams and their last assessments in the place of the earlier ones, all at once."""
     tx.insert_many(s, rows)
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What a look at all guardrails at once needs of an assessment."""
+
+    name: str
+    outcome: str
+    action: Action
+    sentence: str
+    e_value: float | None = None
+    threshold: float | None = None
+    dry_run: bool = False
+
+
+_said = msgspec.json.Decoder(Said)
+
+
+def said_of_all(connection: Connection) -> dict[str, list[Said]]:
+    """The last word of every guardrail of every rollout's present epoch."""
+    of = and_(s.c.rollout == t.rollouts.c.name, s.c.epoch == t.rollouts.c.epoch)
+    found: dict[str, list[Said]] = {}
+    for rollout, text in connection.execute(select(s.c.rollout, s.c.assessment).where(of)).all():
+        found.setdefault(rollout, []).append(_said.decode(text))
+    return found
 
 
 def assessments(connection: Connection, rollout: str, *, epoch: int) -> dict[str, dict[str, Any]]:

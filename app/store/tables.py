@@ -109,6 +109,7 @@ reviews = _table(
     Column("model_decision", Text),
     Column("claimed_by", Text),
     Column("claim_expires_us", BigInteger),
+    Column("claimed_us", BigInteger),  # when its holder took it up; a claim may be renewed
     Column("due_us", BigInteger, nullable=False),  # binding: expires to deny; drawn: closes unjudged
     Column("judged_us", BigInteger),
     Column("verdict", Text),  # the verdict in force
@@ -118,6 +119,7 @@ reviews = _table(
     Index("reviews_queue", "status", "priority", "id"),
     Index("reviews_second", "second_status", "priority", "id"),
     Index("reviews_third", "third_status", "priority", "id"),
+    Index("reviews_held", "claimed_by"),
     Index("reviews_of_epoch", "rollout", "epoch", "decision_id"),
 )
 
@@ -141,6 +143,7 @@ verdicts = _table(
     Column("commitment", Text, nullable=False),
     # When its judge had taken it up; null where they had not claimed it, and before 0004.
     Column("claimed_us", BigInteger),
+    Index("verdicts_by_judge", "judge", "id"),
 )
 
 rollouts = _table(
@@ -341,6 +344,7 @@ review_marks = _table(
     ),  # skip | flag | reveal: when the model's answer was shown after a blind verdict
     Column("created_us", BigInteger, nullable=False),
     Column("note", Text),
+    Index("review_marks_by_kind", "kind", "review_id"),
 )
 
 policy_documents = _table(

@@ -14,7 +14,10 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("reviews", sa.Column("third_status", sa.Text))
+    op.add_column("reviews", sa.Column("claimed_us", sa.BigInteger))
     op.create_index("reviews_third", "reviews", ["third_status", "priority", "id"])
+    op.create_index("reviews_held", "reviews", ["claimed_by"])
+    op.create_index("verdicts_by_judge", "verdicts", ["judge", "id"])
     op.add_column("guardrail_streams", sa.Column("trail", sa.Text))
     op.create_table(
         "users",
@@ -51,11 +54,15 @@ def upgrade() -> None:
         sa.Column("created_us", sa.BigInteger, nullable=False),
         sa.Column("note", sa.Text),
     )
+    op.create_index("review_marks_by_kind", "review_marks", ["kind", "review_id"])
 
 
 def downgrade() -> None:
     for table in ("review_marks", "sign_in_links", "sessions", "users"):
         op.drop_table(table)
     op.drop_column("guardrail_streams", "trail")
+    op.drop_index("verdicts_by_judge", "verdicts")
+    op.drop_index("reviews_held", "reviews")
     op.drop_index("reviews_third", "reviews")
+    op.drop_column("reviews", "claimed_us")
     op.drop_column("reviews", "third_status")

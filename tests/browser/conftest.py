@@ -1,5 +1,6 @@
 """In which browser do the pages open, and what fails a test of them?"""
 
+import inspect
 import os
 from collections.abc import AsyncIterator, Generator
 from pathlib import Path
@@ -20,7 +21,7 @@ expect.set_options(timeout=PATIENCE_MS)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All on one event loop, where the browser, the server and the test take turns."""
     for item in items:
-        if item.path.is_relative_to(_HERE):
+        if item.path.is_relative_to(_HERE) and inspect.iscoroutinefunction(getattr(item, "function", None)):
             item.add_marker(pytest.mark.browser)
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 

@@ -7,6 +7,7 @@ import pytest
 
 from app.domain.phase import Phase
 from app.errors import Conflict, Forbidden, GateNotMet, InvalidInput, NotFound
+from app.services.administration import TransitionFilters
 from tests.services.plane import BEGINNING, Stage
 from tests.services.test_levers import promote, roll_back, with_evidence
 

@@ -133,7 +133,7 @@ async def test_two_do_not_both_become_the_second(twice: Stage) -> None:
     await claim(twice, decision_id)
     with pytest.raises(Conflict, match="somebody else"):
         await claim(twice, decision_id, "admin")
-    await twice.judge(decision_id, "allow", who="another_reviewer")
+    await twice.judge(decision_id, "deny", who="another_reviewer")
     with pytest.raises(Conflict, match="has a verdict"):
         await claim(twice, decision_id, "admin")
 
@@ -206,6 +206,7 @@ async def test_a_second_verdict_leaves_the_verdict_in_force_and_the_override_evi
         "second_status",
         "second_verdict",
         "claim_expires_us",
+        "claimed_us",
     }
     assert (after["second_status"], after["second_verdict"]) == ("judged", "allow")
 

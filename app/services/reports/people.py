@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from app.domain.clock import rfc3339
-from app.domain.decision import Category, Decision
+from app.domain.decision import Category, Decision, difference
 from app.domain.reliability import ac1, raw_agreement
 from app.domain.sampling import ReviewMode
 from app.store.reviews import Backlog
@@ -25,8 +25,7 @@ def category_of(row: RowMapping) -> Category:
     """How an override differs: by the person's word, else by which answer is the stricter."""
     if row["category"] in (Category.MODEL_TOO_STRICT, Category.MODEL_TOO_PERMISSIVE, Category.UNCLEAR):
         return Category(row["category"])
-    milder = Decision(row["llm_decision"]).severity < Decision(row["decision"]).severity
-    return Category.MODEL_TOO_PERMISSIVE if milder else Category.MODEL_TOO_STRICT
+    return difference(Decision(row["llm_decision"]), Decision(row["decision"]))
 
 
 def by_mode(verdicts: Sequence[RowMapping]) -> dict[str, dict[str, Any]]:
@@ -69,7 +68,7 @@ def waiting(backlog: Mapping[str, Backlog]) -> list[dict[str, Any]]:
 
 def edge_cases(verdicts: Sequence[RowMapping]) -> list[dict[str, Any]]:
     """Judged decisions that a suite could learn from: people overrode the model, or decided between it and the
-    rules. Newest first. What a second person still judges blind is left out, and what people disagree on.
+    rules. Newest first. What another person still judges blind is left out, and what people disagree on.
     """
     said: defaultdict[str, set[str]] = defaultdict(set)
     for row in verdicts:
@@ -78,7 +77,8 @@ def edge_cases(verdicts: Sequence[RowMapping]) -> list[dict[str, Any]]:
     for row in verdicts:
         decision_id, model, legacy = row["decision_id"], row["llm_decision"], row["legacy_decision"]
         verdict = row["decision"]
-        if model is None or row["second_status"] == "open" or len(said[decision_id]) > 1:
+        waits = "open" in (row["second_status"], row["third_status"])
+        if model is None or waits or len(said[decision_id]) > 1:
             continue
         if model != verdict or (model != legacy and verdict in (model, legacy)):
             told = {"model": model, "legacy": legacy, "verdict": verdict, "category": row["category"]}

@@ -53,7 +53,11 @@ def written(services: Services, made: dict[str, Any], form: str, *, framed_by: s
         case _:
             body = msgspec.json.encode(services.reports.with_lines(made))
     policy = f"default-src 'none'; style-src '{style_source()}'; frame-ancestors {framed_by}; base-uri 'none'; sandbox"
-    headers = {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+    headers = {
+        "Content-Security-Policy": policy,
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "no-store",
+    }
     return Response(body, media_type=_FORMS[form], headers=headers)
 
 

@@ -1,34 +1,20 @@
 """Rollouts over HTTP: see where they stand, and the levers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
-import msgspec
 from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
-from litestar.types import Guard
 
 from app.domain.phase import Phase
 from app.domain.role import Role
-from app.domain.rollout import Comparison
-from app.errors import InvalidInput
-from app.services.container import Services
-from app.services.succession import Act, Wish
 from app.web.authentication import Asked, principal_of, requires, services_of
-from app.web.bodies import (
-    Exposure,
-    InvestigationClosed,
-    KillSwitch,
-    Promote,
-    RampChange,
-    Reason,
-    VersionChange,
-)
+from app.web.bodies import KillSwitch
+from app.web.levers import LEVERS, STEERING
 
 _SEE = [requires(Role.REVIEWER, Role.OPERATOR, Role.APPROVER, Role.AUDITOR)]
-_STEER = [requires(Role.OPERATOR, Role.APPROVER)]
+_STEER = [requires(*STEERING)]
 
 
 @get("/v1/rollouts", guards=_SEE, sync_to_thread=True)
@@ -72,92 +58,40 @@ def transitions(
     return {"transitions": services_of(request).rollouts.transitions(name, limit=limit)}
 
 
-Pulled = Awaitable[dict[str, Any]]
+def _lever(act: str, what: str) -> HTTPRouteHandler:
+    lever = LEVERS[act]
 
-
-def _lever(
-    act: str,
-    body: type[msgspec.Struct],
-    pull: Callable[[Services], Callable[..., Pulled]],
-    what: str,
-    *,
-    guards: list[Guard] = _STEER,
-) -> HTTPRouteHandler:
-    """One whose body is all that it takes."""
-
-    @post(f"/v1/rollouts/{{name:str}}/{act}", status_code=200, guards=guards, description=what)
-    async def lever(
+    @post(
+        f"/v1/rollouts/{{name:str}}/{act}", status_code=200, guards=[requires(*lever.roles)], description=what
+    )
+    async def pulled(
         request: Asked,
         name: FromPath[str],
-        data: JSONBody[body],  # type: ignore[valid-type]
+        data: JSONBody[lever.body],  # type: ignore[name-defined]
     ) -> dict[str, Any]:
-        fields = msgspec.structs.asdict(data)
-        return await _moved(
-            request, name, pull(services_of(request))(name, **fields, by=principal_of(request))
-        )
+        services, by = services_of(request), principal_of(request)
+        transition = await lever.pull(services, name, data, by)
+        return {**await asyncio.to_thread(services.rollouts.one, name), "transition": transition}
 
-    return lever
+    return pulled
 
 
-promote = _lever(
-    "promote",
-    Promote,
-    lambda services: services.levers.promote,
-    "One phase up, when the gate passes; 409 with the whole gate when it does not.",
-)
+promote = _lever("promote", "One phase up, when the gate passes; 409 with the whole gate when it does not.")
 approve = _lever(
-    "approve",
-    Promote,
-    lambda services: services.approvals.approve,
-    "Say that another may promote it; 409 with the whole gate where the evidence is not enough.",
-    guards=[requires(Role.APPROVER)],
+    "approve", "Say that another may promote it; 409 with the whole gate where the evidence is not enough."
 )
-exposure = _lever(
-    "exposure",
-    Exposure,
-    lambda services: services.levers.expose,
-    "The share of actors that the phase applies to.",
-)
-rollback = _lever("rollback", Reason, lambda services: services.levers.roll_back, "Down at once.")
-hold = _lever(
-    "hold", Reason, lambda services: services.levers.hold, "Freeze promotions and ramps; rollbacks go on."
-)
-resume = _lever("resume", Reason, lambda services: services.levers.resume, "End the hold.")
+exposure = _lever("exposure", "The share of actors that the phase applies to.")
+rollback = _lever("rollback", "Down at once.")
+hold = _lever("hold", "Freeze promotions and ramps; rollbacks go on.")
+resume = _lever("resume", "End the hold.")
 investigation = _lever(
-    "investigation",
-    InvestigationClosed,
-    lambda services: services.levers.close_investigation,
-    "Close the open investigation of a rollback: its cause, and what was done.",
+    "investigation", "Close the open investigation of a rollback: its cause, and what was done."
 )
-
-
-@post("/v1/rollouts/{name:str}/ramp", status_code=200, guards=_STEER)
-async def ramp(request: Asked, name: FromPath[str], data: JSONBody[RampChange]) -> dict[str, Any]:
-    """Approve automatic steps of exposure, or end them where they are."""
-    ramps, by = services_of(request).ramps, principal_of(request)
-    if data.action == "stop":
-        return await _moved(request, name, ramps.stop(name, reason=data.reason, by=by))
-    if data.expected_revision is None:
-        raise InvalidInput([("expected_revision", "is needed to start: the revision that was looked at")])
-    started = ramps.start(
-        name, to=data.to, reason=data.reason, expected_revision=data.expected_revision, by=by
-    )
-    return await _moved(request, name, started)
-
-
-@post("/v1/rollouts/{name:str}/version", status_code=200, guards=_STEER)
-async def version(request: Asked, name: FromPath[str], data: JSONBody[VersionChange]) -> dict[str, Any]:
-    """Let a candidate observe, activate one, go back to the previous version, or withdraw the candidate."""
-    wish = Wish(
-        act=Act(data.action),
-        reason=data.reason,
-        version=data.version,
-        mode=Comparison(data.mode),
-        share=data.share,
-        expected_revision=data.expected_revision,
-    )
-    pulled = services_of(request).succession.change(name, wish, by=principal_of(request))
-    return await _moved(request, name, pulled)
+ramp = _lever("ramp", "Approve automatic steps of exposure, or end them where they are.")
+version = _lever(
+    "version",
+    "Let a candidate observe, activate one, go back to the previous version, or withdraw the candidate.",
+)
 
 
 @post("/v1/kill-switch", status_code=200, guards=_STEER)
@@ -167,9 +101,3 @@ async def kill_switch(request: Asked, data: JSONBody[KillSwitch]) -> dict[str, A
         engaged=data.engaged, reason=data.reason, by=principal_of(request)
     )
     return {"engaged": data.engaged, "transition": transition}
-
-
-async def _moved(request: Asked, name: str, pulled: Pulled) -> dict[str, Any]:
-    """The rollout as a lever has left it, and the transition that made it so."""
-    transition = await pulled
-    return {**await asyncio.to_thread(services_of(request).rollouts.one, name), "transition": transition}

@@ -11,7 +11,7 @@ from litestar.response import Stream
 Page = Sequence[Mapping[str, Any]]
 
 # What a spreadsheet takes for the beginning of a formula, in either width.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def pages(ask: Callable[[str | None], Mapping[str, Any]], name: str) -> Iterator[Page]:

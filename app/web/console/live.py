@@ -47,13 +47,13 @@ async def news(
     began = ticked = time.monotonic()
     async with aclosing(notices.follow(quiet_s=tick_s)) as followed:
         async for kind, body in followed:
-            if notices.closed or time.monotonic() - began >= line_s:
-                return
-            event = told(kind, body)
+            now, event = time.monotonic(), told(kind, body)
             if event is not None:
                 yield _message(*event)
-            if not kind or time.monotonic() - ticked >= tick_s:
-                ticked = time.monotonic()
+            if notices.closed or now - began >= line_s:
+                return
+            if not kind or now - ticked >= tick_s:
+                ticked = now
                 yield _message("tick", {})
 
 

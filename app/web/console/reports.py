@@ -1,15 +1,17 @@
 """Which reports are kept, and how is one read, printed or taken along?"""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Literal
 from urllib.parse import urlencode
 
 from litestar import Response, get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from app.domain.clock import from_us, rfc3339, to_us
+from app.domain.clock import from_us
 from app.domain.period import Period
 from app.domain.role import Role
+from app.errors import InvalidInput
+from app.services.reports.reports import Reports
 from app.web.api.reports import written
 from app.web.authentication import Asked, services_of
 from app.web.bodies import instant_us
@@ -31,23 +33,40 @@ def reports(
         return goes_to(request, f"/reports/{period}?{urlencode({'at': at})}")
     services = services_of(request)
     today = f"{from_us(services.now_us()):%Y-%m-%d}"
-    return page(request, "reports.html", title="Reports", kept=services.reports.kept(), periods=tuple(Period), today=today)
+    return page(
+        request,
+        "reports.html",
+        title="Reports",
+        kept=services.reports.kept(),
+        periods=tuple(Period),
+        today=today,
+    )
 
 
 @get("/reports/{period:str}", guards=_SEE, sync_to_thread=True)
 def report(request: Asked, period: FromPath[Periods], at: FromQuery[str] = "") -> Response[bytes]:
     """The report in a frame that runs nothing, for it shows what callers wrote."""
-    span, kept = services_of(request).reports.find(Period(period), _instant(at))
-    starts_at, ends_at = (rfc3339(to_us(each)) for each in (span.starts_at, span.ends_at))
-    title = f"{period.capitalize()} report, {starts_at[:10]}"
+    kept = services_of(request).reports
+    span, _ = kept.find(Period(period), _instant(at))
     return page(
-        request, "report.html", title=title, period=period, starts_at=starts_at, ends_at=ends_at, made=kept and kept["made_at"]
+        request,
+        "report.html",
+        title=f"{period.capitalize()} report, {span.starts_at:%Y-%m-%d}",
+        period=period,
+        at=f"{span.starts_at:%Y-%m-%d}",
+        before=_day(kept, period, span.starts_at - timedelta(days=1)),
+        after=_day(kept, period, span.ends_at),
     )
 
 
 @get("/reports/{period:str}/document", guards=_SEE, sync_to_thread=True)
 def document(
-    request: Asked, period: FromPath[Periods], at: FromQuery[str] = "", form: Form = "html", save: FromQuery[bool] = False
+    request: Asked,
+    period: FromPath[Periods],
+    *,
+    at: FromQuery[str] = "",
+    form: Form = "html",
+    save: FromQuery[bool] = False,
 ) -> Response[bytes]:
     """The report itself, to show in the frame, or to save."""
     services = services_of(request)
@@ -56,6 +75,15 @@ def document(
     if save:
         response.headers["Content-Disposition"] = f'attachment; filename="phasegate-{made["id"]}.{form}"'
     return response
+
+
+def _day(reports: Reports, period: str, at: datetime) -> str | None:
+    """A day as an address names it, where there is a report of its period."""
+    try:
+        reports.find(Period(period), at)
+    except InvalidInput:
+        return None
+    return f"{at:%Y-%m-%d}"
 
 
 def _instant(at: str) -> datetime | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 from litestar import Response, get, post
-from litestar.params import FromPath, URLEncodedBody
+from litestar.params import FromPath, FromQuery, URLEncodedBody
 
 from app.domain.role import Role
 from app.services.container import Services
@@ -27,7 +27,7 @@ class Run(msgspec.Struct):
 
 
 @get("/suites", guards=_SEE, sync_to_thread=True)
-def suites(request: Asked, version: str | None = None) -> Response[bytes]:
+def suites(request: Asked, version: FromQuery[str | None] = None) -> Response[bytes]:
     services = services_of(request)
     found, scores = services.suites.all(), services.suites.scores()
     return page(
@@ -42,11 +42,21 @@ def suites(request: Asked, version: str | None = None) -> Response[bytes]:
 
 
 @get("/suites/{name:str}", guards=_SEE, sync_to_thread=True)
-def suite(request: Asked, name: FromPath[str]) -> Response[bytes]:
+def suite(
+    request: Asked, name: FromPath[str], *, tag: FromQuery[str] = "", failed: FromQuery[bool] = False
+) -> Response[bytes]:
+    """The situations of a suite, with what versions last said; `failed` leaves out what all of them passed."""
     services = services_of(request)
     found = services.suites.one(name)
-    scores = [score for score in services.suites.scores() if score["suite"] == name]
-    return page(request, "suite.html", title=f"Suite {name}", suite=found, scores=scores[:_BESIDE])
+    scores = [score for score in services.suites.scores() if score["suite"] == name][:_BESIDE]
+    wrong = {case for score in scores for case, told in score["answers"].items() if not told["passed"]}
+    cases = [
+        case
+        for case in found["cases"]
+        if (not tag or tag in case["tags"]) and (not failed or case["id"] in wrong)
+    ]
+    shown: dict[str, Any] = {"suite": found, "scores": scores, "cases": cases, "tag": tag, "failed": failed}
+    return page(request, "suite.html", title=f"Suite {name}", **shown)
 
 
 @post("/suites/run", status_code=200, guards=[seen_by(Role.OPERATOR, Role.APPROVER)])

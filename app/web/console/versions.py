@@ -19,6 +19,7 @@ from app.web.console.pages import goes_to, page
 
 _SEE = [seen_by(Role.OPERATOR, Role.APPROVER, Role.AUDITOR)]
 _ROLES = ("active", "candidate", "previous", "retired")
+_STATES = (*_ROLES, "registered")
 
 
 class Registered(msgspec.Struct):
@@ -42,7 +43,7 @@ def versions(request: Asked) -> Response[bytes]:
         request,
         "versions.html",
         title="Versions",
-        versions=[_shown(services, each) for each in reversed(services.registry.all())],
+        versions=[_shown(services, each) for each in _in_order(services.registry.all())],
         health=_health(services),
         validations=services.validations.latest(),
         waiting=services.lineage.waiting(),
@@ -82,6 +83,12 @@ async def make_candidate(
     wish = Wish(Act.CANDIDATE, data.reason, version_id, data.mode, _share(data))
     await services_of(request).succession.change(data.rollout, wish, by=principal_of(request))
     return goes_to(request, f"/rollouts/{data.rollout}")
+
+
+def _in_order(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is in use first, then the newest."""
+    newest_first = list(reversed(found))
+    return sorted(newest_first, key=lambda each: _STATES.index(each["state"]))
 
 
 def _shown(services: Services, found: Mapping[str, Any]) -> dict[str, Any]:

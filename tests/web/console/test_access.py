@@ -8,6 +8,7 @@ from litestar.routes import HTTPRoute
 from app.domain.role import Role
 from app.web.console.routes import console
 from tests.services.plane import Stage
+from tests.web.console.browsing import signed_in
 
 SEEING = frozenset({Role.REVIEWER, Role.OPERATOR, Role.APPROVER, Role.AUDITOR})
 STEERING = frozenset({Role.OPERATOR, Role.APPROVER})
@@ -19,6 +20,35 @@ NOBODY = frozenset[Role]()  # but an admin, who holds every role
 # Whose pages these are; None is open to strangers. A route that is not here fails the first test below.
 DECIDED: dict[tuple[str, str], frozenset[Role] | None] = {
     ("GET", "/"): SEEING,
+    ("GET", "/sign-in"): None,
+    ("POST", "/sign-in"): None,
+    ("GET", "/sign-in/{token:str}"): None,
+    ("POST", "/sign-in/{token:str}"): None,
+    ("POST", "/sign-out"): EVERYBODY,
+    ("GET", "/account"): EVERYBODY,
+    ("POST", "/account/password"): EVERYBODY,
+    ("POST", "/account/actors"): EVERYBODY,
+    ("POST", "/account/sessions/end"): EVERYBODY,
+    ("POST", "/kill-switch"): STEERING,
+    ("GET", "/decisions"): EVERYBODY,
+    ("GET", "/decisions.csv"): EVERYBODY,
+    ("GET", "/decisions.jsonl"): EVERYBODY,
+    ("GET", "/decisions/{decision_id:str}"): EVERYBODY,
+    ("GET", "/decisions/{decision_id:str}/chain"): AUDITING,
+    ("POST", "/decisions/{decision_id:str}/report"): frozenset({Role.CALLER, Role.REVIEWER, Role.OPERATOR}),
+    ("GET", "/live"): EVERYBODY,
+    ("GET", "/live/alarm"): EVERYBODY,
+    ("GET", "/versions"): AUDITING,
+    ("POST", "/versions"): frozenset({Role.OPERATOR}),
+    ("GET", "/versions/{version_id:str}"): AUDITING,
+    ("POST", "/versions/{version_id:str}/candidate"): STEERING,
+    ("GET", "/suites"): AUDITING,
+    ("GET", "/suites/{name:str}"): AUDITING,
+    ("POST", "/suites/run"): STEERING,
+    ("GET", "/validations/{name:str}"): AUDITING,
+    ("GET", "/reports"): SEEING,
+    ("GET", "/reports/{period:str}"): SEEING,
+    ("GET", "/reports/{period:str}/document"): SEEING,
 }
 CLOSED = [(method, path, roles) for (method, path), roles in DECIDED.items() if roles is not None]
 
@@ -59,3 +89,41 @@ async def test_a_role_opens_its_pages_and_no_others(stage: Stage, role: Role) ->
         assert response.status_code < 500, (method, path)
         if not may:
             assert response.headers["Content-Type"].startswith("text/html"), path
+
+
+async def test_a_session_pulls_no_lever_without_the_token_of_its_page(stage: Stage) -> None:
+    browser = await signed_in(stage, "admin")
+    headers = await browser.headers()
+    forged = [
+        headers | {"X-CSRF-Token": "0" * 64},
+        {name: value for name, value in headers.items() if name != "X-CSRF-Token"},
+        headers | {"Origin": "http://elsewhere"},
+        headers | {"Origin": "null"},
+        {name: value for name, value in headers.items() if name != "Origin"},
+    ]
+    for method, path, _ in CLOSED:
+        if method == "GET":
+            continue
+        for sent in forged:
+            response = await browser.client.request(method, address(path), headers=sent)
+            assert response.status_code == 403, (method, path)
+            assert "did not come from a page of ours" in response.text, (method, path)
+
+
+async def test_a_session_needs_that_token_for_the_api_too(stage: Stage) -> None:
+    browser = await signed_in(stage, "admin")
+    body = {"engaged": True, "reason": "smoke"}
+    refused = await browser.client.post("/v1/kill-switch", json=body)
+    assert (refused.status_code, refused.json()["type"]) == (403, "csrf")
+    assert refused.headers["X-Request-ID"] == refused.json()["request_id"]
+    done = await browser.client.post("/v1/kill-switch", json=body, headers=await browser.headers())
+    assert done.status_code == 200
+
+
+async def test_every_page_has_a_heading_for_whoever_sees_it(stage: Stage) -> None:
+    browser = await signed_in(stage, "admin")
+    for method, path, _ in CLOSED:
+        if method == "GET" and "{" not in path:
+            response = await browser.see(path)
+            if response.headers["Content-Type"].startswith("text/html") and response.text.startswith("<!"):
+                assert response.text.count("<h1") == 1, path

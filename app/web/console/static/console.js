@@ -9,7 +9,9 @@ function open(dialog) {
   if (dialog.open) return;
   $("[data-problem]", dialog)?.replaceChildren();
   dialog.showModal();
-  $("[autofocus], textarea, input:not([type=hidden]), select", dialog)?.focus();
+  const field = $("[autofocus], textarea, input:not([type=hidden]), select", dialog);
+  field?.focus();
+  field?.select?.(); // a suggested text is there to be typed over
 }
 document.addEventListener("click", event => {
   const opener = event.target.closest("[data-opens]");

@@ -1,0 +1,238 @@
+"""What does a person see at one look: every rollout's standing, and what waits for somebody?"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from app.domain.assessment import GuardrailOutcome
+from app.domain.clock import to_us
+from app.domain.condition import Condition, GateOutcome
+from app.domain.counters import Metric
+from app.domain.evidence import Evidence
+from app.domain.limits import Action, Guardrail
+from app.domain.phase import Phase
+from app.domain.rollout import RolloutPolicy
+from app.domain.sequential import Group, lower, upper
+from app.services.gates import describe
+from app.services.overview import Overview, Standing
+from app.services.plane import Plane
+from app.services.ports import Models
+from app.store.course import Traffic, traffic_of_all
+from app.store.reviews import open_by_kind
+from app.store.streams import Said, said_of_all
+
+LATELY_MINUTES = 5  # what "now" means of traffic
+HOURS = 24
+
+_FIRST = ("rolled_back", "breach")  # the states that come before all others, and then what is ready
+_HOUR_US = 3_600_000_000
+_TELLING = (
+    *(GuardrailOutcome.BREACH, GuardrailOutcome.ERROR, GuardrailOutcome.WARNING),
+    *(GuardrailOutcome.DRY_RUN, GuardrailOutcome.STALE),
+)
+_DRIFT = frozenset({Guardrail.SHIFT, Guardrail.PAIRED_SHIFT, Guardrail.AGREEMENT_DRIFT})
+_DRIFTED = frozenset({GuardrailOutcome.BREACH, GuardrailOutcome.WARNING, GuardrailOutcome.DRY_RUN})
+_BY_PEOPLE = ("approvals", "validation")  # conditions that no waiting fulfils
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A share with its anytime-valid bounds and the limit that it is held against, each 0..1."""
+
+    n: int
+    value: float | None
+    lower: float | None
+    upper: float | None
+    limit: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """The guardrail that is nearest to acting: `share` of the way there, as log e-value over log threshold."""
+
+    guardrail: str
+    action: Action
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One rollout. `hours` are its decisions of the last 24 hours, oldest first, `telling` its guardrails that
+    are not simply well, gravest first; `more` conditions of the gate are unmet beside the one in `sentence`.
+    """
+
+    name: str
+    phase: Phase
+    exposure: float
+    since: datetime
+    version: str
+    candidate: str | None
+    state: str
+    sentence: str
+    more: int
+    per_minute: float
+    hours: list[int]
+    agreement: Rate
+    independent: bool
+    override: Rate
+    headroom: Headroom | None
+    telling: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    plane: Plane
+    overview: Overview
+    models: Models
+    now: Callable[[], datetime]
+
+    def read(self) -> dict[str, Any]:
+        """`tiles` and `rows` of all rollouts: what needs somebody first, then what is ready, then by name."""
+        now_us = to_us(self.now())
+        since_us, lately_us = now_us - HOURS * _HOUR_US, now_us - LATELY_MINUTES * 60_000_000
+        with self.plane.database.read() as connection:
+            plane, standings = self.overview.read(connection)
+            traffic = traffic_of_all(connection, since_us=since_us, lately_us=lately_us)
+            said, opened = said_of_all(connection), open_by_kind(connection)
+        rows = [
+            _row(
+                each,
+                said.get(each.state.name, ()),
+                traffic.get(each.state.name, Traffic()),
+                now_us,
+                kill_switch=plane.kill_switch,
+            )
+            for each in standings
+        ]
+        rows.sort(key=lambda row: (_urgency(row.state), row.name))
+        return {"rows": rows, "tiles": self._tiles(rows, opened)}
+
+    def _tiles(self, rows: Sequence[Row], opened: dict[str, int]) -> dict[str, Any]:
+        model = self.models.default.status
+        return {
+            "phases": Counter(row.phase for row in rows),
+            "per_minute": sum(row.per_minute for row in rows),
+            "open_reviews": sum(opened.values()),
+            "waiting_callers": opened.get("binding", 0),
+            "model": "circuit open" if model.circuit_open else model.state,
+            "drifted": sum(any(_is_drift(*each) for each in row.telling) for row in rows),
+            "stale": sum(any(each[1] == GuardrailOutcome.STALE for each in row.telling) for row in rows),
+        }
+
+
+def filtered(rows: Iterable[Row], *, q: str = "", phase: str = "", state: str = "") -> list[Row]:
+    """The rows whose name or version holds `q`, whatever its case, in that phase and state; "" is any."""
+    wanted = q.strip().casefold()
+    return [
+        row
+        for row in rows
+        if (wanted in row.name.casefold() or wanted in row.version.casefold())
+        and phase in ("", row.phase)
+        and state in ("", row.state)
+    ]
+
+
+def _row(seen: Standing, said: Sequence[Said], traffic: Traffic, now_us: int, *, kill_switch: bool) -> Row:
+    policy, state, evidence = seen.policy, seen.state, seen.evidence
+    standing, sentence, more = _told(seen, said, kill_switch=kill_switch)
+    hour = now_us // _HOUR_US
+    return Row(
+        name=state.name,
+        phase=state.phase,
+        exposure=state.exposure,
+        since=state.epoch_started_at,
+        version=state.version,
+        candidate=state.candidate,
+        state=standing,
+        sentence=sentence,
+        more=more,
+        per_minute=traffic.lately / LATELY_MINUTES,
+        hours=[traffic.by_hour.get(each, 0) for each in range(hour - HOURS + 1, hour + 1)],
+        agreement=_agreement(policy, state.phase, evidence),
+        independent=evidence.independent,
+        override=_override(policy, evidence),
+        headroom=_headroom(said),
+        telling=sorted(
+            ((each.name, each.outcome) for each in said if each.outcome in _TELLING),
+            key=lambda each: _TELLING.index(GuardrailOutcome(each[1])),
+        ),
+    )
+
+
+def _told(seen: Standing, said: Iterable[Said], *, kill_switch: bool) -> tuple[str, str, int]:
+    """The state of a rollout, one short sentence, and how many more conditions of its gate are unmet."""
+    status = describe(seen.state, seen.policy, seen.gate, kill_switch=kill_switch, why=seen.why)
+    standing, sentence = status["state"], status["sentence"]
+    if standing == "rolled_back":
+        return standing, f"rolled back to {seen.state.phase}: {seen.why}", 0
+    breach = next((each for each in said if each.outcome == GuardrailOutcome.BREACH), None)
+    if breach is not None:
+        return "breach", f"guardrail {breach.name.replace('_', ' ')}: {breach.sentence}", 0
+    if standing != "not_yet" or seen.gate is None:
+        return standing, sentence, 0
+    unmet = sorted(
+        (each for each in seen.gate.conditions if each.outcome is not GateOutcome.PASS), key=_weight
+    )
+    return standing, f"not yet {seen.gate.to}: {_short(unmet[0])}", len(unmet) - 1
+
+
+def _weight(unmet: Condition) -> tuple[int, bool, float]:
+    """What stands in the way most comes first: the gravest, then what takes longest, then what people do."""
+    eta_s = math.inf if unmet.eta_s is None else unmet.eta_s
+    return -tuple(GateOutcome).index(unmet.outcome), unmet.name in _BY_PEOPLE, -eta_s
+
+
+def _short(unmet: Condition) -> str:
+    """What is missing and when it may be there, without the figures that prove it."""
+    if unmet.name == "approvals" or unmet.needed is None:
+        return unmet.sentence
+    return f"{unmet.name.replace('_', ' ')}: {unmet.sentence.rsplit(': ', 1)[-1]}"
+
+
+def _headroom(said: Iterable[Said]) -> Headroom | None:
+    """Of the guardrails that do more than notify the one whose evidence is nearest to its threshold."""
+    shares = [
+        Headroom(
+            each.name, each.action, min(max(math.log(each.e_value) / math.log(each.threshold), 0.0), 1.0)
+        )
+        for each in said
+        if each.action is not Action.NOTIFY and not each.dry_run and each.e_value and each.threshold
+    ]
+    return max(shares, key=lambda each: each.share, default=None)
+
+
+def _agreement(policy: RolloutPolicy, phase: Phase, evidence: Evidence) -> Rate:
+    limits = policy.gates.get(phase.higher() or phase)
+    good = (Group(evidence.compared, evidence.agreed),)
+    return _rate(
+        good, policy.gate_alpha, evidence.compared, None if limits is None else limits.agreement_above
+    )
+
+
+def _override(policy: RolloutPolicy, evidence: Evidence) -> Rate:
+    n, limit = evidence.n(Metric.REVIEWED), policy.guardrails.override_limit
+    rate = _rate(tuple(evidence.override_groups), policy.gate_alpha, n, limit)
+    return replace(rate, value=evidence.override_rate)
+
+
+def _rate(groups: tuple[Group, ...], alpha: float, n: int, limit: float | None) -> Rate:
+    if not n:
+        return Rate(0, None, None, None, limit)
+    return Rate(n, groups[0].bad / groups[0].n, *_bounds(groups, alpha), limit)
+
+
+@lru_cache(maxsize=4096)  # of counts that change seldom, for everybody who looks
+def _bounds(groups: tuple[Group, ...], alpha: float) -> tuple[float, float]:
+    return lower(groups, alpha), upper(groups, alpha)
+
+
+def _is_drift(name: str, outcome: str) -> bool:
+    return name in _DRIFT and outcome in _DRIFTED
+
+
+def _urgency(state: str) -> int:
+    return 0 if state in _FIRST else 1 if state == "ready" else 2

@@ -1,0 +1,265 @@
+"""What does a reviewer have before them, what comes next, and how do they get on?"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping
+
+from app.domain.clock import rfc3339, rfc3339_or_none, to_us
+from app.domain.role import Principal, Role
+from app.domain.sampling import ReviewMode
+from app.domain.sequential import lower_bound, upper_bound
+from app.errors import Conflict, Forbidden, InvalidInput
+from app.services.documents import review_document
+from app.services.plane import Plane
+from app.services.verdicts import category_of, check_not_own, claim
+from app.store import marks
+from app.store.decisions import advisory_wire, candidate_advisory, find
+from app.store.ledger import Ledger
+from app.store.review_queue import Wanted, held_by, next_return_us, queue, waiting
+from app.store.reviews import Judge, change_review, judge_of, lock_review
+from app.store.satisfaction import answered_today
+from app.store.transaction import Transaction
+
+HAND = 5  # reviews that one person holds at a time
+MAX_NOTE = 2_000  # characters
+
+_DAY_US, _HOUR_US = 86_400_000_000, 3_600_000_000
+_ALPHA = 0.05  # of the interval around one's own agreement
+_PACE_DAYS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a person wants to judge: of one rollout, of one kind, or what somebody flagged."""
+
+    rollout: str | None = None
+    kind: str | None = None
+    flagged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    plane: Plane
+    ledger: Ledger
+    now: Callable[[], datetime]
+
+    async def take(
+        self, choice: Choice, principal: Principal, *, wanted: str | None = None
+    ) -> dict[str, Any] | None:
+        """Claim the next review, `wanted` where it is still free; None where nothing is left.
+
+        Raises `Conflict` where too many are in hand.
+        """
+        now_us = to_us(self.now())
+
+        def work(tx: Transaction) -> dict[str, Any] | None:
+            judge = judge_of(tx.connection, principal)
+            held = {row["id"] for row in held_by(tx.connection, judge, now_us)}
+            if len(held) >= HAND:
+                raise Conflict("hand-full", f"you hold {HAND} reviews; judge or skip one of them first")
+            for row in _offered(tx.connection, judge, choice, now_us, beside=held, first=wanted):
+                with suppress(Conflict):  # somebody was faster
+                    return _claimed(tx, row["id"], judge, now_us)
+            return None
+
+        return await self.ledger.run(work)
+
+    async def hold(self, review_id: str, principal: Principal) -> dict[str, Any]:
+        """Claim this review, or go on holding it. Raises `Conflict` where somebody else does."""
+        now_us = to_us(self.now())
+
+        def work(tx: Transaction) -> dict[str, Any]:
+            return _claimed(tx, review_id, judge_of(tx.connection, principal), now_us)
+
+        return await self.ledger.run(work)
+
+    async def skip(self, review_id: str, principal: Principal) -> None:
+        """Let a review go; for an hour it is not offered to this person."""
+        now_us = to_us(self.now())
+
+        def work(tx: Transaction) -> None:
+            row, judge = lock_review(tx, review_id), judge_of(tx.connection, principal)
+            if row["claimed_by"] == judge.key_id:
+                change_review(tx, review_id, claimed_by=None)
+            marks.mark(tx, review_id, judge, "skip", now_us=now_us)
+
+        await self.ledger.run(work)
+
+    async def flag(self, review_id: str, note: str, principal: Principal) -> None:
+        """Show a review to an operator, with a note."""
+        if len(note) > MAX_NOTE or "\x00" in note:
+            raise InvalidInput([("note", f"must have at most {MAX_NOTE} characters, none of them NUL")])
+        now_us = to_us(self.now())
+
+        def work(tx: Transaction) -> None:
+            row, judge = lock_review(tx, review_id), judge_of(tx.connection, principal)
+            check_not_own(row, judge)
+            marks.mark(tx, review_id, judge, "flag", now_us=now_us, note=note.strip() or None)
+
+        await self.ledger.run(work)
+
+    async def settle_flag(self, review_id: str, principal: Principal) -> None:
+        """An operator has seen to it; a reviewer takes their own flag back."""
+
+        def work(tx: Transaction) -> None:
+            judge = judge_of(tx.connection, principal)
+            everybodys = principal.may(Role.OPERATOR)
+            marks.unmark(tx, review_id, "flag", judge=None if everybodys else judge)
+
+        await self.ledger.run(work)
+
+    async def reveal(self, review_id: str, principal: Principal) -> dict[str, Any]:
+        """A judged review with everything that engine, model and person said; when it was first seen is kept.
+
+        Raises `Forbidden` for whoever has given no verdict on it that stands.
+        """
+        now_us = to_us(self.now())
+
+        def work(tx: Transaction) -> dict[str, Any]:
+            row, judge = lock_review(tx, review_id), judge_of(tx.connection, principal)
+            own = marks.own_verdict(tx.connection, review_id, judge)
+            if own is None:
+                raise Forbidden("not-your-verdict", "only who has judged a review sees it judged here")
+            if "reveal" not in marks.marks_of(tx.connection, review_id, judge):
+                marks.mark(tx, review_id, judge, "reveal", now_us=now_us)
+            return _revealed(tx.connection, row, judge, own)
+
+        return await self.ledger.run(work)
+
+    def last(self, principal: Principal) -> str | None:
+        """The review of this person's latest verdict that stands."""
+        with self.plane.database.read() as connection:
+            verdict = marks.last_verdict(connection, judge_of(connection, principal))
+        return None if verdict is None else str(verdict["review_id"])
+
+    def hand(self, principal: Principal) -> list[dict[str, Any]]:
+        """What this person holds, oldest first."""
+        now_us = to_us(self.now())
+        with self.plane.database.read() as connection:
+            judge = judge_of(connection, principal)
+            return [_document(connection, row, judge) for row in held_by(connection, judge, now_us)]
+
+    def ahead(self, choice: Choice, principal: Principal, *, after: str) -> dict[str, Any] | None:
+        """The review that `take` would give next, without claiming it."""
+        now_us = to_us(self.now())
+        with self.plane.database.read() as connection:
+            judge = judge_of(connection, principal)
+            held = {row["id"] for row in held_by(connection, judge, now_us)}
+            rows = _offered(connection, judge, choice, now_us, beside={after, *held})
+            return _document(connection, rows[0], judge) if rows else None
+
+    def flags(self, principal: Principal) -> list[dict[str, Any]]:
+        """What is flagged, latest first; a note is for its author and for operators, since it may tell an answer."""
+        with self.plane.database.read() as connection:
+            judge, found = judge_of(connection, principal), marks.flagged(connection)
+        return [
+            {
+                **{name: row[name] for name in ("review_id", "decision_id", "rollout", "review_kind")},
+                "by": row["name"] or row["judge"],
+                "at": rfc3339(row["created_us"]),
+                "note": row["note"] if _may_read(principal, row, judge) else None,
+                "settles": principal.may(Role.OPERATOR) or row["judge"] in judge.keys,
+            }
+            for row in found
+        ]
+
+    def pace(self, principal: Principal) -> dict[str, Any]:
+        """Today's work (UTC), what waits, and how far this person's verdicts agree with the model's answers."""
+        now_us = to_us(self.now())
+        with self.plane.database.read() as connection:
+            judge = judge_of(connection, principal)
+            done = marks.pace(
+                connection,
+                judge,
+                since_us=now_us - _PACE_DAYS * _DAY_US,
+                day_us=now_us - now_us % _DAY_US,
+                hour_us=now_us - _HOUR_US,
+            )
+            return {
+                "today": done["today"],
+                "hour": done["hour"],
+                "days": _PACE_DAYS,
+                "waiting": waiting(connection),
+                "returns_at": rfc3339_or_none(next_return_us(connection, judge, now_us)),
+                "agreement": {
+                    mode.value: _agreement(done[mode.value], done[f"{mode.value}_agreed"])
+                    for mode in ReviewMode
+                },
+                "asked": not answered_today(connection, key_id=principal.key_id, now_us=now_us),
+            }
+
+
+def _offered(
+    connection: Connection,
+    judge: Judge,
+    choice: Choice,
+    now_us: int,
+    *,
+    beside: set[str],
+    first: str | None = None,
+) -> list[RowMapping]:
+    """The next few, a waiting caller's before all, without those that are in hand already."""
+    wanted = Wanted(rollout=choice.rollout, kind=choice.kind, flagged=choice.flagged, free_us=now_us)
+    enough = len(beside) + HAND
+    rows = []
+    if choice.kind is None:
+        rows = queue(connection, judge, replace(wanted, kind="binding"), limit=enough)
+    seen = {row["id"] for row in rows} | beside
+    more = [
+        row for row in queue(connection, judge, wanted, limit=enough + len(rows)) if row["id"] not in seen
+    ]
+    found = [row for row in rows if row["id"] not in beside] + more
+    return sorted(found, key=lambda row: row["id"] != first)
+
+
+def _claimed(tx: Transaction, review_id: str, judge: Judge, now_us: int) -> dict[str, Any]:
+    claim(tx, lock_review(tx, review_id), judge, now_us)
+    return _document(tx.connection, lock_review(tx, review_id), judge)
+
+
+def _document(connection: Connection, row: RowMapping, judge: Judge) -> dict[str, Any]:
+    """The `review` shape with this person's own marks; `judged_before`: they took back a verdict on it."""
+    own = marks.marks_of(connection, row["id"], judge)
+    return {
+        **review_document(connection, row, judge),
+        "flagged": own["flag"]["note"] or "" if "flag" in own else None,
+        "judged_before": marks.had_judged(connection, row["id"], judge),
+        "own": None,
+    }
+
+
+def _revealed(connection: Connection, row: RowMapping, judge: Judge, own: RowMapping) -> dict[str, Any]:
+    """A judged review: the model's answer whatever still waits, and one's own verdict, not the others'."""
+    wide = find(connection, row["decision_id"])
+    assert wide is not None
+    seen = candidate_advisory(connection, row["decision_id"])
+    return {
+        **_document(connection, row, judge),
+        "mode": ReviewMode.BLIND if own["source"] in ("second", "third") else row["mode"],
+        "advisory": advisory_wire(wide),
+        "candidate": None if seen is None else advisory_wire(seen),
+        "decision": row["first_decision"],
+        "own": {
+            **{name: own[name] for name in ("decision", "notes", "source")},
+            "category": category_of(own),
+            "at": rfc3339(own["created_us"]),
+        },
+    }
+
+
+def _agreement(n: int, agreed: int) -> dict[str, Any]:
+    """A share with its interval, each side anytime-valid."""
+    return {
+        "n": n,
+        "rate": agreed / n if n else None,
+        "lower": lower_bound(n, agreed, _ALPHA) if n else None,
+        "upper": upper_bound(n, agreed, _ALPHA) if n else None,
+    }
+
+
+def _may_read(principal: Principal, row: RowMapping, judge: Judge) -> bool:
+    return principal.may(Role.OPERATOR) or row["judge"] in judge.keys

@@ -1,0 +1,134 @@
+"""Where does one rollout stand, what speaks for and against it, and which levers are there?"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import msgspec
+from litestar import Response, get, post
+from litestar.exceptions import ValidationException
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath, FromQuery
+
+from app.domain.condition import span
+from app.domain.decision import Decision
+from app.domain.phase import Phase
+from app.domain.role import Role
+from app.errors import Conflict, RevisionConflict
+from app.services.levers import CAUSES
+from app.web.authentication import Asked, principal_of, services_of
+from app.web.console.access import seen_by
+from app.web.console.pages import goes_to, page
+from app.web.levers import LEVERS, STEERING
+
+_SEE = [seen_by(Role.REVIEWER, Role.OPERATOR, Role.APPROVER, Role.AUDITOR)]
+_SHOWN = 40  # transitions
+_DAY_S = 86_400
+_HINDRANCES = ("held", "kill_switch", "freeze", "clock", "investigation")
+
+
+@get("/rollouts/{name:str}", guards=_SEE, sync_to_thread=True)
+def rollout(request: Asked, name: FromPath[str], to: FromQuery[Phase | None] = None) -> Response[bytes]:
+    """`to` is the phase whose gate is shown; without it, the next one's."""
+    services = services_of(request)
+    one = services.rollouts.one(name)
+    gate = one["gate"] if to in (None, Phase.SHADOW) else services.rollouts.gate(name, to)
+    principal = principal_of(request)
+    return page(
+        request,
+        "rollout.html",
+        title=name,
+        one=one,
+        steps=_ladder(one),
+        gate=gate,
+        earliest=None if gate is None else _earliest(gate["conditions"]),
+        hindered=[] if one["gate"] is None else _hindrances(one["gate"]["conditions"]),
+        close=services.close_ups.of(name),
+        evidence=services.rollouts.evidence(name),
+        transitions=services.rollouts.transitions(name, limit=_SHOWN),
+        experiment=services.experiments.of(name),
+        versions=[version["id"] for version in services.registry.all()],
+        causes=CAUSES,
+        steers=principal.may(*STEERING),
+        approves=principal.may(Role.APPROVER),
+        closeness=closeness,
+        cell=_cell,
+    )
+
+
+def closeness(guardrail: Mapping[str, Any]) -> float | None:
+    """How far a guardrail's evidence is on its way from 1, which is none, to its threshold: 0..1, in logarithms."""
+    e_value, threshold = guardrail["e_value"], guardrail["threshold"]
+    if e_value is None or threshold is None:
+        return None
+    return min(max(math.log(max(e_value, 1.0)) / math.log(threshold), 0.0), 1.0)
+
+
+def _ladder(one: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The phases from below, each `past`, `present`, `next`, `later` or `beyond` the ceiling."""
+    present, ceiling = Phase(one["phase"]), Phase(one["ceiling"])
+    steps = []
+    for phase in Phase:
+        above = phase.rank - present.rank
+        place = {-1: "past", 0: "present", 1: "next"}.get(max(above, -1), "later")
+        if phase.rank > ceiling.rank:
+            place = "beyond"
+        steps.append({"phase": phase.value, "place": place, "is_ceiling": phase is ceiling})
+    return steps
+
+
+def _earliest(conditions: Iterable[Mapping[str, Any]]) -> str | None:
+    """How long the slowest condition takes, where that is known of all that are not met."""
+    etas = [each["eta"] for each in conditions if each["outcome"] != "pass"]
+    known = [eta for eta in etas if eta is not None]
+    return span(max(known) / _DAY_S) if known and len(known) == len(etas) else None
+
+
+def _hindrances(conditions: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What stands in the way whatever the evidence says."""
+    return [each["sentence"] for each in conditions if each["name"] in _HINDRANCES and each["outcome"] != "pass"]
+
+
+def _cell(one: Mapping[str, Any], evidence: Mapping[str, Any], legacy: Decision, model: Decision) -> dict[str, Any]:
+    """One cell of legacy against model: how many, their share, and the address of exactly these decisions."""
+    n, whole = evidence["confusion"].get(f"{legacy}>{model}", 0), evidence["agreement"]["n"]
+    query = {"rollout": one["name"], "epoch": one["epoch"], "version": one["version"], "legacy": legacy, "model": model}
+    return {
+        "n": n,
+        "share": n / whole if whole else None,
+        "address": f"/decisions?{urlencode(query)}",
+        "kind": "agree" if legacy is model else "laxer" if model.severity < legacy.severity else "stricter",
+    }
+
+
+def _lever(act: str) -> HTTPRouteHandler:
+    lever = LEVERS[act]
+
+    @post(f"/rollouts/{{name:str}}/{act}", status_code=200, guards=[seen_by(*lever.roles)])
+    async def pulled(request: Asked, name: FromPath[str]) -> Response[bytes]:
+        data = await _form(request, lever.body)
+        try:
+            await lever.pull(services_of(request), name, data, principal_of(request))
+        except RevisionConflict as conflict:
+            said = f"{name} has moved since this page was loaded: reload it and look again ({conflict})"
+            raise Conflict(conflict.code, said) from conflict
+        return goes_to(request, f"/rollouts/{quote(name, safe='')}")
+
+    return pulled
+
+
+promote, approve, exposure, rollback = map(_lever, ("promote", "approve", "exposure", "rollback"))
+hold, resume, investigation = map(_lever, ("hold", "resume", "investigation"))
+ramp, version = map(_lever, ("ramp", "version"))
+
+
+async def _form(request: Asked, body: type[msgspec.Struct]) -> Any:
+    """The fields of a form as a lever takes them; a field left empty says nothing."""
+    form = await request.form()
+    fields = {name: value for name, value in form.items() if value != ""}
+    try:
+        return msgspec.convert(fields, body, strict=False)
+    except msgspec.ValidationError as error:
+        found = {"message": str(error), "key": "data", "source": "body"}
+        raise ValidationException(str(error), extra=[found]) from error

@@ -1,0 +1,184 @@
+"""Does an open page hear what happens, nothing that its reader may not see, and does it let go?"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from app.domain.phase import Phase
+from app.services.container import Services
+from app.services.notices import Notices
+from app.services.watch import Watch
+from app.web.console.live import news
+from tests.services.plane import Stage
+
+pytestmark = pytest.mark.anyio
+
+Event = tuple[str, dict[str, Any]]
+
+
+async def _until(holds: Callable[[], Any]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0)
+
+
+async def _open(stage: Stage, who: str) -> asyncio.Task[httpx.Response]:
+    line = asyncio.create_task(stage.call("GET", "/live", who=who))
+    await _until(lambda: stage.services.notices.followers)
+    return line
+
+
+async def _heard(stage: Stage, line: asyncio.Task[httpx.Response]) -> list[Event]:
+    """Everything that came before the server ended."""
+    stage.services.notices.close()
+    events: list[Event] = []
+    for block in (await line).text.split("\r\n\r\n"):
+        lines = dict(each.split(": ", 1) for each in block.splitlines() if ": " in each)
+        if "event" in lines:
+            events.append((lines["event"], json.loads(lines["data"])))
+    return events
+
+
+async def test_a_rollback_is_told_with_its_reason_to_whoever_sees_rollouts(stage: Stage) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    line = await _open(stage, "reviewer")
+    await stage.services.levers.roll_back("read", reason="it errs\u202e", by=stage.principal("operator"))
+    events = await _heard(stage, line)
+    name, about = next(each for each in events if each[0] == "rollout")
+    assert about["name"] == "read"
+    assert "rollback by operator" in about["sentence"]
+    assert "it errs[U+202E]" in about["sentence"]
+    assert about["alarm"] is False
+
+
+async def test_a_caller_hears_that_but_not_why(stage: Stage) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    line = await _open(stage, "caller")
+    await stage.services.levers.roll_back("read", reason="a secret", by=stage.principal("operator"))
+    events = await _heard(stage, line)
+    assert ("rollout", {"name": "read"}) in events
+    assert "secret" not in str(events)
+
+
+async def test_the_kill_switch_is_news_of_the_plane(stage: Stage) -> None:
+    line = await _open(stage, "operator")
+    await stage.services.levers.kill(engaged=True, reason="smoke", by=stage.principal("operator"))
+    events = await _heard(stage, line)
+    assert [name for name, _ in events] == ["plane"]
+    assert "smoke" in events[0][1]["sentence"]
+
+
+async def test_a_verdict_says_only_that_the_queue_has_changed(stage: Stage) -> None:
+    await stage.enter("read", Phase.ADVISORY)
+    asked = await stage.decide(legacy="require_attestation", model="deny")
+    line = await _open(stage, "reviewer")
+    await stage.judge(asked["id"], "deny")
+    assert ("review", {}) in await _heard(stage, line)
+
+
+async def test_a_stranger_follows_nothing(stage: Stage) -> None:
+    answer = await stage.call("GET", "/live", who=None)
+    assert answer.status_code == 303
+    assert stage.services.notices.followers == 0
+
+
+async def test_a_page_that_goes_away_is_forgotten(stage: Stage) -> None:
+    gone, sent = asyncio.Event(), []
+
+    async def receive() -> dict[str, Any]:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    key = f"Bearer {stage.keys['auditor'][1]}".encode()
+    scope = {
+        **{"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET"},
+        **{"path": "/live", "raw_path": b"/live", "query_string": b"", "root_path": "", "scheme": "http"},
+        **{"headers": [(b"authorization", key)], "client": ("127.0.0.1", 1), "server": ("plane", 80)},
+    }
+    line = asyncio.create_task(stage.application(scope, receive, send))
+    await _until(lambda: stage.services.notices.followers)
+    gone.set()
+    await asyncio.wait_for(line, 5)
+    await _until(lambda: not stage.services.notices.followers)
+    assert sent[0]["status"] == 200
+
+
+async def test_a_line_ticks_while_nothing_happens_and_after_it_did() -> None:
+    notices = Notices()
+    line = news(notices, lambda kind, body: ("review", body) if kind else None, tick_s=0.001)
+    assert (await anext(line)).event == "tick"
+    waiting = asyncio.ensure_future(anext(line))
+    await asyncio.sleep(0)
+    notices.publish("review", {})
+    names = [(await waiting).event, (await anext(line)).event]
+    assert "tick" in names
+    await line.aclose()
+    assert notices.followers == 0
+
+
+async def test_a_line_ends_in_time_so_that_the_reader_is_asked_again() -> None:
+    notices = Notices()
+    assert [each async for each in news(notices, lambda *_: None, tick_s=0.001, line_s=0.0)] == []
+    assert notices.followers == 0
+
+
+async def _elsewhere(stage: Stage, act: Callable[[Services], Any]) -> list[Event]:
+    """What a follower hears here, once this instance has read the plane, of what another one does."""
+    services, other = stage.services, Notices()
+    watch = Watch(services.plane, services.notices)
+    follower = await stage.told(services.notices.follow(), 1)
+    await watch.look()
+    levers = replace(services.levers, notices=other)
+    reviews = replace(services.reviews, notices=other)
+    await act(levers, reviews)
+    services.plane.refresh()
+    await watch.look()
+    await watch.look()
+    return await asyncio.wait_for(follower, 5)
+
+
+async def test_what_another_instance_does_is_heard_here_too(stage: Stage) -> None:
+    async def act(levers: Any, _: Any) -> None:
+        await levers.hold("read", reason="lunch", by=stage.principal("operator"))
+
+    [(kind, body)] = await _elsewhere(stage, act)
+    assert (kind, body["rollout"], body["reason"]) == ("transition", "read", "lunch")
+
+
+async def test_a_verdict_on_another_instance_is_heard_here_too(stage: Stage) -> None:
+    await stage.enter("read", Phase.ADVISORY)
+    asked = await stage.decide(legacy="require_attestation", model="deny")
+    review = stage.review(asked["id"])
+    assert review is not None
+
+    async def act(_: Any, reviews: Any) -> None:
+        await reviews.claim(review["id"], stage.principal("reviewer"))
+        await stage.judge(asked["id"], "deny")
+
+    assert await _elsewhere(stage, act) == [("review", {})]
+
+
+async def test_what_was_told_here_is_told_once(stage: Stage) -> None:
+    services = stage.services
+    watch = Watch(services.plane, services.notices)
+    await watch.look()
+    follower = await stage.told(services.notices.follow(), 2)
+    await services.levers.hold("read", reason="lunch", by=stage.principal("operator"))
+    await watch.look()
+    await services.levers.resume("read", reason="back", by=stage.principal("operator"))
+    told = await asyncio.wait_for(follower, 5)
+    assert [body["kind"] for _, body in told] == ["hold", "resume"]
+
+
+async def test_the_alarm_is_a_part_of_its_own(stage: Stage) -> None:
+    assert "engaged" not in (await stage.call("GET", "/live/alarm")).text
+    await stage.services.levers.kill(engaged=True, reason="smoke", by=stage.principal("operator"))
+    assert "The kill switch is engaged" in (await stage.call("GET", "/live/alarm")).text
