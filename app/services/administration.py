@@ -13,7 +13,7 @@ from app.domain.role import Principal, Role
 from app.errors import InvalidInput
 from app.observability import Event
 from app.services.plane import Plane
-from app.store import keys
+from app.store import keys, people
 from app.store.chain import Verification, verify
 from app.store.inclusion import inclusion
 from app.store.ledger import Ledger
@@ -33,6 +33,11 @@ class Administration:
     def keys(self) -> list[dict[str, Any]]:
         with self._plane.database.read() as connection:
             return [key_document(key) for key in keys.everyone(connection)]
+
+    def names(self) -> dict[str, str]:
+        """Whose ids stand in the records: keys and users, ended ones too."""
+        with self._plane.database.read() as connection:
+            return people.names(connection)
 
     async def create_key(
         self, *, name: str, roles: list[str], actors: list[str], expires_us: int | None, by: Principal

@@ -61,8 +61,9 @@ class Headroom:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One rollout. `hours` are its decisions of the last 24 hours, oldest first, `telling` its guardrails that
-    are not simply well, gravest first; `more` conditions of the gate are unmet beside the one in `sentence`.
+    """One rollout. `to` is the phase that its gate leads to; beside the condition in `sentence`, `more` of it are
+    unmet. `hours` are its decisions a minute in each of the last 24 hours, oldest first, `telling` its
+    guardrails that are not simply well, gravest first.
     """
 
     name: str
@@ -71,11 +72,12 @@ class Row:
     since: datetime
     version: str
     candidate: str | None
+    to: str | None
     state: str
     sentence: str
     more: int
     per_minute: float
-    hours: list[int]
+    hours: list[float]
     agreement: Rate
     independent: bool
     override: Rate
@@ -139,7 +141,6 @@ def filtered(rows: Iterable[Row], *, q: str = "", phase: str = "", state: str = 
 def _row(seen: Standing, said: Sequence[Said], traffic: Traffic, now_us: int, *, kill_switch: bool) -> Row:
     policy, state, evidence = seen.policy, seen.state, seen.evidence
     standing, sentence, more = _told(seen, said, kill_switch=kill_switch)
-    hour = now_us // _HOUR_US
     return Row(
         name=state.name,
         phase=state.phase,
@@ -147,11 +148,12 @@ def _row(seen: Standing, said: Sequence[Said], traffic: Traffic, now_us: int, *,
         since=state.epoch_started_at,
         version=state.version,
         candidate=state.candidate,
+        to=None if seen.gate is None else seen.gate.to,
         state=standing,
         sentence=sentence,
         more=more,
         per_minute=traffic.lately / LATELY_MINUTES,
-        hours=[traffic.by_hour.get(each, 0) for each in range(hour - HOURS + 1, hour + 1)],
+        hours=_by_hour(traffic, now_us),
         agreement=_agreement(policy, state.phase, evidence),
         independent=evidence.independent,
         override=_override(policy, evidence),
@@ -161,6 +163,13 @@ def _row(seen: Standing, said: Sequence[Said], traffic: Traffic, now_us: int, *,
             key=lambda each: _TELLING.index(GuardrailOutcome(each[1])),
         ),
     )
+
+
+def _by_hour(traffic: Traffic, now_us: int) -> list[float]:
+    """Decisions a minute; the hour that goes on counts what it has of it so far."""
+    now, into_it = divmod(now_us, _HOUR_US)
+    past = [traffic.by_hour.get(hour, 0) / 60 for hour in range(now - HOURS + 1, now)]
+    return [*past, traffic.by_hour.get(now, 0) / max(into_it / 60e6, LATELY_MINUTES)]
 
 
 def _told(seen: Standing, said: Iterable[Said], *, kill_switch: bool) -> tuple[str, str, int]:
@@ -177,7 +186,7 @@ def _told(seen: Standing, said: Iterable[Said], *, kill_switch: bool) -> tuple[s
     unmet = sorted(
         (each for each in seen.gate.conditions if each.outcome is not GateOutcome.PASS), key=_weight
     )
-    return standing, f"not yet {seen.gate.to}: {_short(unmet[0])}", len(unmet) - 1
+    return standing, _short(unmet[0]), len(unmet) - 1
 
 
 def _weight(unmet: Condition) -> tuple[int, bool, float]:
@@ -188,9 +197,12 @@ def _weight(unmet: Condition) -> tuple[int, bool, float]:
 
 def _short(unmet: Condition) -> str:
     """What is missing and when it may be there, without the figures that prove it."""
-    if unmet.name == "approvals" or unmet.needed is None:
-        return unmet.sentence
-    return f"{unmet.name.replace('_', ' ')}: {unmet.sentence.rsplit(': ', 1)[-1]}"
+    name, said = unmet.name.replace("_", " "), unmet.sentence
+    if ", but " in said:
+        return f"{name}: {said.split(', but ', 1)[1]}"
+    return (
+        said if unmet.name == "approvals" or unmet.needed is None else f"{name}: {said.rsplit(': ', 1)[-1]}"
+    )
 
 
 def _headroom(said: Iterable[Said]) -> Headroom | None:
@@ -200,7 +212,11 @@ def _headroom(said: Iterable[Said]) -> Headroom | None:
             each.name, each.action, min(max(math.log(each.e_value) / math.log(each.threshold), 0.0), 1.0)
         )
         for each in said
-        if each.action is not Action.NOTIFY and not each.dry_run and each.e_value and each.threshold
+        if each.action is not Action.NOTIFY
+        and not each.dry_run
+        and each.n
+        and each.e_value
+        and each.threshold
     ]
     return max(shares, key=lambda each: each.share, default=None)
 

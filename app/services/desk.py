@@ -20,7 +20,7 @@ from app.store import marks
 from app.store.decisions import advisory_wire, candidate_advisory, find
 from app.store.ledger import Ledger
 from app.store.review_queue import Wanted, held_by, next_return_us, queue, waiting
-from app.store.reviews import Judge, change_review, judge_of, lock_review
+from app.store.reviews import LATER, Judge, change_review, judge_of, lock_review, review_row
 from app.store.satisfaction import answered_today
 from app.store.transaction import Transaction
 
@@ -113,7 +113,7 @@ class Desk:
         await self.ledger.run(work)
 
     async def reveal(self, review_id: str, principal: Principal) -> dict[str, Any]:
-        """A judged review with everything that engine, model and person said; when it was first seen is kept.
+        """A judged review with all that engine, model and person said; of a blind one it is kept when that was shown.
 
         Raises `Forbidden` for whoever has given no verdict on it that stands.
         """
@@ -124,11 +124,22 @@ class Desk:
             own = marks.own_verdict(tx.connection, review_id, judge)
             if own is None:
                 raise Forbidden("not-your-verdict", "only who has judged a review sees it judged here")
-            if "reveal" not in marks.marks_of(tx.connection, review_id, judge):
+            is_blind = row["mode"] == ReviewMode.BLIND or own["source"] in LATER
+            if is_blind and "reveal" not in marks.marks_of(tx.connection, review_id, judge):
                 marks.mark(tx, review_id, judge, "reveal", now_us=now_us)
             return _revealed(tx.connection, row, judge, own)
 
         return await self.ledger.run(work)
+
+    def one(self, review_id: str, principal: Principal) -> dict[str, Any]:
+        """A review as this person may see it now: judged, where they have judged it."""
+        with self.plane.database.read() as connection:
+            row, judge = review_row(connection, review_id), judge_of(connection, principal)
+            check_not_own(row, judge)
+            own = marks.own_verdict(connection, review_id, judge)
+            return (
+                _document(connection, row, judge) if own is None else _revealed(connection, row, judge, own)
+            )
 
     def last(self, principal: Principal) -> str | None:
         """The review of this person's latest verdict that stands."""
@@ -239,7 +250,7 @@ def _revealed(connection: Connection, row: RowMapping, judge: Judge, own: RowMap
     seen = candidate_advisory(connection, row["decision_id"])
     return {
         **_document(connection, row, judge),
-        "mode": ReviewMode.BLIND if own["source"] in ("second", "third") else row["mode"],
+        "mode": ReviewMode.BLIND if own["source"] in LATER else row["mode"],
         "advisory": advisory_wire(wide),
         "candidate": None if seen is None else advisory_wire(seen),
         "decision": row["first_decision"],

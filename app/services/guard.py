@@ -249,4 +249,5 @@ def _unjudged(policy: RolloutPolicy, name: str) -> dict[str, Any]:
     of_query = (query.action for query in policy.guardrails.queries if query.name == name)
     action = policy.action(Guardrail(name)) if name in list(Guardrail) else next(of_query)
     is_dry, said = name in policy.guardrails.dry_run, "not judged yet in this epoch"
-    return to_wire(Assessment(name, GuardrailOutcome.INSUFFICIENT, action, said, dry_run=is_dry))
+    assessment = Assessment(name, GuardrailOutcome.INSUFFICIENT, action, said, dry_run=is_dry)
+    return {**to_wire(assessment), "trail": []}

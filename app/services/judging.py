@@ -23,6 +23,7 @@ from app.store.counters import Totals, totals_of_all
 from app.store.reviews import drawn_labels
 from app.store.rollouts import baselines
 from app.store.streams import last_saved_us, load_streams, stream_row
+from app.store.trail import Trail
 
 _LABELS_AT_MOST = 20_000  # of one rollout's open tail
 _UNCHANGED_FOR = timedelta(minutes=1)  # what hangs on time alone: staleness, weeks, labels that settle
@@ -57,6 +58,7 @@ class Judging:
     def __init__(self) -> None:
         self._saved_us: int | None = None
         self._streams: dict[Key, StreamState] = {}
+        self._trails: dict[Key, Trail] = {}
         self._said: dict[Key, Assessment] = {}
         self._facts: dict[str, Facts] = {}
         self._read_at: dict[str, datetime] = {}  # when a rollout's labels were read last
@@ -80,7 +82,9 @@ class Judging:
         saved_us = last_saved_us(connection)
         if saved_us is None or saved_us != self._saved_us:  # the first look, or another leader's came since
             self.forget()
-            self._saved_us, self._streams = saved_us, load_streams(connection)
+            self._saved_us, loaded = saved_us, load_streams(connection)
+            self._streams = {key: stream for key, (stream, _) in loaded.items()}
+            self._trails = {key: trail for key, (_, trail) in loaded.items()}
         counted, bases = totals_of_all(connection), baselines(connection)
         self._unread.clear()
         found = []
@@ -154,7 +158,9 @@ class Judging:
             stream, assessment = step(before, facts)
             assessed.append(assessment)
             if stream != before or assessment != self._said.get(key):
-                rows.append(stream_row(policy.name, stream, assessment, now_us=now_us))
+                if before is None or before.epoch != stream.epoch:
+                    self._trails[key] = Trail()
+                rows.append(stream_row(policy.name, stream, assessment, self._trails[key], now_us=now_us))
                 if assessment.e_value is not None:
                     _gauge(policy.name, name).set(assessment.e_value)
             self._streams[key], self._said[key] = stream, assessment

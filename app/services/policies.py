@@ -191,12 +191,15 @@ class Policies:
             "proposed_sha256": None if waiting is None else waiting["sha256"],
         }
 
-    async def apply(self, by: Principal) -> dict[str, Any]:
+    async def apply(self, by: Principal, *, files_sha256: str | None = None) -> dict[str, Any]:
         """Apply the files. What loosens needs two people: the first proposes, an approver applies.
 
-        Raises `Forbidden("own-request")` where the same person asks twice, `Conflict` with nothing to do.
+        `files_sha256` is of those that were looked at. Raises `Forbidden("own-request")` where the same person
+        asks twice, `Conflict` with nothing to do or where the files are others by now.
         """
         files, now = self.files.read(), self.now()
+        if files_sha256 is not None and files_sha256 != stored.fingerprint(files):
+            raise Conflict("files-changed", "the policy files have changed since: look at the plan again")
 
         def work(tx: Transaction) -> dict[str, Any]:
             _, documents = stored.applied(tx.connection)

@@ -22,6 +22,11 @@ def name_of(connection: Connection, person_id: str) -> str | None:
     return connection.execute(select(PEOPLE.c.name).where(PEOPLE.c.id == person_id)).scalar()
 
 
+def names(connection: Connection) -> dict[str, str]:
+    """The name of everybody who ever held a key or was a user, by id."""
+    return {row.id: row.name for row in connection.execute(select(PEOPLE.c.id, PEOPLE.c.name))}
+
+
 def principal_of(connection: Connection, person_id: str, *, now_us: int) -> tuple[Principal, int | None] | None:
     """Who this is as of now and until when, or None where the key or the user has ended."""
     row = connection.execute(select(PEOPLE).where(PEOPLE.c.id == person_id)).mappings().first()

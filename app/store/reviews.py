@@ -96,7 +96,12 @@ def verdict_of(judge: Judge) -> ColumnElement[bool]:
 def lock_review(tx: Transaction, review_id: str) -> RowMapping:
     """The review with its decision, as nobody else can judge it before this transaction ends."""
     tx.connection.execute(select(t.reviews.c.id).where(t.reviews.c.id == review_id).with_for_update())
-    row = tx.connection.execute(with_decision().where(t.reviews.c.id == review_id)).mappings().one_or_none()
+    return review_row(tx.connection, review_id)
+
+
+def review_row(connection: Connection, review_id: str) -> RowMapping:
+    """The review with its decision. Raises `NotFound`."""
+    row = connection.execute(with_decision().where(t.reviews.c.id == review_id)).mappings().one_or_none()
     if row is None:
         raise NotFound("review", review_id)
     return row

@@ -11,6 +11,7 @@ from app.domain.assessment import Assessment, to_wire
 from app.domain.limits import Action
 from app.domain.stream import StreamState
 from app.store import tables as t
+from app.store.trail import Trail, points_of
 from app.store.transaction import Transaction
 
 s = t.guardrail_streams
@@ -25,10 +26,12 @@ def from_json(text: str) -> StreamState:
     return msgspec.json.decode(text, type=StreamState)
 
 
-def load_streams(connection: Connection) -> dict[tuple[str, str], StreamState]:
-    """Every stream by (rollout, guardrail)."""
-    rows = connection.execute(select(s.c.rollout, s.c.guardrail, s.c.state))
-    return {(rollout, guardrail): from_json(state) for rollout, guardrail, state in rows}
+def load_streams(connection: Connection) -> dict[tuple[str, str], tuple[StreamState, Trail]]:
+    """Every stream and its trail by (rollout, guardrail)."""
+    rows = connection.execute(select(s.c.rollout, s.c.guardrail, s.c.state, s.c.trail))
+    return {
+        (rollout, guardrail): (from_json(state), Trail.of(trail)) for rollout, guardrail, state, trail in rows
+    }
 
 
 def last_saved_us(connection: Connection) -> int | None:
@@ -37,8 +40,12 @@ def last_saved_us(connection: Connection) -> int | None:
     return latest
 
 
-def stream_row(rollout: str, state: StreamState, assessment: Assessment, *, now_us: int) -> dict[str, Any]:
-    """What `save_streams` writes of one guardrail."""
+def stream_row(
+    rollout: str, state: StreamState, assessment: Assessment, trail: Trail, *, now_us: int
+) -> dict[str, Any]:
+    """What `save_streams` writes of one guardrail; the trail takes in what was assessed."""
+    if assessment.e_value is not None:
+        trail.add(now_us // 1_000_000, assessment.e_value, assessment.rate)
     return {
         "rollout": rollout,
         "guardrail": str(assessment.name),
@@ -46,6 +53,7 @@ def stream_row(rollout: str, state: StreamState, assessment: Assessment, *, now_
         "state": to_json(state),
         "updated_us": now_us,
         "assessment": msgspec.json.encode(to_wire(assessment)).decode(),
+        "trail": trail.text,
     }
 
 
@@ -63,6 +71,7 @@ class Said(msgspec.Struct, frozen=True):
     sentence: str
     e_value: float | None = None
     threshold: float | None = None
+    n: int = 0
     dry_run: bool = False
 
 
@@ -79,8 +88,8 @@ def said_of_all(connection: Connection) -> dict[str, list[Said]]:
 
 
 def assessments(connection: Connection, rollout: str, *, epoch: int) -> dict[str, dict[str, Any]]:
-    """The last word of each guardrail of one rollout's present epoch."""
+    """The last word of each guardrail of one rollout's present epoch, and the trail that led to it."""
     rows = connection.execute(
-        select(s.c.guardrail, s.c.assessment).where(s.c.rollout == rollout, s.c.epoch == epoch)
+        select(s.c.guardrail, s.c.assessment, s.c.trail).where(s.c.rollout == rollout, s.c.epoch == epoch)
     )
-    return {row.guardrail: json.loads(row.assessment) for row in rows}
+    return {row.guardrail: {**json.loads(row.assessment), "trail": points_of(row.trail)} for row in rows}

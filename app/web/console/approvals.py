@@ -37,7 +37,7 @@ def approvals(request: Asked) -> Response[bytes]:
         asked=services.approvals.asked(by),
         plan=_plan(services) if by.may(*_SEE_POLICY) else None,
         freezes=services.freezes.all(),
-        names=services.people.names(),
+        names=services.administration.names(),
         rollouts=services.plane.view.policy.book.names,
     )
 

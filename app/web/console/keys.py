@@ -52,7 +52,7 @@ def keys(request: Asked) -> Response[bytes]:
         keys=[each for each in found if _stands(services, each)],
         ended=[each for each in found if not _stands(services, each)],
         users=sorted(users, key=lambda each: each["disabled_at"] is not None),
-        names={each["id"]: each["name"] for each in (*found, *users)},
+        names=services.administration.names(),
         roles=tuple(Role),
     )
 

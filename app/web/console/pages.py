@@ -23,7 +23,7 @@ THEMES = ("auto", "light", "dark")
 # The pages that the menu offers, and who may see each (None: everybody who is signed in).
 PAGES = (
     ("/", "Board", (Role.REVIEWER, Role.OPERATOR, Role.APPROVER, Role.AUDITOR)),
-    ("/reviews", "Reviews", (Role.REVIEWER,)),
+    ("/reviews", "Reviews", (Role.REVIEWER, Role.OPERATOR)),
     ("/decisions", "Decisions", None),
     ("/approvals", "Approvals", (Role.REVIEWER, Role.OPERATOR, Role.APPROVER, Role.AUDITOR)),
     ("/versions", "Versions", (Role.OPERATOR, Role.APPROVER, Role.AUDITOR)),

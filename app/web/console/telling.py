@@ -10,6 +10,7 @@ from app.domain.decision import AnsweredBy, Decision, stricter
 from app.domain.phase import Phase
 from app.domain.rollout import Combine
 from app.domain.routing import FallbackReason
+from app.domain.situation import parse_situation, to_document
 from app.web.console.wording import moment, percent, words
 
 Story = Mapping[str, Any]
@@ -126,12 +127,13 @@ def _judged(story: Story) -> Iterator[str]:
 
 
 def fields_of(story: Story) -> list[dict[str, Any]]:
-    """The situation as its reader's fields, in the order in which it came.
+    """The situation as its reader's fields, the best known first.
 
     A field has `name`, `texts` (one or several lines), and where it was left out to see what the model says then,
     `effect`, `strength` (that in words) and `decision_without`, null where it was not. `carried`: it is marked.
     """
-    situation, advisory = story["situation"] or {}, story["advisory"] or {}
+    known, advisory = story["situation"], story["advisory"] or {}
+    situation = {} if known is None else to_document(parse_situation(known))
     effects = {each["field"]: each for each in advisory.get("attributions") or ()}
     found = [
         {"name": name, "texts": _lines(value), **_effect(effects.get(name))}

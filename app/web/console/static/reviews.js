@@ -1,0 +1,76 @@
+// Judging by keyboard: one press is one verdict, and the next card is at hand before it is asked for.
+"use strict";
+
+const ARMED_AFTER_MS = 250; // a card that has just come takes no verdict meant for the one before
+const desk = () => $("#desk");
+let ahead = null; // the next card: its id and its HTML
+let replaced = null; // what stood where the next card stands already, while its verdict is on its way
+
+for (const key of ["1", "2", "3", "e", "j", "k", "s", "f", "u", "n"])
+  keys({ [key]: event => event.repeat || $(`#desk [data-key="${key}"]`)?.click() });
+
+document.addEventListener("click", event => {
+  if (event.target.closest("#desk [aria-disabled=true]")) { event.preventDefault(); event.stopImmediatePropagation(); }
+}, true);
+
+function disarm() {
+  const acts = $$(".verdicts button", desk());
+  for (const each of acts) each.setAttribute("aria-disabled", "true");
+  setTimeout(() => acts.forEach(each => each.removeAttribute("aria-disabled")), ARMED_AFTER_MS);
+}
+
+// Have the next card ready; nobody holds it yet.
+async function lookAhead() {
+  const { review, state } = desk().dataset;
+  ahead = null;
+  if (state === "empty") return;
+  const form = $("#judge").elements;
+  const asked = new URLSearchParams({ after: review, rollout: form.rollout.value, kind: form.kind.value, flagged: form.flagged.value });
+  const answer = await fetch(`/reviews/next?${asked}`, { headers: { "HX-Request": "true" } }).catch(() => null);
+  if (answer?.status !== 200 || desk().dataset.review !== review) return;
+  ahead = { id: answer.headers.get("X-Review"), html: await answer.text() };
+  if ($("#judge").elements.review.value === review) $("#judge").elements.wanted.value = ahead.id;
+}
+
+// Whether an act leads to the next card for certain.
+function goesOn(address) {
+  const { state, mode } = desk().dataset;
+  return address.endsWith("/go-on") || address.endsWith("/skip") || (address.endsWith("/verdict") && state === "open" && mode === "assisted");
+}
+document.addEventListener("htmx:before:request", event => {
+  const { ctx } = event.detail;
+  const address = String(ctx.request.action);
+  if (!ahead || !ctx.sourceElement.closest("#judge") || !goesOn(address)) return;
+  const next = new DOMParser().parseFromString(ahead.html, "text/html").body.firstElementChild;
+  replaced = $("#card");
+  replaced.replaceWith(next);
+});
+document.addEventListener("htmx:after:request", event => {
+  if (!replaced) return;
+  if (event.detail.ctx.response.status >= 400) $("#card").replaceWith(replaced);
+  replaced = null;
+});
+document.addEventListener("htmx:error", () => { if (replaced) $("#card").replaceWith(replaced); replaced = null; });
+
+document.addEventListener("htmx:finally:request", event => {
+  const { ctx } = event.detail;
+  if (ctx.target?.id !== "desk" || ctx.response?.status >= 400) return;
+  ctx.sourceElement.closest("dialog")?.close();
+  disarm();
+  lookAhead();
+  watchClaim();
+  ($("#go-on") ?? desk()).focus({ preventScroll: true });
+  say(desk().getAttribute("aria-label"));
+  document.body.dispatchEvent(new CustomEvent("judged"));
+});
+
+// The claim is renewed while the card is open; a laptop that slept finds it ended.
+function watchClaim() {
+  const claim = $("#claim");
+  if (!claim?.dataset.until || Date.now() < Date.parse(claim.dataset.until)) return;
+  claim.classList.add("ended");
+  claim.textContent = "Your claim has ended: a verdict still counts unless somebody else has taken the card.";
+}
+setInterval(watchClaim, 5000);
+
+if (desk().dataset.state === "open") lookAhead();

@@ -1,0 +1,119 @@
+"""Is the server well, who outside is told, and what is it set to?"""
+
+import msgspec
+from litestar import Response, get, post
+from litestar.params import FromPath, URLEncodedBody
+
+from app.domain.role import Principal, Role
+from app.errors import StoreUnavailable
+from app.services.container import Services
+from app.services.webhooks import CHOSEN_FROM
+from app.web.api.administration import inject
+from app.web.authentication import Asked, principal_of, services_of
+from app.web.console.access import seen_by
+from app.web.console.forms import Ticked, ticked
+from app.web.console.pages import goes_to, is_part, page
+
+_OPERATE = [seen_by(Role.OPERATOR)]
+_SEE_DELIVERIES = (Role.AUDITOR, Role.OPERATOR, Role.APPROVER)
+_DELIVERIES = 20
+
+
+class NewWebhook(msgspec.Struct):
+    """`kinds`: all of them where none is ticked."""
+
+    url: str
+    kinds: Ticked = []
+
+
+class Fault(msgspec.Struct):
+    """hang, crash, garbage or slow:<ms>; empty ends it."""
+
+    fault: str = ""
+
+
+@get("/system", guards=[seen_by()], sync_to_thread=True)
+def system(request: Asked) -> Response[bytes]:
+    """The whole page, or where it refreshes itself the part that says how everything is."""
+    services, by = services_of(request), principal_of(request)
+    parts = list(services.health.parts())
+    if is_part(request):
+        return page(request, "system_status.html", parts=parts)
+    return page(
+        request,
+        "system.html",
+        title="Health",
+        parts=parts,
+        about=services.health.about(),
+        settings=services.health.described() if by.may(Role.ADMIN) else [],
+        faults=("hang", "crash", "garbage", "slow:2000"),
+        fault=services.models.default.status.fault,
+        drills=services.drills,
+        kinds=CHOSEN_FROM,
+        **_stored(services, by),
+    )
+
+
+@get("/system/preflight", guards=_OPERATE, sync_to_thread=True)
+def preflight(request: Asked) -> Response[bytes]:
+    """The quick checks, made now."""
+    return page(request, "preflight_part.html", checks=services_of(request).health.checks())
+
+
+@get("/system/deliveries", guards=[seen_by(*_SEE_DELIVERIES)], sync_to_thread=True)
+def deliveries(request: Asked) -> Response[bytes]:
+    """The log of deliveries, which refreshes itself."""
+    found = services_of(request).webhooks.log(status=None, limit=_DELIVERIES)
+    return page(request, "deliveries_part.html", deliveries=found)
+
+
+@post("/webhooks", status_code=200, guards=_OPERATE)
+async def add_webhook(request: Asked, data: URLEncodedBody[NewWebhook]) -> Response[bytes]:
+    """A new one; its secret is shown this once in the place of the form."""
+    made = await services_of(request).webhooks.add(
+        url=data.url.strip(), kinds=ticked(data.kinds), by=principal_of(request)
+    )
+    return page(
+        request,
+        "secret_part.html",
+        secret=made["secret"],
+        title="Secret of the webhook",
+        kind="webhook",
+        address=made["url"],
+    )
+
+
+@post("/webhooks/{webhook_id:str}/test", status_code=200, guards=_OPERATE)
+async def test_webhook(request: Asked, webhook_id: FromPath[str]) -> Response[bytes]:
+    """Send it a test message; the log shows what comes of it."""
+    await services_of(request).webhooks.test(webhook_id)
+    return goes_to(request, "/system")
+
+
+@post("/webhooks/{webhook_id:str}/remove", status_code=200, guards=_OPERATE)
+async def remove_webhook(request: Asked, webhook_id: FromPath[str]) -> Response[bytes]:
+    await services_of(request).webhooks.remove(webhook_id, by=principal_of(request))
+    return goes_to(request, "/system")
+
+
+@post("/system/fault", status_code=200, guards=[seen_by(Role.ADMIN)])
+async def fault(request: Asked, data: URLEncodedBody[Fault]) -> Response[bytes]:
+    """Make the model misbehave, or let it be well again."""
+    await inject(services_of(request), data.fault.strip() or None)
+    return goes_to(request, "/system")
+
+
+def _stored(services: Services, by: Principal) -> dict[str, object]:
+    """What the database is asked for: the page shows the rest while it is away."""
+    sees = by.may(*_SEE_DELIVERIES)
+    try:
+        return {
+            "sizes": services.health.sizes() if sees else [],
+            "webhooks": services.webhooks.all() if by.may(Role.OPERATOR) else [],
+            "deliveries": services.webhooks.log(status=None, limit=_DELIVERIES) if sees else [],
+            "failed": len(services.webhooks.log(status="failed", limit=100)) if sees else 0,
+            "names": services.administration.names(),
+            "is_away": False,
+        }
+    except StoreUnavailable:
+        return {"sizes": [], "webhooks": [], "deliveries": [], "failed": 0, "names": {}, "is_away": True}

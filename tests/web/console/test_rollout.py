@@ -1,0 +1,233 @@
+"""What does a person see of one rollout, and what do its levers do?"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from html import unescape
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+
+from app.domain.decision import Decision
+from app.domain.phase import Phase
+from app.services.succession import Act, Wish
+from app.store import tables as t
+from tests.services.plane import Stage
+from tests.services.test_levers import with_evidence
+
+HTMX = {"HX-Request": "true"}
+
+
+async def seen(stage: Stage, name: str = "read", *, who: str = "operator", query: str = "") -> str:
+    """The page as somebody reads it: one space between words."""
+    response = await stage.call("GET", f"/rollouts/{name}{query}", who=who)
+    assert response.status_code == 200, response.text
+    return " ".join(unescape(response.text).split())
+
+
+async def pull(stage: Stage, lever: str, name: str = "read", *, who: str = "operator", **fields: str) -> httpx.Response:
+    """Send the form of a lever's dialog, as htmx does."""
+    return await stage.call("POST", f"/rollouts/{name}/{lever}", who=who, data=fields, headers=HTMX)
+
+
+def has_lever(text: str, lever: str) -> bool:
+    return f'data-opens="{lever}"' in text
+
+
+def text_of(html: str) -> str:
+    return " ".join(re.sub("<[^>]+>", " ", html).split())
+
+
+async def test_in_shadow_the_page_says_what_is_missing_and_offers_to_promote_all_the_same(stage: Stage) -> None:
+    text = await seen(stage)
+    assert "Not yet ready for advisory" in text
+    assert 'class="present" aria-current="step"' in text
+    assert has_lever(text, "promote")
+    assert "so it would be refused" in text
+    assert not has_lever(text, "rollback")
+    assert not has_lever(text, "exposure")
+
+
+@pytest.mark.parametrize(("phase", "below"), [(Phase.ADVISORY, "shadow"), (Phase.ENFORCED, "advisory")])
+async def test_above_shadow_it_says_where_a_rollback_would_lead(stage: Stage, phase: Phase, below: str) -> None:
+    await stage.enter("read", phase, exposure=0.5)
+    text = await seen(stage)
+    assert f"read goes to {below} at once, for everybody" in text
+    assert "An investigation opens; after it is closed the version is observed for 7 days" in text
+    assert "now, 50 % of actors" in text
+    assert has_lever(text, "exposure")
+
+
+async def test_at_its_ceiling_there_is_nothing_to_promote_to(stage: Stage) -> None:
+    await stage.enter("admin", Phase.ADVISORY)
+    text = await seen(stage, "admin")
+    assert "At its ceiling: advisory" in text
+    assert "never: above the ceiling" in text
+    assert not has_lever(text, "promote")
+    assert "admin never goes past advisory" in (await seen(stage, "admin", query="?to=enforced")).replace("Admin", "admin")
+
+
+async def test_a_look_at_another_phases_gate_changes_nothing_of_what_is_promoted(stage: Stage) -> None:
+    text = await seen(stage, query="?to=enforced")
+    assert "Gate to enforced" in text
+    assert "Promote read to advisory" in text
+
+
+async def test_a_promotion_with_an_unmet_gate_is_refused_with_every_condition_and_changes_nothing(stage: Stage) -> None:
+    before = stage.state("read")
+    response = await pull(stage, "promote", to="advisory", reason="I want to", expected_revision=str(before.revision))
+    assert response.status_code == 409
+    assert "Gate to advisory" in response.text
+    gate = stage.services.rollouts.gate("read", Phase.ADVISORY)
+    for condition in gate["conditions"]:
+        assert condition["name"].replace("_", " ") in response.text
+    assert stage.state("read") == before
+
+
+async def test_a_promotion_whose_gate_passes_leads_back_to_the_page(stage: Stage) -> None:
+    await with_evidence(stage)
+    assert "conditions hold. They are judged once more" in await seen(stage)
+    revision = str(stage.state("read").revision)
+    response = await pull(stage, "promote", to="advisory", reason="it agrees", expected_revision=revision)
+    assert (response.status_code, response.headers["HX-Redirect"]) == (200, "/rollouts/read")
+    assert stage.state("read").phase is Phase.ADVISORY
+    text = await seen(stage)
+    assert "It agrees" in text
+    assert "What it rested on" in text
+
+
+async def test_whoever_looked_before_it_moved_is_told_to_look_again(stage: Stage) -> None:
+    old = stage.state("read").revision
+    await pull(stage, "hold", reason="a drill")
+    response = await pull(stage, "promote", to="advisory", reason="now", expected_revision=str(old))
+    assert response.status_code == 409
+    assert "reload it and look again" in response.text
+
+
+async def test_a_rollback_takes_its_suggested_reason_and_leads_back_to_the_page(stage: Stage) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    suggested = re.search(r'name="reason"[^>]* value="([^"]+)"', await seen(stage))
+    assert suggested
+    response = await pull(stage, "rollback", reason=suggested[1])
+    assert (response.status_code, response.headers["HX-Redirect"]) == (200, "/rollouts/read")
+    assert stage.state("read").phase is Phase.ADVISORY
+    text = await seen(stage)
+    assert f"Rolled back to advisory: {suggested[1]}" in text
+    assert "In the way of a promotion" in text
+    assert has_lever(text, "investigation")
+
+
+async def test_an_investigation_is_closed_with_its_cause_and_fix(stage: Stage) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    await pull(stage, "rollback", reason="a drill")
+    refused = await pull(stage, "investigation", cause="", fix="another prompt")
+    assert (refused.status_code, "cause" in refused.text) == (422, True)
+    assert (await pull(stage, "investigation", cause="prompt", fix="another prompt")).status_code == 200
+    case = stage.state("read").investigation
+    assert case is not None and (case.cause, case.fix) == ("prompt", "another prompt")
+    assert not has_lever(await seen(stage), "investigation")
+
+
+async def test_a_held_rollout_says_why_where_it_would_be_promoted(stage: Stage) -> None:
+    await pull(stage, "hold", reason="the auditors are here")
+    text = await seen(stage)
+    assert "In the way of a promotion:</strong> held: the auditors are here" in text
+    assert "End the hold" in text
+    await pull(stage, "resume", reason="they left")
+    assert "In the way of a promotion" not in await seen(stage)
+
+
+async def test_a_frozen_and_a_killed_rollout_say_so_where_they_would_be_promoted(stage: Stage) -> None:
+    by, now = stage.principal("approver"), stage.clock.now()
+    await stage.services.freezes.add(
+        kind="deny", rollout="read", starts_at=now.isoformat(), ends_at=replace_day(now), weekly=False, zone="UTC",
+        reason="year's end", by=by,
+    )  # fmt: skip
+    text = await seen(stage)
+    assert re.search("In the way of a promotion:</strong>[^<]*frozen[^<]*year's end", text)
+    await stage.services.levers.kill(engaged=True, reason="a fire", by=by)
+    assert re.search("In the way of a promotion:</strong>[^<]*kill switch is engaged", await seen(stage))
+
+
+def replace_day(now: Any) -> str:
+    return str(now.replace(day=now.day + 2).isoformat())
+
+
+async def test_exposure_offers_the_steps_that_the_server_takes(stage: Stage) -> None:
+    await stage.enter("read", Phase.ADVISORY, exposure=0.5)
+    offered = re.findall(r'name="exposure" value="([^"]+)" required>', await seen(stage))
+    assert offered == ["1.0"]
+    revision = str(stage.state("read").revision)
+    assert (await pull(stage, "exposure", exposure="1.0", reason="quiet", expected_revision=revision)).status_code == 200
+    assert stage.state("read").exposure == 1
+
+
+async def test_a_ramp_is_started_and_stopped_from_the_page(stage: Stage) -> None:
+    await stage.enter("read", Phase.ADVISORY, exposure=0.5)
+    revision = str(stage.state("read").revision)
+    started = await pull(stage, "ramp", action="start", to="1.0", reason="let it", expected_revision=revision)
+    assert started.status_code == 200
+    assert "Ramp:</strong> waits at 50 %" in await seen(stage)
+    assert (await pull(stage, "ramp", action="stop", reason="enough")).status_code == 200
+    assert stage.state("read").running_ramp is None
+
+
+@pytest.mark.parametrize("who", ["reviewer", "auditor"])
+async def test_who_may_not_steer_sees_no_lever_and_why(stage: Stage, who: str) -> None:
+    await stage.enter("read", Phase.ENFORCED)
+    text = await seen(stage, who=who)
+    assert "Operators and approvers promote and roll back" in text
+    assert not any(has_lever(text, lever) for lever in ("promote", "rollback", "hold", "exposure", "candidate"))
+    assert (await pull(stage, "rollback", reason="I may not", who=who)).status_code == 403
+    assert stage.state("read").phase is Phase.ENFORCED
+
+
+async def test_each_cell_of_the_matrix_leads_to_as_many_decisions_as_it_says(stage: Stage) -> None:
+    await stage.decide(legacy="allow", model="allow")
+    await stage.observed(n=1)
+    await stage.enter("read", Phase.ADVISORY, exposure=0.5)
+    for legacy, model, n in (("allow", "allow", 14), ("deny", "allow", 9), ("allow", "deny", 6), ("allow", "timeout", 4)):
+        for number in range(n):
+            await stage.decide(legacy=legacy, model=model, actor=f"actor-{number}")
+    exposed = stage.evidence("read").n
+    await stage.until(lambda: stage.rows(t.advisories) == 34)
+    text = await seen(stage, who="auditor")
+    cells = re.findall(r'<td class="(\w+)"><a href="(/decisions\?[^"]+)" aria-label="(\d+) decisions', text)
+    assert {kind for kind, _, _ in cells} == {"agree", "laxer", "stricter"}
+    for _, address, n in cells:
+        page = await stage.call("GET", address, who="auditor")
+        assert page.status_code == 200
+        rows = set(re.findall(r'href="/decisions/([0-9a-f-]{36})"', page.text))
+        assert len(rows) == int(n), address
+    assert exposed
+
+
+async def test_a_guardrail_says_how_far_it_is_from_its_line(stage: Stage) -> None:
+    await with_evidence(stage)
+    await stage.looks()
+    text = await seen(stage)
+    error = next(each for each in stage.services.guard.assessments("read") if each["name"] == "error")
+    tile = text[text.index('id="guardrail-error"') : text.index('id="guardrail-latency"')]
+    assert error["sentence"][1:] in tile
+    assert f"of {error['threshold']:.0f}" in tile
+    assert "Rolls back, 12 seen" in tile
+
+
+async def test_a_candidate_is_set_compared_and_withdrawn_from_the_page(stage: Stage) -> None:
+    assert not has_lever(await seen(stage), "candidate"), "there is no other version"
+    assert (await pull(stage, "version", action="withdraw", reason="there is none")).status_code == 409
+
+
+async def test_what_somebody_wrote_is_shown_not_obeyed(stage: Stage) -> None:
+    await pull(stage, "hold", reason="<script>alert(1)</script> \u202eback")
+    response = await stage.call("GET", "/rollouts/read", who="operator")
+    assert "<script>alert(1)" not in response.text
+    assert "[U+202E]back" in response.text
+
+
+async def test_a_rollout_that_there_is_not_is_said_to_be_none(stage: Stage) -> None:
+    response = await stage.call("GET", "/rollouts/nosuch", who="operator")
+    assert (response.status_code, "no rollout" in response.text.lower()) == (404, True)
