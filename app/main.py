@@ -19,8 +19,10 @@ from app.observability import Event, configure_logging
 from app.scheduling.jobs import Jobs
 from app.scheduling.leadership import Leadership
 from app.services.container import Services, now
+from app.services.oidc import provider_of
 from app.services.policies import PolicyFiles, settle_at_start
 from app.services.ports import Models, NoModel, Sole
+from app.services.users import first_link
 from app.services.versions import register_at_start
 from app.settings import Settings
 from app.store.database import Database, one_server_lock
@@ -45,6 +47,7 @@ class Server:
     app: Litestar
     services: Services
     instance: str
+    link: str | None  # the path by which the first user signs in, while none ever has; for the terminal alone
 
 
 @contextmanager
@@ -61,7 +64,9 @@ def open_server(settings: Settings) -> Iterator[Server]:
         database.migrate()
         versions = _registered(settings, database, instance=instance)
         models = _models(settings, versions)
-        _prepare(settings, database, files, models.default.version_id, declared=versions, instance=instance)
+        link = _prepare(
+            settings, database, files, models.default.version_id, declared=versions, instance=instance
+        )
         journal = Journal(settings.data_dir / "journal")
         ledger = Ledger(database, journal, instance)
         try:
@@ -78,15 +83,16 @@ def open_server(settings: Settings) -> Iterator[Server]:
             )
             services.plane.refresh()
             lifespan = _lifespan(settings, services, instance=instance)
-            yield Server(create_app(services, lifespan=[lifespan]), services, instance)
+            yield Server(create_app(services, lifespan=[lifespan]), services, instance, link)
         finally:
             ledger.close()
             journal.close()
             database.close()
 
 
-def serve(settings: Settings, *, started: Callable[[], None]) -> None:
-    """Serve until SIGINT or SIGTERM, then return; `started` is called once the port is open.
+def serve(settings: Settings, *, started: Callable[[str | None], None]) -> None:
+    """Serve until SIGINT or SIGTERM, then return; `started` is called once the port is open, with the path
+    by which the first user signs in, while none ever has.
 
     Raises `Conflict` where the port or the data directory is taken, and whatever else hinders the start.
     """
@@ -105,7 +111,7 @@ def serve(settings: Settings, *, started: Callable[[], None]) -> None:
             host=settings.host,
             port=settings.port,
             before=before,
-            started=started,
+            started=partial(started, server.link),
             ending=server.services.notices.close,
         )
         log.info(Event.SERVER_STOPPED)
@@ -149,8 +155,8 @@ def _prepare(
     *,
     declared: Collection[str],
     instance: str,
-) -> None:
-    """What must lie in the database before the first request: a policy, its rollouts, a key."""
+) -> str | None:
+    """What must lie in the database before the first request: a policy, its rollouts, a key, a way in."""
     at = now()
     is_chosen = settings.model and (settings.model_version is not None or settings.model_path is not None)
     with transaction(database, instance, now_us=to_us(at)) as tx:
@@ -160,6 +166,7 @@ def _prepare(
         made = ensure_admin(tx, settings.admin_key, now_us=to_us(at))
         if made is not None and settings.admin_key is None:
             _keep_secret(settings.key_file, made[1])
+        link = first_link(tx, now_us=to_us(at))
     for change in waiting:
         log.warning(
             Event.POLICY_WAITS,
@@ -167,6 +174,7 @@ def _prepare(
             key=change.key,
             mend="phasegate policies apply, by two people",
         )
+    return link
 
 
 def _keep_secret(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from app.domain.role import Role
 from app.errors import SettingsError
 
 PREFIX = "PHASEGATE_"
@@ -104,6 +105,19 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _claims(text: str) -> dict[str, dict[str, str]]:
+    """`groups:reviewers=reviewer,platform=operator;sub:ada=admin` as {claim: {value: role}}."""
+    found: dict[str, dict[str, str]] = {}
+    for group in text.split(";"):
+        claim, _, pairs = group.strip().partition(":")
+        for pair in pairs.split(","):
+            value, separator, role = pair.strip().rpartition("=")
+            if not (claim and value and separator and role in list(Role)):
+                raise ValueError("must be as groups:reviewers=reviewer,platform=operator, with our roles")
+            found.setdefault(claim, {})[value] = role
+    return found
+
+
 def _level(text: str) -> str:
     if text.lower() not in ("debug", "info", "warning", "error"):
         raise ValueError("must be debug, info, warning or error")
@@ -167,6 +181,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     prometheus_url: Annotated[
         str | None, _Spec(_url, "Prometheus that the queries of guardrails are put to.", "none")
     ] = None
+    session_idle_min: Annotated[
+        int, _Spec(_whole(1, 43_200), "Minutes without a sign of a person that end their session.")
+    ] = 480
+    session_days: Annotated[
+        int, _Spec(_whole(1, 365), "Days that end a session, whatever was done in it.")
+    ] = 7
+    oidc_issuer: Annotated[
+        str | None, _Spec(_url, "OpenID provider that people sign in with, such as https://id.example.", "none")
+    ] = None
+    oidc_client_id: Annotated[str | None, _Spec(str, "Our client id at that provider.", "none")] = None
+    oidc_client_secret: Annotated[
+        str | None, _Spec(str, "Our client secret there; none for a public client.", "none", is_secret=True)
+    ] = None
+    oidc_roles: Annotated[
+        dict[str, dict[str, str]] | None,
+        _Spec(_claims, "Which claims give which role: groups:reviewers=reviewer,platform=operator.", "none"),
+    ] = None
     retention_days: Annotated[int, _Spec(_whole(1, 36_500), "Days that decisions can be explained.")] = 90
     queue_limit: Annotated[int, _Spec(_whole(1, 100_000), "Situations that may wait for the model.")] = 64
     instance: Annotated[
@@ -207,6 +238,10 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     settings = Settings(**{**_derived(given), **given})
     if settings.model_fault is not None and not settings.drills:
         raise SettingsError("PHASEGATE_MODEL_FAULT", "is for drills only: set PHASEGATE_DRILLS=1 too")
+    if settings.oidc_issuer is not None:
+        for field in ("oidc_client_id", "oidc_roles"):
+            if getattr(settings, field) is None:
+                raise SettingsError(_variable(field), "is needed beside PHASEGATE_OIDC_ISSUER")
     return settings
 
 

@@ -46,6 +46,7 @@ COMMANDS = {
     "reviews": ("reviews", "reviews", "List reviews, claim one, judge it or undo."),
     "learn": ("learn", "learn", "Make a new model version out of an old one and people's verdicts."),
     "keys": ("keys", "keys", "List, create and revoke API keys."),
+    "users": ("users", "users", "List, create and disable those who sign in to the console."),
     "webhooks": ("webhooks", "webhooks", "Tell other systems what happens, and see whether they heard it."),
     "report": ("report", "report", "How the day, week or month stands, against the checklist."),
     "audit": ("db", "audit", "Verify that the history was neither changed nor cut."),

@@ -32,18 +32,20 @@ def serve() -> None:
     if failed(checks):
         say("phasegate: not started: see what failed above")
         raise SystemExit(EXIT_ERROR)
-    run_server(settings, started=lambda: say(welcome(settings)))
+    run_server(settings, started=lambda link: say(welcome(settings, link)))
 
 
-def welcome(settings: Settings) -> str:
-    """Where the server is, whose key opens it, and three commands to paste."""
+def welcome(settings: Settings, link: str | None = None) -> str:
+    """Where the server is, whose key opens it, and three commands to paste; `link` is the first way in."""
     key_file = shlex.quote(str(settings.key_file))
     key = "$PHASEGATE_ADMIN_KEY" if settings.admin_key is not None else f"$(cat {key_file})"
     curl = f"curl -sw '\\n' -H \"Authorization: Bearer {key}\""
     model = "loads in the background; the rules answer meanwhile" if settings.model else "off"
     log = "stderr" if settings.log_file is None else str(settings.log_file)
+    once = "" if link is None else "   (once, within an hour)"
     return f"""
 Phasegate serves on {settings.url}
+  console    {settings.url}{link or "/"}{once}
   reference  {settings.url}/schema
   admin key  {settings.key_file}
   log        {log}

@@ -27,7 +27,7 @@ class Filters:
 
     `decision` and `answered_by` are those in force. `legacy` and `model` are raw answers, `model` also the
     outcome of a model that gave none (`unsure`, `timeout`, …). `fallback` is a reason, `any` or `none`,
-    `review` a review's status, or `none`.
+    `review` a review's status, or `none`. `epoch` asks for those whose two raw answers are evidence of it.
     """
 
     rollout: str | None = None
@@ -45,6 +45,7 @@ class Filters:
     action_type: str | None = None
     version: str | None = None
     review: str | None = None
+    epoch: int | None = None
 
     @property
     def tells_the_model(self) -> bool:

@@ -108,6 +108,7 @@ def watch(samples: Iterable[int], *, limit: float, alpha: float, gap: float) -> 
     return Watch(None, e_value(stream), n)
 
 
+@lru_cache(maxsize=16_384)  # every look at a page asks the same of what has not changed
 def log_m(n: float, bad: float, limit: float) -> float:
     """The logarithm of M against "the bad rate is `limit` or more"; it is proved below the limit at M >= 1/alpha."""
     _check(n, bad, limit)

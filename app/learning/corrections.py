@@ -114,7 +114,7 @@ def require_enough(corrections: Corrections) -> None:
 
 def _standing(connection: Connection, rollout: str) -> Iterable[RowMapping]:
     """Verdicts that were neither undone nor superseded, with all that says where they come from."""
-    v, r, d, s, k = t.verdicts, t.reviews, t.decisions, t.situations, t.api_keys
+    v, r, d, s, k = t.verdicts, t.reviews, t.decisions, t.situations, PEOPLE
     query = (
         select(
             *(v.c.id, v.c.decision_id, v.c.judge, v.c.source, v.c.decision, v.c.category, v.c.notes),
@@ -139,7 +139,7 @@ def _standing(connection: Connection, rollout: str) -> Iterable[RowMapping]:
 def _fault(row: RowMapping) -> str | None:
     """Why a verdict may not teach."""
     if row["roles"] is None or not _JUDGES & set(row["roles"].split()):
-        return "no reviewer's key"
+        return "no reviewer"
     if row["source"] not in _SOURCES or row["kind"] not in _KINDS or row["mode"] not in _MODES:
         return "unknown source"
     if row["body"] is None:

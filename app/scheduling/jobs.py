@@ -124,6 +124,7 @@ class Jobs:
         now_us = to_us(self._now())
         before_us = now_us - self._retention_days * _DAY_US
         await self._services.ledger.run(lambda tx: forget_expired(tx, now_us=now_us))
+        await self._services.sign_in.forget(now_us=now_us)
         await self._services.webhooks.forget(before_us=now_us - _LOG_KEPT_DAYS * _DAY_US)
         rows = 0
         while True:

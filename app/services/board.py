@@ -84,6 +84,11 @@ class Row:
     headroom: Headroom | None
     telling: list[tuple[str, str]]
 
+    @property
+    def busiest(self) -> float:
+        """Decisions a minute in the busiest of the hours."""
+        return max(self.hours)
+
 
 @dataclass(frozen=True, slots=True)
 class Board:

@@ -25,6 +25,7 @@ from app.services.levers import Levers
 from app.services.lineage import Lineage
 from app.services.notices import Notices
 from app.services.observe import Observer
+from app.services.oidc import Provider
 from app.services.opinion import Opinions
 from app.services.overview import Overview
 from app.services.plane import Plane
@@ -76,6 +77,7 @@ class Services:
         settings: Settings | None = None,
         session_idle_min: int = 480,
         session_days: int = 7,
+        oidc: Provider | None = None,
         now: Callable[[], datetime] = now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -120,6 +122,7 @@ class Services:
         self.policies = Policies(files, plane, ledger, version=models.default.version_id, now=now)
         self.validations = Validations(plane, ledger, models, versions, policies_dir=policies_dir, now=now)
         self.administration = Administration(plane, ledger, now=now)
+        self.oidc = oidc
         self.users = Users(plane, ledger, now=now)
         self.sign_in = SignIn(
             plane, ledger, idle_min=session_idle_min, days=session_days, now=now, monotonic=monotonic

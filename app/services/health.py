@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from app.domain.clock import from_us, spoken, to_us
+from app.engines.model.drill import parse_fault
 from app.engines.model.engine import ModelState, ModelStatus
-from app.errors import StoreUnavailable
+from app.errors import Forbidden, InvalidInput, SettingsError, StoreUnavailable
 from app.services.model_needs import Check
 from app.services.plane import GUARD_PASS_STALE_S, SNAPSHOT_STALE_S, Plane
 from app.services.ports import Models
@@ -128,6 +129,19 @@ class Health:
         found.append(Size("model cache", _weight(cache_dir, "**/*"), str(cache_dir)))
         return [*found, Size("free", shutil.disk_usage(data_dir).free, str(data_dir))]
 
+    async def inject(self, fault: str | None) -> None:
+        """Make the default model misbehave, for a drill; None ends it.
+
+        Raises `Forbidden` where drills are off, and `InvalidInput` for what is no fault.
+        """
+        if not self.drills:
+            raise Forbidden("drills", "drills are off: start the server with PHASEGATE_DRILLS=1")
+        try:
+            parse_fault(fault)
+        except SettingsError as error:
+            raise InvalidInput([("fault", "must be hang, crash, garbage, slow:<ms> or null")]) from error
+        await self.models.default.inject(fault)
+
     def _well(self) -> dict[str, bool]:
         model = self.models.default.status
         return {
@@ -193,14 +207,10 @@ def _model_part(status: ModelStatus) -> Part:
         return Part(name, PartOutcome.ERROR, f"is down: {why}; the legacy engine answers")
     if status.circuit_open:
         return Part(name, PartOutcome.ERROR, "failed too often in a row and rests: the legacy engine answers")
-    facts = [f"{status.model} is ready"]
-    facts += [f"on {status.device}"] if status.device else []
+    device = "" if status.device is None else f" on {status.device}"
     loaded = "" if status.load_s is None else f", loaded in {status.load_s:.1f} s"
-    return Part(
-        name,
-        PartOutcome.OK,
-        f"{' '.join(facts)}{loaded}; {status.queue_depth} questions wait, {status.restarts} restarts",
-    )
+    said = f"ready: {status.model}{device}{loaded}; {status.queue_depth} questions wait, {status.restarts} restarts"
+    return Part(name, PartOutcome.OK, said)
 
 
 def _aged(name: str, age_s: float, limit_s: float, sentence: str) -> Part:

@@ -22,6 +22,8 @@ from app.store.sessions import Session
 from app.store.transaction import Transaction
 from app.store.users import User
 
+__all__ = ["Session", "SignIn"]
+
 log = structlog.get_logger()
 
 _MINUTE_US = 60_000_000
@@ -120,8 +122,14 @@ class SignIn:
         def enter(tx: Transaction) -> tuple[str, str] | None:
             user = users.find(tx.connection, subject=subject)
             if user is None:
+                taken = users.find(tx.connection, name=name) is not None
                 user = users.create(
-                    tx, name=name, roles=roles, created_by="oidc", now_us=now_us, subject=subject
+                    tx,
+                    name=f"{name} {users.digest(subject)[:6]}" if taken else name,
+                    roles=roles,
+                    created_by="oidc",
+                    now_us=now_us,
+                    subject=subject,
                 )
             elif users.lock(tx, user.id).disabled_us is not None:
                 return None

@@ -51,7 +51,7 @@ class Stories:
         until = time.monotonic() + min(wait_s, MAX_WAIT_S)
         with self.notices.waiting_for(decision_id) as decided:
             while True:
-                story = await asyncio.to_thread(self._read, decision_id, principal)
+                story = await asyncio.to_thread(self.recorded, decision_id, principal)
                 left = until - time.monotonic()
                 if story["final"] or left <= 0 or self.notices.closed:
                     break
@@ -88,7 +88,8 @@ class Stories:
         ]
         return {"decisions": decisions, "next_cursor": found.further, "looked_at": found.looked_at}
 
-    def _read(self, decision_id: str, principal: Principal) -> dict[str, Any]:
+    def recorded(self, decision_id: str, principal: Principal) -> dict[str, Any]:
+        """As it stands, without reasons that nobody has asked for yet. Raises `NotFound` as `of` does."""
         with self.database.read() as connection:
             row = find(connection, decision_id)
             if row is None or not (_may_see_all(principal) or row["key_id"] == principal.key_id):

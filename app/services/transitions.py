@@ -16,7 +16,17 @@ AUTOMATION = "automation"
 
 # Everything that may stand in the history.
 KINDS = (
-    *("promote", "rollback", "exposure", "ramp", "hold", "resume", "investigation", "approval", "approval_void"),
+    *(
+        "promote",
+        "rollback",
+        "exposure",
+        "ramp",
+        "hold",
+        "resume",
+        "investigation",
+        "approval",
+        "approval_void",
+    ),
     *("candidate", "activate", "revert", "withdraw", "version", "policy", "freeze", "kill_switch", "webhook"),
 )
 

@@ -172,8 +172,8 @@ def _check(errors: list[tuple[str, str]]) -> None:
 
 
 def _name_errors(name: str) -> list[tuple[str, str]]:
-    if not name or len(name) > _NAME_LENGTH or not name.isprintable() or name.startswith(USER):
-        said = f"must be 1 to {_NAME_LENGTH} printable characters that do not begin with {USER}"
+    if not name or len(name) > _NAME_LENGTH or not name.isprintable() or "/" in name or name.startswith(USER):
+        said = f"must be 1 to {_NAME_LENGTH} printable characters without /, and not begin with {USER}"
         return [("name", said)]
     return []
 

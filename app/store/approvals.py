@@ -11,17 +11,18 @@ from app.domain.phase import Phase
 from app.domain.role import Principal
 from app.domain.rollout import RolloutState
 from app.store.ids import new_id
-from app.store.tables import api_keys, approvals
+from app.store.people import PEOPLE
+from app.store.tables import approvals
 from app.store.transaction import Transaction
 
 
 def standing(connection: Connection, rollout: str | None = None, to: Phase | None = None) -> list[Approval]:
-    """What is not void, of all rollouts or one and a phase, oldest first. A revoked key has no word any more."""
+    """What is not void, of all rollouts or one and a phase, oldest first. A revoked key or a disabled user has no word."""
     c = approvals.c
-    query = select(approvals, api_keys.c.name, api_keys.c.actors).join_from(
-        approvals, api_keys, c.key_id == api_keys.c.id
+    query = select(approvals, PEOPLE.c.name, PEOPLE.c.actors).join_from(
+        approvals, PEOPLE, c.key_id == PEOPLE.c.id
     )
-    query = query.where(c.void_us.is_(None), api_keys.c.revoked_us.is_(None)).order_by(c.id)
+    query = query.where(c.void_us.is_(None), PEOPLE.c.ended_us.is_(None)).order_by(c.id)
     if rollout is not None:
         query = query.where(c.rollout == rollout)
     if to is not None:

@@ -87,9 +87,9 @@ def sums_by_span(
     return [(*row,) for row in connection.execute(query.group_by(start, c.metric, c.label)).all()]
 
 
-_of_active: ColumnElement[bool] = and_(
-    r.name == c.rollout, r.epoch == c.epoch, r.version == c.version, not_(_ABSENT)
-)
+# Nothing is added to the name, but so SQLite goes from the few rollouts to their counters and not from all of these.
+_of_rollout = c.rollout == r.name.concat("")
+_of_active: ColumnElement[bool] = and_(_of_rollout, r.epoch == c.epoch, r.version == c.version, not_(_ABSENT))
 
 
 @dataclass(slots=True)
@@ -148,8 +148,8 @@ def traffic_of_all(connection: Connection, *, since_us: int, lately_us: int) -> 
     hour = (c.minute // _HOUR).label("hour")
     counted = and_(c.metric.in_(_DECISIONS), c.minute >= since)
     # An epoch as old as that holds all of it, and is found by its key; the others are looked through.
-    old = select(r.name, hour, n, n_lately).where(r.epoch_started_us <= since_us, r.name == c.rollout)
-    new = select(r.name, hour, n, n_lately).where(r.epoch_started_us > since_us, r.name == c.rollout)
+    old = select(r.name, hour, n, n_lately).where(r.epoch_started_us <= since_us, _of_rollout)
+    new = select(r.name, hour, n, n_lately).where(r.epoch_started_us > since_us, _of_rollout)
     found: dict[str, Traffic] = {}
     for query in (old.where(r.epoch == c.epoch), new):
         for name, at, summed, recent in connection.execute(query.where(counted).group_by(r.name, hour)).all():

@@ -62,16 +62,20 @@ def recount_pairs(
         .where(
             t.decisions.c.rollout == rollout,
             t.decisions.c.epoch == epoch,
-            t.decisions.c.exposed,
             a.version == version,
-            a.outcome == "ok",
-            # Before 0004 nobody wrote down what counted: then it was all but what came from memory.
-            or_(a.counted, and_(a.counted.is_(None), ~a.cached)),
-            t.decisions.c.legacy_error.is_(None),
+            is_pair(table),
         )
         .group_by(t.decisions.c.legacy_decision, a.decision)
     )
     return {f"{legacy}>{model}": n for legacy, model, n in connection.execute(query)}
+
+
+def is_pair(table: Table = t.advisories) -> ColumnElement[bool]:
+    """Whether a decision's two raw answers are evidence of its epoch."""
+    a, d = table.c, t.decisions.c
+    # Before 0004 nobody wrote down what counted: then it was all but what came from memory.
+    has_counted = or_(a.counted, and_(a.counted.is_(None), ~a.cached))
+    return and_(d.exposed, d.legacy_error.is_(None), a.outcome == "ok", has_counted)
 
 
 def advisory_wire(row: Mapping[Any, Any]) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, RowMapping, select, update
 
 from app.domain.role import Role
 from app.errors import NotFound, SettingsError
+from app.store.people import names_in
 from app.store.rollouts import touch_plane
 from app.store.tables import api_keys, plane
 from app.store.transaction import Transaction
@@ -100,11 +101,6 @@ def active(connection: Connection) -> dict[str, ApiKey]:
     """Keys that are not revoked, by `fingerprint`; ask `is_active` for the expiry at each use."""
     rows = connection.execute(select(api_keys).where(api_keys.c.revoked_us.is_(None)))
     return {row["secret_sha256"]: _record(row) for row in rows.mappings()}
-
-
-def names_in(stored: str) -> frozenset[str]:
-    """The actors of a key or a user, as their column holds them."""
-    return frozenset(json.loads(stored))
 
 
 def _record(row: RowMapping) -> ApiKey:

@@ -1,10 +1,11 @@
 """Who stands behind an id in the records: the holder of a key, or a user?"""
 
+import json
+
 from sqlalchemy import Connection, null, select, union_all
 
 from app.domain.role import Principal, Role
 from app.store import tables as t
-from app.store.keys import names_in
 
 USER = "u_"  # how the id of a user begins; a key's is hexadecimal
 
@@ -17,6 +18,11 @@ PEOPLE = union_all(
 ).subquery("people")
 
 
+def names_in(stored: str) -> frozenset[str]:
+    """The actors of a key or a user, as their column holds them."""
+    return frozenset(json.loads(stored))
+
+
 def name_of(connection: Connection, person_id: str) -> str | None:
     """The name of a key or a user; None for automation and what is unknown."""
     return connection.execute(select(PEOPLE.c.name).where(PEOPLE.c.id == person_id)).scalar()
@@ -27,7 +33,9 @@ def names(connection: Connection) -> dict[str, str]:
     return {row.id: row.name for row in connection.execute(select(PEOPLE.c.id, PEOPLE.c.name))}
 
 
-def principal_of(connection: Connection, person_id: str, *, now_us: int) -> tuple[Principal, int | None] | None:
+def principal_of(
+    connection: Connection, person_id: str, *, now_us: int
+) -> tuple[Principal, int | None] | None:
     """Who this is as of now and until when, or None where the key or the user has ended."""
     row = connection.execute(select(PEOPLE).where(PEOPLE.c.id == person_id)).mappings().first()
     if row is None or row["ended_us"] is not None:

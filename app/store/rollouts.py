@@ -15,6 +15,7 @@ from app.store import tables as t
 from app.store.counters import minute_of
 from app.store.deliveries import Kind, enqueue
 from app.store.ids import new_id
+from app.store.people import PEOPLE, name_of
 from app.store.transaction import Transaction
 
 
@@ -121,8 +122,7 @@ def record_transition(
         "revision": revision,
     }
     tx.insert(t.transitions, row)
-    name = tx.connection.execute(select(t.api_keys.c.name).where(t.api_keys.c.id == actor)).scalar()
-    transition = _transition({**row, "actor_name": name})
+    transition = _transition({**row, "actor_name": name_of(tx.connection, actor)})
     told = {name: value for name, value in transition.items() if name != "evidence"}
     enqueue(tx, kind=Kind.TRANSITION, body=told, now_us=now_us)
     return transition
@@ -151,10 +151,10 @@ def find_transitions(
     connection: Connection, filters: TransitionFilters, *, limit: int, cursor: str | None = None
 ) -> list[dict[str, Any]]:
     """Newest first; `cursor` is the id after which to go on."""
-    keys, c = t.api_keys.c, t.transitions.c
+    person, c = PEOPLE.c, t.transitions.c
     query = (
-        select(t.transitions, keys.name.label("actor_name"))
-        .join(t.api_keys, keys.id == c.actor, isouter=True)
+        select(t.transitions, person.name.label("actor_name"))
+        .join(PEOPLE, person.id == c.actor, isouter=True)
         .order_by(c.id.desc())
         .limit(limit)
     )
@@ -162,7 +162,7 @@ def find_transitions(
         (cursor, c.id < (cursor or "")),
         (filters.rollout, c.rollout.in_((filters.rollout, "*"))),
         (filters.kind, c.kind == filters.kind),
-        (filters.who, or_(c.actor == filters.who, keys.name == filters.who)),
+        (filters.who, or_(c.actor == filters.who, person.name == filters.who)),
         (filters.automatic, c.automatic == filters.automatic),
         (filters.since_us, c.created_us >= (filters.since_us or 0)),
         (filters.until_us, c.created_us < (filters.until_us or 0)),

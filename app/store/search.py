@@ -2,13 +2,13 @@
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, ColumnElement, Connection, RowMapping, and_, case, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, RowMapping, and_, case, func, or_, select
 
 from app.domain.advisory import Outcome
 from app.domain.decision import AnsweredBy, Decision
 from app.domain.search import ANY, NONE, Filters
 from app.store import tables as t
-from app.store.decisions import wide
+from app.store.decisions import is_pair, wide
 
 MAX_PAGE = 500
 LOOK_AT = 20_000  # decisions that one page may cost: a rare answer is searched for piece by piece
@@ -99,12 +99,15 @@ def _matches(filters: Filters, now_us: int) -> list[ColumnElement[bool]]:
         found.append(d.created_us >= filters.since_us)
     if filters.until_us is not None:
         found.append(d.created_us < filters.until_us)
+    if filters.epoch is not None:
+        found += [d.epoch == filters.epoch, is_pair()]
     if filters.model is not None:
         found.append(_model_said(filters.model))
     if filters.fallback is not None:
-        found.append(_is(d.fallback_reason, filters.fallback))
+        found.append(_fell_back(filters.fallback))
     if filters.review is not None:
-        found.append(_is(r.status, filters.review))
+        # Not by the index on it, which would read every review there ever was of a status.
+        found.append(func.coalesce(r.status, NONE) == filters.review)
     return found
 
 
@@ -130,10 +133,11 @@ def _model_said(wanted: str) -> ColumnElement[bool]:
     )
 
 
-def _is(column: Column[Any], wanted: str) -> ColumnElement[bool]:
+def _fell_back(wanted: str) -> ColumnElement[bool]:
+    reason = t.decisions.c.fallback_reason
     if wanted in (ANY, NONE):
-        return column.is_(None) if wanted == NONE else column.is_not(None)
-    return column == wanted
+        return reason.is_(None) if wanted == NONE else reason.is_not(None)
+    return reason == wanted
 
 
 def _first_ms(connection: Connection, at_us: int) -> int:

@@ -235,7 +235,7 @@ evidence_counters = _table(
     Column("metric", Text, primary_key=True),
     Column("label", Text, primary_key=True),
     Column("n", BigInteger, nullable=False),
-    Index("evidence_by_epoch", "rollout", "epoch", "metric"),
+    Index("evidence_by_epoch", "rollout", "epoch", "metric", "minute"),
 )
 
 # The same counts without their minutes: what a look at all of an epoch reads.

@@ -10,8 +10,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, delete, or_, selec
 
 from app.domain.role import Role
 from app.errors import Conflict, NotFound
-from app.store.keys import names_in
-from app.store.people import USER
+from app.store.people import USER, names_in
 from app.store.tables import sessions, sign_in_links, users
 from app.store.transaction import Transaction
 

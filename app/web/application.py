@@ -20,6 +20,7 @@ from app.web.api import (
     reports,
     reviews,
     rollouts,
+    users,
     versions,
     webhooks,
 )
@@ -30,7 +31,7 @@ from app.web.problems import answer
 
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 
-_ROOMS = (decisions, rollouts, freezes, reviews, versions, administration, reports, webhooks, probes)
+_ROOMS = (decisions, rollouts, freezes, reviews, versions, administration, users, reports, webhooks, probes)
 _ROUTES = [each for room in _ROOMS for each in vars(room).values() if isinstance(each, BaseRouteHandler)]
 
 

@@ -155,6 +155,24 @@ class NewKey(_Body):
     expires_at: str | None = None
 
 
+class NewUser(_Body):
+    """`actors` are the actor ids that are this person's own."""
+
+    name: str
+    roles: list[str]
+    actors: list[str] = []
+
+
+class Roles(_Body):
+    roles: list[str]
+
+
+class OwnActors(_Body):
+    """All of them: what is not named any more is taken away."""
+
+    actors: list[str]
+
+
 class Content(_Body):
     """How content a reviewer is with the model's help: 1, not at all, to 5."""
 

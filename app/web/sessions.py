@@ -11,8 +11,7 @@ from litestar.datastructures import Cookie
 from litestar.types import Scope
 
 from app.errors import Forbidden
-from app.services.sign_in import SignIn
-from app.store.sessions import Session
+from app.services.sign_in import Session, SignIn
 
 COOKIE = "phasegate_session"
 _SAFE = ("GET", "HEAD", "OPTIONS")
@@ -70,17 +69,16 @@ def is_ours(headers: Mapping[bytes, str]) -> bool:
     return urlsplit(origin).netloc.lower() == headers.get(b"host", "").lower() != ""
 
 
-def keep(response: Response[bytes], request: Request[Any, Any, Any], token: str, *, days: int) -> Response[bytes]:
+def keep(response: Response[bytes], token: str, *, days: int, secure: bool) -> Response[bytes]:
     """Give the browser its session, which no script reads and no other site's form sends."""
-    secure = is_secure(request)
-    _set(response, f"__Host-{COOKIE}" if secure else COOKIE, token, secure=secure, max_age=days * 86_400)
-    return response
+    name = f"__Host-{COOKIE}" if secure else COOKIE
+    return set_cookie(response, name, token, secure=secure, max_age=days * 86_400)
 
 
 def let_go(response: Response[bytes]) -> Response[bytes]:
     """The browser forgets its session."""
     for name, secure in ((COOKIE, False), (f"__Host-{COOKIE}", True)):
-        _set(response, name, "", secure=secure, max_age=0)
+        set_cookie(response, name, "", secure=secure, max_age=0)
     return response
 
 
@@ -95,8 +93,7 @@ def form_token(request: Request[Any, Any, Any]) -> str:
 
 
 def with_form_token(response: Response[bytes], request: Request[Any, Any, Any], token: str) -> Response[bytes]:
-    _set(response, _FORM_COOKIE, token, secure=is_secure(request), max_age=86_400)
-    return response
+    return set_cookie(response, _FORM_COOKIE, token, secure=is_secure(request), max_age=86_400)
 
 
 def check_form(request: Request[Any, Any, Any], sent: str) -> None:
@@ -107,6 +104,18 @@ def check_form(request: Request[Any, Any, Any], sent: str) -> None:
         raise Forbidden("csrf", "this form was not from here, or cookies are off: load the page again")
 
 
+def set_cookie(
+    response: Response[bytes], name: str, value: str, *, secure: bool, max_age: int
+) -> Response[bytes]:
+    """A cookie that no script reads; `max_age` in seconds, 0 forgets it."""
+    response.set_cookie(
+        Cookie(
+            key=name, value=value, max_age=max_age, path="/", secure=secure, httponly=True, samesite="lax"
+        )
+    )
+    return response
+
+
 def _derived(token: str) -> str:
     """The session's CSRF token: whoever reads it in a page cannot tell the session's token from it."""
     return hmac.digest(token.encode("latin-1"), b"csrf", "sha256").hex()
@@ -115,11 +124,3 @@ def _derived(token: str) -> str:
 def _is_navigation(headers: Mapping[bytes, str]) -> bool:
     """A page that keeps itself fresh is no sign of the person before it."""
     return b"hx-request" not in headers and "text/event-stream" not in headers.get(b"accept", "")
-
-
-def _set(response: Response[bytes], name: str, value: str, *, secure: bool, max_age: int) -> None:
-    response.set_cookie(
-        Cookie(
-            key=name, value=value, max_age=max_age, path="/", secure=secure, httponly=True, samesite="lax"
-        )
-    )

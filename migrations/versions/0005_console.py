@@ -19,6 +19,8 @@ def upgrade() -> None:
     op.create_index("reviews_held", "reviews", ["claimed_by"])
     op.create_index("verdicts_by_judge", "verdicts", ["judge", "id"])
     op.add_column("guardrail_streams", sa.Column("trail", sa.Text))
+    op.drop_index("evidence_by_epoch", "evidence_counters")
+    op.create_index("evidence_by_epoch", "evidence_counters", ["rollout", "epoch", "metric", "minute"])
     op.create_table(
         "users",
         sa.Column("id", sa.Text, primary_key=True),
@@ -60,6 +62,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("review_marks", "sign_in_links", "sessions", "users"):
         op.drop_table(table)
+    op.drop_index("evidence_by_epoch", "evidence_counters")
+    op.create_index("evidence_by_epoch", "evidence_counters", ["rollout", "epoch", "metric"])
     op.drop_column("guardrail_streams", "trail")
     op.drop_index("verdicts_by_judge", "verdicts")
     op.drop_index("reviews_held", "reviews")

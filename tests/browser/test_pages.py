@@ -64,7 +64,7 @@ _CONTROLS = """() => {
   return [...document.querySelectorAll(
     "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0'], iframe"
   )].filter(e => {
-    if (e.disabled || !e.checkVisibility({ visibilityProperty: true }) || e.closest("[inert]")) return false;
+    if (e.disabled || e.tabIndex < 0 || !e.checkVisibility({ visibilityProperty: true }) || e.closest("[inert]")) return false;
     if (e.type !== "radio") return true;
     const is_new = !groups.has(e.name);
     groups.add(e.name);

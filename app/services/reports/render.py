@@ -34,9 +34,12 @@ def as_markdown(document: Mapping[str, Any]) -> str:
     return _BLANK_LINES.sub("\n\n", text)
 
 
-def as_html(document: Mapping[str, Any]) -> str:
-    """One page: its style is inline, its charts are SVG, and it names no other address."""
-    return _environment("html").get_template("report.html.j2").render(report=document)
+def as_html(document: Mapping[str, Any], *, theme: str = "auto") -> str:
+    """One page: its style is inline, its charts are SVG, and it names no other address.
+
+    `theme` is light, dark, or auto for the reader's own.
+    """
+    return _environment("html").get_template("report.html.j2").render(report=document, theme=theme)
 
 
 @cache

@@ -9,10 +9,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from app.domain.role import Role
-from app.engines.model.drill import parse_fault
-from app.errors import Forbidden, InvalidInput, SettingsError
 from app.services.notices import FOR_PAGES
-from app.services.container import Services
 from app.store.rollouts import TransitionFilters
 from app.web.authentication import Asked, principal_of, requires, services_of
 from app.web.bodies import Fault, NewKey, instant_us
@@ -84,19 +81,8 @@ def audit_verify(request: Asked) -> dict[str, Any]:
 @post("/v1/drills/fault", status_code=200, guards=_ADMIN)
 async def drill_fault(request: Asked, data: JSONBody[Fault]) -> dict[str, Any]:
     """Make the model worker misbehave, where PHASEGATE_DRILLS=1 allows it."""
-    await inject(services_of(request), data.fault)
+    await services_of(request).health.inject(data.fault)
     return {"fault": data.fault}
-
-
-async def inject(services: Services, fault: str | None) -> None:
-    """Raises `Forbidden` where drills are off, and `InvalidInput` for what is no fault."""
-    if not services.drills:
-        raise Forbidden("drills", "drills are off: start the server with PHASEGATE_DRILLS=1")
-    try:
-        parse_fault(fault)
-    except SettingsError as error:
-        raise InvalidInput([("fault", "must be hang, crash, garbage, slow:<ms> or null")]) from error
-    await services.models.default.inject(fault)
 
 
 @get("/v1/events", guards=_AUDIT)

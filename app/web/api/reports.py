@@ -40,14 +40,16 @@ def report(
     return response
 
 
-def written(services: Services, made: dict[str, Any], form: str, *, framed_by: str) -> Response[bytes]:
+def written(
+    services: Services, made: dict[str, Any], form: str, *, framed_by: str, theme: str = "auto"
+) -> Response[bytes]:
     """A report as `json`, `md` or `html`; `framed_by` is a source of a content security policy.
 
     What callers wrote is escaped; should a browser open the page all the same, it runs and fetches nothing.
     """
     match form:
         case "html":
-            body = as_html(made).encode()
+            body = as_html(made, theme=theme).encode()
         case "md":
             body = as_markdown(made).encode()
         case _:

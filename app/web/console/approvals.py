@@ -6,7 +6,6 @@ import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath, URLEncodedBody
 
-from app.domain.phase import Phase
 from app.domain.role import Role
 from app.errors import PolicyError
 from app.services.container import Services
@@ -69,7 +68,9 @@ async def add_freeze(request: Asked, data: URLEncodedBody[NewFreeze]) -> Respons
 
 
 @post("/freezes/{freeze_id:str}/end", status_code=200, guards=_APPROVE)
-async def end_freeze(request: Asked, freeze_id: FromPath[str], data: URLEncodedBody[Reason]) -> Response[bytes]:
+async def end_freeze(
+    request: Asked, freeze_id: FromPath[str], data: URLEncodedBody[Reason]
+) -> Response[bytes]:
     await services_of(request).freezes.end(freeze_id, reason=data.reason, by=principal_of(request))
     return goes_to(request, "/approvals")
 

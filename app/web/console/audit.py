@@ -61,7 +61,9 @@ class Search:
 @get("/audit", guards=_SEE, sync_to_thread=True)
 def audit(request: Asked) -> Response[bytes]:
     search = Search.of(request.url.query)
-    if "" in request.query_params.values():  # a form sends its empty fields too: the address that is kept has none
+    if (
+        "" in request.query_params.values()
+    ):  # a form sends its empty fields too: the address that is kept has none
         return goes_to(request, search.address())
     services = services_of(request)
     found = services.administration.audit(search.filters, cursor=search.cursor, limit=_PAGE)

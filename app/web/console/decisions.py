@@ -69,23 +69,20 @@ def decisions(request: Asked) -> Response[bytes]:
     )
 
 
-@get("/decisions/{decision_id:str}", guards=_SEE)
-async def decision(request: Asked, decision_id: FromPath[str]) -> Response[bytes]:
-    principal = principal_of(request)
-    story = await services_of(request).stories.of(decision_id, principal)
-    return page(
-        request,
-        "decision.html",
-        title=f"Decision {decision_id[-6:]}",
-        story=story,
-        sentences=told(story),
-        why=WHY.get(story["fallback_reason"]),
-        fields=fields_of(story),
-        verdicts=verdicts_of(story),
-        categories=tuple(Category),
-        may_report=principal.may(*_REPORT),
-        may_verify=principal.may(*_VERIFY),
-    )
+@get("/decisions/{decision_id:str}", guards=_SEE, sync_to_thread=True)
+def decision(request: Asked, decision_id: FromPath[str]) -> Response[bytes]:
+    """As it is recorded; where nobody has asked why yet, the page does, as that may take the model seconds."""
+    story = services_of(request).stories.recorded(decision_id, principal_of(request))
+    advisory = story["advisory"]
+    why_unknown = advisory is not None and advisory["decision"] is not None and advisory["reasoning"] is None
+    return _told_page(request, story, asks_why=why_unknown and story["situation"] is not None)
+
+
+@get("/decisions/{decision_id:str}/why", guards=_SEE)
+async def why(request: Asked, decision_id: FromPath[str]) -> Response[bytes]:
+    """The same with the model's reasons, found out now where they were not known."""
+    story = await services_of(request).stories.of(decision_id, principal_of(request))
+    return _told_page(request, story, asks_why=False)
 
 
 @get("/decisions/{decision_id:str}/chain", guards=[seen_by(*_VERIFY)], sync_to_thread=True)
@@ -112,6 +109,24 @@ def as_csv(request: Asked) -> Stream:
 @get("/decisions.jsonl", guards=_SEE, sync_to_thread=True)
 def as_jsonl(request: Asked) -> Stream:
     return jsonl_file(_everything(request), name="decisions")
+
+
+def _told_page(request: Asked, story: dict[str, Any], *, asks_why: bool) -> Response[bytes]:
+    principal = principal_of(request)
+    return page(
+        request,
+        "decision.html",
+        title=f"Decision {story['id'][-6:]}",
+        story=story,
+        asks_why=asks_why,
+        sentences=told(story),
+        fallback_why=WHY.get(story["fallback_reason"]),
+        fields=fields_of(story),
+        verdicts=verdicts_of(story),
+        categories=tuple(Category),
+        may_report=principal.may(*_REPORT),
+        may_verify=principal.may(*_VERIFY),
+    )
 
 
 def _look(request: Asked, sought: Sought, *, limit: int) -> dict[str, Any]:

@@ -82,9 +82,7 @@ async def revoke_key(request: Asked, key_id: FromPath[str], data: URLEncodedBody
 async def create_user(request: Asked, data: URLEncodedBody[Person]) -> Response[bytes]:
     """A new user, and the link by which they come in, shown this once in the place of the form."""
     users, by = services_of(request).users, principal_of(request)
-    made = await users.create(
-        name=data.name, roles=ticked(data.roles), actors=lines(data.actors), by=by
-    )
+    made = await users.create(name=data.name, roles=ticked(data.roles), actors=lines(data.actors), by=by)
     return _link(request, await users.link(made["id"], by=by))
 
 

@@ -16,7 +16,7 @@ from app.web.api.reports import written
 from app.web.authentication import Asked, services_of
 from app.web.bodies import instant_us
 from app.web.console.access import seen_by
-from app.web.console.pages import goes_to, page
+from app.web.console.pages import goes_to, page, theme_of
 
 _SEE = [seen_by(Role.REVIEWER, Role.OPERATOR, Role.APPROVER, Role.AUDITOR)]
 
@@ -71,7 +71,7 @@ def document(
     """The report itself, to show in the frame, or to save."""
     services = services_of(request)
     made = services.reports.of(Period(period), _instant(at))
-    response = written(services, made, form, framed_by="'self'")
+    response = written(services, made, form, framed_by="'self'", theme="auto" if save else theme_of(request))
     if save:
         response.headers["Content-Disposition"] = f'attachment; filename="phasegate-{made["id"]}.{form}"'
     return response

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 from litestar import Response, get, post
-from litestar.params import FromPath, URLEncodedBody
+from litestar.params import FromPath, FromQuery, URLEncodedBody
 
 from app.domain.decision import Category
 from app.domain.role import Role
@@ -25,6 +25,8 @@ KINDS = {
     "report": "reported",
     "picked": "picked by hand",
 }
+
+_Text = FromQuery[str | None]
 
 _JUDGE = [seen_by(Role.REVIEWER)]
 _SEE = [seen_by(Role.REVIEWER, Role.OPERATOR)]
@@ -71,7 +73,7 @@ def chosen(rollout: str | None, kind: str | None, flagged: str | None) -> Choice
 
 @get("/reviews", guards=_SEE, sync_to_thread=True)
 def reviews(
-    request: Asked, rollout: str | None = None, kind: str | None = None, flagged: str | None = None
+    request: Asked, rollout: _Text = None, kind: _Text = None, flagged: _Text = None
 ) -> Response[bytes]:
     """The card in hand, which a reload finds again; taking one is a request of its own."""
     return _page(request, chosen(rollout, kind, flagged), turn_to=None)
@@ -85,10 +87,10 @@ def review(request: Asked, review_id: FromPath[str]) -> Response[bytes]:
 @get("/reviews/next", guards=_JUDGE, sync_to_thread=True)
 def ahead(
     request: Asked,
-    after: str = "",
-    rollout: str | None = None,
-    kind: str | None = None,
-    flagged: str | None = None,
+    after: FromQuery[str],
+    rollout: _Text = None,
+    kind: _Text = None,
+    flagged: _Text = None,
 ) -> Response[bytes]:
     """The body of the card that would come next, for a browser to have it at hand; nobody claims it."""
     choice = chosen(rollout, kind, flagged)

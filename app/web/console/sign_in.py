@@ -1,12 +1,11 @@
 """How does a person sign in and out, and what do they see of themselves?"""
 
-from typing import Any
-
 import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath, FromQuery, URLEncodedBody
 
 from app.errors import Conflict, Forbidden
+from app.services.sign_in import Session
 from app.web.authentication import Asked, principal_of, services_of
 from app.web.console.access import seen_by
 from app.web.console.pages import goes_to, page
@@ -14,6 +13,7 @@ from app.web.sessions import (
     OWN_TOKEN,
     check_form,
     form_token,
+    is_secure,
     keep,
     let_go,
     session_of,
@@ -49,14 +49,14 @@ class OwnActor(msgspec.Struct):
 @get("/sign-in", sync_to_thread=True)
 def sign_in_page(request: Asked, next: FromQuery[str] = "/") -> Response[bytes]:  # noqa: A002 -- the address's word
     if session_of(request) is not None:
-        return goes_to(request, _own(next))
-    return _form(request, wanted=_own(next))
+        return goes_to(request, own(next))
+    return _form(request, wanted=own(next))
 
 
 @post("/sign-in", status_code=200, opt={OWN_TOKEN: True})
 async def sign_in(request: Asked, data: URLEncodedBody[Entry]) -> Response[bytes]:
     """Whatever is wrong is said in the form."""
-    use, wanted = services_of(request).sign_in, _own(data.next)
+    use, wanted = services_of(request).sign_in, own(data.next)
     try:
         check_form(request, data.form)
         if data.key:
@@ -65,7 +65,7 @@ async def sign_in(request: Asked, data: URLEncodedBody[Entry]) -> Response[bytes
             token = await use.by_password(data.name.strip(), data.password, address=address_of(request))
     except Forbidden as refused:
         return _form(request, wanted=wanted, refused=str(refused), name=data.name, by_key=bool(data.key))
-    return keep(goes_to(request, wanted), request, token, days=use.days)
+    return keep(goes_to(request, wanted), token, days=use.days, secure=is_secure(request))
 
 
 @get("/sign-in/{token:str}", sync_to_thread=True)
@@ -83,7 +83,7 @@ async def by_link(request: Asked, token: FromPath[str], data: URLEncodedBody[Tic
         session, has_password = await use.by_link(token, address=address_of(request))
     except Forbidden as refused:
         return page(request, "sign_in_link.html", status=403, title="Sign in", refused=str(refused))
-    return keep(goes_to(request, "/" if has_password else "/account"), request, session, days=use.days)
+    return keep(goes_to(request, "/" if has_password else "/account"), session, days=use.days, secure=is_secure(request))
 
 
 @post("/sign-out", status_code=200, guards=_SEE)
@@ -107,7 +107,7 @@ async def change_password(request: Asked, data: URLEncodedBody[NewPassword]) -> 
     use = services_of(request).sign_in
     address = address_of(request)
     token = await use.change_password(_present(request), old=data.old, new=data.new, address=address)
-    return keep(goes_to(request, "/account"), request, token, days=use.days)
+    return keep(goes_to(request, "/account"), token, days=use.days, secure=is_secure(request))
 
 
 @post("/account/actors", status_code=200, guards=_SEE)
@@ -127,7 +127,7 @@ def address_of(request: Asked) -> str:
     return request.client.host if request.client else "unknown"
 
 
-def _present(request: Asked) -> Any:
+def _present(request: Asked) -> Session:
     session = session_of(request)
     if session is None:
         raise Conflict("no-session", "this is for who has signed in to the console")
@@ -144,11 +144,12 @@ def _form(
         status=200 if refused is None else 403,
         title="Sign in",
         **{"form": form, "next": wanted, "refused": refused, "name": name, "by_key": by_key},
+        oidc=services_of(request).oidc is not None,
     )
     return with_form_token(response, request, form)
 
 
-def _own(address: str) -> str:
+def own(address: str) -> str:
     """An address of this site: of another, or what a browser could take for one, comes the board."""
     is_path = address.startswith("/") and not address.startswith("//")
     return address if is_path and address.isprintable() and "\\" not in address else "/"

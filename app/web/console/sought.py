@@ -13,7 +13,7 @@ from app.errors import InvalidInput
 AGREEMENTS = {"true": True, "false": False}
 _TEXTS = ("rollout", "actor", "action", "version")
 _TIMES = ("since", "until")
-_NAMES = (*_TEXTS, *CHOICES, "agreement", *_TIMES)
+_NAMES = (*_TEXTS, *CHOICES, "agreement", "epoch", *_TIMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,10 @@ def _read(name: str, value: str) -> str | bool | int:
         raise ValueError(f"must be one of {', '.join(choices)}")
     if name == "agreement":
         return AGREEMENTS[value]
+    if name == "epoch":
+        if not value.isdecimal():
+            raise ValueError("must be a whole number")
+        return int(value)
     if name not in _TIMES:
         return value
     try:

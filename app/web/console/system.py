@@ -1,5 +1,7 @@
 """Is the server well, who outside is told, and what is it set to?"""
 
+from typing import Any
+
 import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath, URLEncodedBody
@@ -8,7 +10,6 @@ from app.domain.role import Principal, Role
 from app.errors import StoreUnavailable
 from app.services.container import Services
 from app.services.webhooks import CHOSEN_FROM
-from app.web.api.administration import inject
 from app.web.authentication import Asked, principal_of, services_of
 from app.web.console.access import seen_by
 from app.web.console.forms import Ticked, ticked
@@ -16,7 +17,7 @@ from app.web.console.pages import goes_to, is_part, page
 
 _OPERATE = [seen_by(Role.OPERATOR)]
 _SEE_DELIVERIES = (Role.AUDITOR, Role.OPERATOR, Role.APPROVER)
-_DELIVERIES = 20
+_DELIVERIES, _FAILED = 20, 100
 
 
 class NewWebhook(msgspec.Struct):
@@ -63,8 +64,7 @@ def preflight(request: Asked) -> Response[bytes]:
 @get("/system/deliveries", guards=[seen_by(*_SEE_DELIVERIES)], sync_to_thread=True)
 def deliveries(request: Asked) -> Response[bytes]:
     """The log of deliveries, which refreshes itself."""
-    found = services_of(request).webhooks.log(status=None, limit=_DELIVERIES)
-    return page(request, "deliveries_part.html", deliveries=found)
+    return page(request, "deliveries_part.html", **_delivered(services_of(request)))
 
 
 @post("/webhooks", status_code=200, guards=_OPERATE)
@@ -99,21 +99,27 @@ async def remove_webhook(request: Asked, webhook_id: FromPath[str]) -> Response[
 @post("/system/fault", status_code=200, guards=[seen_by(Role.ADMIN)])
 async def fault(request: Asked, data: URLEncodedBody[Fault]) -> Response[bytes]:
     """Make the model misbehave, or let it be well again."""
-    await inject(services_of(request), data.fault.strip() or None)
+    await services_of(request).health.inject(data.fault.strip() or None)
     return goes_to(request, "/system")
 
 
-def _stored(services: Services, by: Principal) -> dict[str, object]:
+def _delivered(services: Services) -> dict[str, Any]:
+    return {
+        "deliveries": services.webhooks.log(status=None, limit=_DELIVERIES),
+        "failed": len(services.webhooks.log(status="failed", limit=_FAILED)),
+        "hosts": {each["id"]: each["url"] for each in services.webhooks.all()},
+    }
+
+
+def _stored(services: Services, by: Principal) -> dict[str, Any]:
     """What the database is asked for: the page shows the rest while it is away."""
     sees = by.may(*_SEE_DELIVERIES)
+    found: dict[str, Any] = {"sizes": [], "webhooks": [], "names": {}, "is_away": False}
     try:
-        return {
-            "sizes": services.health.sizes() if sees else [],
-            "webhooks": services.webhooks.all() if by.may(Role.OPERATOR) else [],
-            "deliveries": services.webhooks.log(status=None, limit=_DELIVERIES) if sees else [],
-            "failed": len(services.webhooks.log(status="failed", limit=100)) if sees else 0,
-            "names": services.administration.names(),
-            "is_away": False,
-        }
+        if sees:
+            found |= {"sizes": services.health.sizes(), **_delivered(services)}
+        if by.may(Role.OPERATOR):
+            found |= {"webhooks": services.webhooks.all(), "names": services.administration.names()}
     except StoreUnavailable:
-        return {"sizes": [], "webhooks": [], "deliveries": [], "failed": 0, "names": {}, "is_away": True}
+        found["is_away"] = True
+    return found

@@ -8,7 +8,7 @@ from litestar import Response, get, post
 from litestar.params import FromPath, URLEncodedBody
 
 from app.domain.role import Role
-from app.domain.rollout import Comparison
+from app.domain.rollout import Comparison, RolloutState
 from app.errors import InvalidInput
 from app.services.container import Services
 from app.services.succession import Act, Wish
@@ -70,8 +70,7 @@ def version(request: Asked, version_id: FromPath[str]) -> Response[bytes]:
         lineage=lineage,
         health=_health(services).get(version_id),
         validations=services.validations.of(version_id),
-        open_to=_open_to(services, found["rollouts"]),
-        modes=tuple(Comparison),
+        open_to=_open_to(services, version_id),
     )
 
 
@@ -104,13 +103,10 @@ def _health(services: Services) -> dict[str, Any]:
     return {model.version_id: model.status for model in services.models.loaded}
 
 
-def _open_to(services: Services, roles: Mapping[str, str]) -> Sequence[dict[str, Any]]:
-    """The rollouts that might try the version: neither active there nor the candidate already."""
-    return [
-        {"name": state.name, "phase": state.phase, "active": state.version, "candidate": state.candidate}
-        for state in services.plane.view.states.values()
-        if roles.get(state.name) not in ("active", "candidate")
-    ]
+def _open_to(services: Services, version_id: str) -> list[RolloutState]:
+    """The rollouts that might try the version: they run on another, and have no candidate."""
+    states = services.plane.view.states.values()
+    return [state for state in states if state.version != version_id and state.candidate is None]
 
 
 def _share(data: Candidate) -> float | None:

@@ -49,6 +49,15 @@ def ms(value: float | None) -> str:
     return f"{value / 1000:.3g} s" if value >= 1000 else f"{value:.3g} ms"
 
 
+def size(n_bytes: float) -> str:
+    """Bytes in the unit that suits them: `1.5 MiB`."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if abs(n_bytes) < 1024:
+            return f"{n_bytes:.3g} {unit}" if n_bytes < 1000 else f"{n_bytes:.0f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.3g} TiB"
+
+
 def moment(at: str | datetime | None) -> str:
     """An RFC 3339 time as `2026-01-31 12:00:05`, UTC."""
     if at is None:
@@ -77,6 +86,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "percent": percent,
     "number": number,
     "ms": ms,
+    "size": size,
     "moment": moment,
     "upper_first": upper_first,
     "bar_spans": bar_spans,

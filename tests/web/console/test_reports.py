@@ -41,7 +41,7 @@ async def test_a_period_and_a_day_lead_to_their_report(stage: Stage) -> None:
 
 async def test_the_frame_runs_nothing_and_only_this_console_may_show_it(stage: Stage) -> None:
     await day(stage, n=2, wrong=1, actor_role=MARKUP)
-    page = await see(stage, "/reports/daily")
+    page = await see(stage, "/reports/daily?at=2027-01-15")
     (frame,) = re.findall(r"<iframe[^>]*>", page)
     assert 'sandbox=""' in frame
     assert 'title="Daily report, 2027-01-15"' in frame
@@ -53,6 +53,15 @@ async def test_the_frame_runs_nothing_and_only_this_console_may_show_it(stage: S
     assert policy.endswith("sandbox")
     assert not re.search("unsafe|script-src", policy)
     assert MARKUP not in response.text
+    assert "&lt;script&gt;" in response.text
+
+
+async def test_the_report_wears_the_consoles_theme_and_a_saved_one_its_readers(stage: Stage) -> None:
+    dark = {"Cookie": "theme=dark"}
+    shown = await stage.call("GET", "/reports/daily/document", headers=dark)
+    assert '<html lang="en" data-theme="dark">' in shown.text
+    saved = await stage.call("GET", "/reports/daily/document?save=true", headers=dark)
+    assert '<html lang="en" data-theme="auto">' in saved.text
 
 
 @pytest.mark.parametrize("path", ["/reports/daily/document", "/v1/reports/daily?format=html"])

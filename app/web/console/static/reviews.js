@@ -3,6 +3,7 @@
 
 const ARMED_AFTER_MS = 250; // a card that has just come takes no verdict meant for the one before
 const desk = () => $("#desk");
+const card = () => $("#desk > article");
 let ahead = null; // the next card: its id and its HTML
 let replaced = null; // what stood where the next card stands already, while its verdict is on its way
 
@@ -42,15 +43,15 @@ document.addEventListener("htmx:before:request", event => {
   const address = String(ctx.request.action);
   if (!ahead || !ctx.sourceElement.closest("#judge") || !goesOn(address)) return;
   const next = new DOMParser().parseFromString(ahead.html, "text/html").body.firstElementChild;
-  replaced = $("#card");
+  replaced = card();
   replaced.replaceWith(next);
 });
 document.addEventListener("htmx:after:request", event => {
   if (!replaced) return;
-  if (event.detail.ctx.response.status >= 400) $("#card").replaceWith(replaced);
+  if (event.detail.ctx.response.status >= 400) card().replaceWith(replaced);
   replaced = null;
 });
-document.addEventListener("htmx:error", () => { if (replaced) $("#card").replaceWith(replaced); replaced = null; });
+document.addEventListener("htmx:error", () => { if (replaced) card().replaceWith(replaced); replaced = null; });
 
 document.addEventListener("htmx:finally:request", event => {
   const { ctx } = event.detail;

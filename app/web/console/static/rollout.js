@@ -31,12 +31,16 @@ function marks(times) {
   };
 }
 
-function chart(place, { data, series, bands, range, distr, values, span, times }) {
+// Times as the tables write them: UTC, 24 hours, and dates where a chart is longer than two days.
+const clock = span => (_, ticks) => ticks.map(at => new Date(at * 1000).toISOString().slice(...(span[1] - span[0] > 172800 ? [5, 10] : [11, 16])));
+const decades = (_, __, least, most) => Array.from({ length: 12 }, (_, n) => 10 ** (n - 1)).filter(at => at >= least && at <= most);
+
+function chart(place, { data, series, bands, range, distr, splits, values, span, times }) {
   const axis = { stroke: () => colour("soft"), grid: { stroke: () => colour("line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
   return new uPlot({
     width: place.clientWidth, height: 110, legend: { show: false }, cursor: { show: false }, padding: [6, 4, 0, 0],
     scales: { x: { range: () => span }, y: { distr, log: 10, range } },
-    axes: [{ ...axis, size: 22, space: 70 }, { ...axis, size: 52, space: 22, values: (_, ticks) => ticks.map(values) }],
+    axes: [{ ...axis, size: 22, space: 60, values: clock(span) }, { ...axis, size: 52, space: 22, splits, values: (_, ticks) => ticks.map(values) }],
     series: [{}, ...series], bands, hooks: { draw: [marks(times)] },
   }, data, place);
 }
@@ -46,7 +50,7 @@ function evidenceChart(place, trail, threshold, span, times) {
   return chart(place, {
     data: [at, e, at.map(() => threshold)],
     series: [{ stroke: () => colour("accent"), width: 2, points: { show: false } }, { stroke: () => colour("bad"), dash: [6, 4], width: 1.5, points: { show: false } }],
-    range: [Math.min(1, ...e), Math.max(threshold * 2, ...e)], distr: 3, values: value => (value === null ? "" : value >= 1000 ? value.toExponential(0) : `${value}`), span, times,
+    range: [Math.min(1, ...e), Math.max(threshold * 2, ...e)], distr: 3, splits: decades, values: value => (value >= 1000 ? `1e${Math.log10(value)}` : `${value}`), span, times,
   });
 }
 
