@@ -5,7 +5,7 @@ BIN := .venv/bin
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test lint bench-path bench-model bench-verdict bench-guard bench-guardrails bench-gate lock clean
+.PHONY: help serve demo test lint bench-path bench-model bench-verdict bench-guard bench-guardrails bench-gate bench-console lock clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ bench-verdict: .venv/.installed-for-tests ## Milliseconds from a wrong-allow ver
 
 bench-gate: .venv/.installed-for-tests ## Milliseconds to see what a promotion still needs, after ten million decisions
 	@$(BIN)/python -m tests.bench.gate
+
+bench-console: .venv/.installed-for-tests ## Milliseconds of the console's pages with 200 rollouts and a million decisions
+	@$(BIN)/python -m tests.bench.console
 
 bench-guardrails: .venv/.installed-for-tests ## False rollbacks and delays of our rule and of others; writes docs/guardrails.md
 	@$(BIN)/python -m tests.bench.guardrails

@@ -80,6 +80,9 @@ def open_server(settings: Settings) -> Iterator[Server]:
                 data_dir=settings.data_dir,
                 prometheus_url=settings.prometheus_url,
                 settings=settings,
+                session_idle_min=settings.session_idle_min,
+                session_days=settings.session_days,
+                oidc=provider_of(settings),
             )
             services.plane.refresh()
             lifespan = _lifespan(settings, services, instance=instance)

@@ -188,7 +188,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, _Spec(_whole(1, 365), "Days that end a session, whatever was done in it.")
     ] = 7
     oidc_issuer: Annotated[
-        str | None, _Spec(_url, "OpenID provider that people sign in with, such as https://id.example.", "none")
+        str | None,
+        _Spec(_url, "OpenID provider that people sign in with, such as https://id.example.", "none"),
     ] = None
     oidc_client_id: Annotated[str | None, _Spec(str, "Our client id at that provider.", "none")] = None
     oidc_client_secret: Annotated[

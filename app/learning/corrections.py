@@ -16,6 +16,7 @@ from app.domain.sampling import ReviewMode
 from app.domain.situation import Situation, canonical, parse_situation
 from app.errors import InvalidSituation, Refused
 from app.store import tables as t
+from app.store.people import PEOPLE
 
 EXAMPLES_AT_LEAST = 50
 ALL = "all"
@@ -139,7 +140,7 @@ def _standing(connection: Connection, rollout: str) -> Iterable[RowMapping]:
 def _fault(row: RowMapping) -> str | None:
     """Why a verdict may not teach."""
     if row["roles"] is None or not _JUDGES & set(row["roles"].split()):
-        return "no reviewer"
+        return "no reviewer's key"
     if row["source"] not in _SOURCES or row["kind"] not in _KINDS or row["mode"] not in _MODES:
         return "unknown source"
     if row["body"] is None:

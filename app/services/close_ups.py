@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection
 
 from app.domain.assessment import Facts
-from app.domain.clock import rfc3339, to_us
+from app.domain.clock import from_us, rfc3339, to_us
 from app.domain.counters import LAST_BUCKET, Metric, bucket_edge_ms
 from app.domain.decision import Decision
 from app.domain.evidence import Evidence
@@ -22,8 +22,8 @@ from app.domain.tallies import tallies_of
 from app.services.gates import Gates
 from app.services.plane import Plane
 from app.services.prospects import prospects
-from app.store.counters import minute_of
 from app.store.course import sums_by_span
+from app.store.reporting import phases_by_epoch
 from app.store.rollouts import baselines, load_states
 
 # What the guardrails' rates are made of.
@@ -32,8 +32,10 @@ _COUNTED = (
     *(Metric.REVIEWED, Metric.OVERRIDDEN),
 )
 _US_PER_MINUTE = 60_000_000
-_HOUR, _FINE_FOR, _MINUTELY_FOR = 60, 48 * 60, 90  # minutes
+_EPOCHS_BEFORE = 3  # that a course shows: what led to a rollback lies in the one before
 _BARS_AT_MOST = 40
+
+Span = tuple[int, int]  # the minute in which it begins, and the epoch
 
 _bounds = lru_cache(maxsize=4096)(
     lambda n, bad, alpha: (lower_bound(n, bad, alpha), upper_bound(n, bad, alpha))
@@ -51,8 +53,8 @@ class CloseUps:
     def of(self, name: str) -> dict[str, Any]:
         """Raises `NotFound`. Rates are 0..1; every interval holds however often one looks, at the gate's alpha.
 
-        `course` has for each guardrail that counts a rate its points, oldest first, `rates` the epoch's own
-        `{lower, upper}`, `histogram` the model's latencies in buckets of equal ratio without a gap.
+        `course` has for each guardrail that counts a rate its points, oldest first, of this epoch and a few before
+        it, `rates` the epoch's own `{lower, upper}`, `histogram` the model's latencies in buckets of equal ratio without a gap.
         """
         policy = self.plane.view.policy.book.get(name)
         with self.plane.database.read() as connection:
@@ -70,39 +72,33 @@ class CloseUps:
             "distribution": _distribution(evidence, base, limit=limits.shift_limit),
         }
 
-    def _spans(self, connection: Connection, state: RolloutState) -> dict[int, dict[tuple[str, str], int]]:
-        """The counters of the epoch by the minute in which a span begins: days, and of late hours or minutes."""
-        now = minute_of(to_us(self.now()))
-        age = now - minute_of(to_us(state.epoch_started_at))
-        rows = sums_by_span(
-            connection,
-            state.name,
-            state.epoch,
-            version=state.version,
-            metrics=_COUNTED,
-            fine_from=now - _FINE_FOR,
-            fine=1 if age <= _MINUTELY_FOR else _HOUR,
-        )
-        spans: dict[int, dict[tuple[str, str], int]] = {}
-        for minute, metric, label, n in rows:
-            spans.setdefault(minute, {})[metric, label] = n
+    def _spans(self, connection: Connection, state: RolloutState) -> dict[Span, dict[tuple[str, str], int]]:
+        """The counters of the active version of this epoch and of those before it, by span of time."""
+        epochs = range(max(state.epoch - _EPOCHS_BEFORE, 1), state.epoch + 1)
+        versions = {epoch: version for epoch, (_, version) in phases_by_epoch(connection, state.name).items()}
+        versions[state.epoch] = state.version
+        rows = sums_by_span(connection, state.name, epochs, metrics=_COUNTED, now_us=to_us(self.now()))
+        spans: dict[Span, dict[tuple[str, str], int]] = {}
+        for minute, epoch, version, metric, label, n in rows:
+            if versions.get(epoch) == version:  # not its candidate
+                spans.setdefault((minute, epoch), {})[metric, label] = n
         return spans
 
 
 def histogram(latencies: Mapping[str, int]) -> list[dict[str, Any]]:
-    """The `latency` counter as bars; `over_ms` is None for the shortest, `to_ms` for what came too late."""
+    """The `latency` counter as bars of equal ratio without a gap; `to_ms` is None for what came too late."""
     counts = {int(label): n for label, n in latencies.items()}
-    timely = [bucket for bucket in counts if bucket < LAST_BUCKET]
-    bars = []
-    if timely:
-        first, last = min(timely), max(timely)
+    late, bars = counts.pop(LAST_BUCKET, 0), list[dict[str, Any]]()
+    if counts:
+        first, last = min(counts), max(counts)
         step = -(-(last - first + 1) // _BARS_AT_MOST)
         for start in range(first, last + 1, step):
             n = sum(counts.get(bucket, 0) for bucket in range(start, start + step))
-            edges = bucket_edge_ms(start - 1), bucket_edge_ms(start + step - 1)
-            bars.append({"over_ms": edges[0], "to_ms": edges[1], "n": n})
-    if counts.get(LAST_BUCKET):
-        bars.append({"over_ms": bucket_edge_ms(LAST_BUCKET - 1), "to_ms": None, "n": counts[LAST_BUCKET]})
+            bars.append(
+                {"over_ms": bucket_edge_ms(start - 1), "to_ms": bucket_edge_ms(start + step - 1), "n": n}
+            )
+    if late:
+        bars.append({"over_ms": bucket_edge_ms(LAST_BUCKET - 1), "to_ms": None, "n": late})
     return bars
 
 
@@ -122,17 +118,17 @@ def _counts(evidence: Evidence, facts: Facts) -> Iterator[tuple[str, int, int, f
 
 
 def _course(
-    policy: RolloutPolicy, state: RolloutState, spans: Mapping[int, Any], now: datetime
+    policy: RolloutPolicy, state: RolloutState, spans: Mapping[Span, Any], now: datetime
 ) -> dict[str, list[dict[str, Any]]]:
     course: dict[str, list[dict[str, Any]]] = {}
-    for minute, totals in sorted(spans.items()):
-        began = datetime.fromtimestamp(minute * 60, UTC)
-        evidence = Evidence(state.name, state.version, state.epoch, began, totals=totals)
+    for (minute, epoch), totals in sorted(spans.items()):
+        evidence = Evidence(state.name, "", epoch, from_us(minute * _US_PER_MINUTE), totals=totals)
         for name, n, bad, limit in _counts(evidence, _facts(policy, state, evidence, now)):
             if 0 <= bad <= n and n:  # a verdict that was undone in another span takes from none
                 least, most = _bounds(n, bad, policy.gate_alpha)
                 point = {"n": n, "bad": bad, "rate": bad / n, "lower": least, "upper": most, "limit": limit}
-                course.setdefault(name, []).append({"at": rfc3339(minute * _US_PER_MINUTE), **point})
+                at = {"at": rfc3339(minute * _US_PER_MINUTE), "epoch": epoch}
+                course.setdefault(name, []).append({**at, **point})
     return course
 
 

@@ -86,7 +86,7 @@ class Provider:
         try:
             async with self._client() as client:
                 metadata = await self._metadata(client)
-                issuer, token = str(metadata["issuer"]), await self._redeem(client, metadata, asking, code)
+                issuer, token = metadata["issuer"], await self._redeem(client, metadata, asking, code)
                 keys = _json(await client.get(metadata["jwks_uri"]))
             claims = self._verify(token, keys, issuer, self._client_id, asking.nonce)
         except (httpx.HTTPError, KeyError, ValueError) as error:
@@ -104,18 +104,21 @@ class Provider:
             claimed = " or ".join(self._roles)
             said = f"your provider knows you, but nothing in {claimed} gives you a role here: ask an admin"
             raise Forbidden("oidc-no-role", said)
-        named = next((claims[each] for each in ("preferred_username", "email", "name") if claims.get(each)), "")
+        named = next(
+            (claims[each] for each in ("preferred_username", "email", "name") if claims.get(each)), ""
+        )
         plain = "".join(char for char in str(named).replace("/", "-") if char.isprintable()).strip()
         return Vouched(subject, plain[:_NAME_LENGTH] or "somebody", frozenset(roles))
 
-    async def _metadata(self, client: httpx.AsyncClient) -> dict[str, Any]:
+    async def _metadata(self, client: httpx.AsyncClient) -> dict[str, str]:
         try:
             found = _json(await client.get(f"{self._issuer}/.well-known/openid-configuration"))
-            if str(found["issuer"]).rstrip("/") != self._issuer:
-                raise ValueError(f"it calls itself {found['issuer']}")
-            return {name: found[name] for name in _ENDPOINTS}
+            endpoints = {name: str(found[name]) for name in _ENDPOINTS}
         except (httpx.HTTPError, KeyError, ValueError) as error:
             raise _failed(error) from error
+        if endpoints["issuer"].rstrip("/") != self._issuer:  # Discovery 1.0, section 4.3
+            raise _failed(ValueError(f"it calls itself {endpoints['issuer']}"))
+        return endpoints
 
     async def _redeem(
         self, client: httpx.AsyncClient, metadata: Mapping[str, str], asking: Asking, code: str
@@ -128,7 +131,8 @@ class Provider:
             "code_verifier": asking.verifier,
         }
         secret = self._client_secret
-        basic = None if secret is None else httpx.BasicAuth(quote(self._client_id), quote(secret, safe=""))
+        # RFC 6749, section 2.3.1: both are form-encoded before they are put together.
+        basic = httpx.Auth() if secret is None else httpx.BasicAuth(_quoted(self._client_id), _quoted(secret))
         return str(_json(await client.post(metadata["token_endpoint"], data=body, auth=basic))["id_token"])
 
     def _client(self) -> httpx.AsyncClient:
@@ -155,6 +159,10 @@ def provider_of(settings: Settings) -> Provider | None:
 
 
 _ENDPOINTS = ("issuer", "authorization_endpoint", "token_endpoint", "jwks_uri")
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="")
 
 
 def _json(response: httpx.Response) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from app.services.gates import Gates, observed_days, per_day
 from app.services.plane import Plane
 from app.store import approvals, freezes
 from app.store.counters import totals_of_all
-from app.store.course import course_of_all
+from app.store.courses import course_of_all
 from app.store.rollouts import PlaneRow, load_states, read_plane, rollback_reasons
 
 

@@ -31,9 +31,7 @@ _DAY_US = 86_400_000_000
 _FAILURES = 5  # in a row, before the account is locked
 _LONGEST_LOCK_MIN = 60
 
-_WRONG = (
-    "the name or the password is wrong; after several wrong ones no password opens it for a while, up to an hour"
-)
+_WRONG = "the name or the password is wrong; after several wrong ones no password opens it for a while, up to an hour"
 
 
 class SignIn:
@@ -134,7 +132,7 @@ class SignIn:
             elif users.lock(tx, user.id).disabled_us is not None:
                 return None
             elif user.roles != roles:
-                users.change(tx, user.id, roles=roles)
+                users.change_roles(tx, user.id, roles)
                 sessions.end_all(tx, user.id)
             return self._begin(tx, user.id, now_us=now_us), user.id
 
@@ -198,7 +196,11 @@ class SignIn:
         if session is not None and principal.key_id.startswith(USER):
             user, is_needed = self._account(session)
             password = "set" if is_needed else "forgotten" if user.password_hash else "missing"
-        return {"sessions": [_session_document(each) for each in found], "password": password, "is_user": principal.key_id.startswith(USER)}
+        return {
+            "sessions": [_session_document(each) for each in found],
+            "password": password,
+            "is_user": principal.key_id.startswith(USER),
+        }
 
     async def forget(self, *, now_us: int) -> None:
         """Delete what has run out."""

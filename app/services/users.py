@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 import structlog
@@ -56,7 +55,7 @@ class Users:
 
         def change(tx: Transaction, found: User) -> None:
             _not_own(found, by)
-            users.change(tx, found.id, roles=frozenset(map(Role, roles)))
+            users.change_roles(tx, found.id, map(Role, roles))
             sessions.end_all(tx, found.id)
 
         return await self._changed(user, "roles", change, by=by)
@@ -68,7 +67,7 @@ class Users:
         def change(tx: Transaction, found: User) -> None:
             if found.actors - set(actors):
                 _not_own(found, by)
-            users.change(tx, found.id, actors=frozenset(actors))
+            users.change_actors(tx, found.id, set(actors))
 
         return await self._changed(user, "actors", change, by=by)
 
@@ -77,7 +76,7 @@ class Users:
         _check(_actor_errors([actor]))
 
         def change(tx: Transaction, found: User) -> None:
-            users.change(tx, found.id, actors=found.actors | {actor})
+            users.change_actors(tx, found.id, found.actors | {actor})
 
         return await self._changed(by.key_id, "actors", change, by=by)
 

@@ -166,11 +166,12 @@ class Validations:
     def _unready(self, version: str) -> str:
         """Why the version cannot be asked here: one that was wanted says it itself."""
         wanted = {model.version_id: model.status for model in self._models.loaded}
-        if version not in wanted:
-            return not_ready(version)
-        status = wanted[version]
-        return f"{version} cannot be asked now: its model is {status.state}" + (
-            f": {status.error}" if status.error else ", try again when it has loaded"
+        said = "it is not kept ready: make it the active version or a candidate of a rollout first"
+        if version in wanted:
+            said = wanted[version].error or f"its model is {wanted[version].state}"
+        return (
+            f"{version} cannot be asked here ({said}); "
+            f"`phasegate validate {version}` needs no server, but is not recorded"
         )
 
     def _earlier(self, version: str, suites: Suites) -> dict[str, Any]:
@@ -205,13 +206,6 @@ def validated(connection: Connection, version: str, *, suite_sha256: str) -> Val
         return None
     return Validated(
         row["n"], row["pass_rate"], row["wrong_allows"], current=row["suite_sha256"] == suite_sha256
-    )
-
-
-def not_ready(version: str) -> str:
-    return (
-        f"{version} is not kept ready here: make it the active version or a candidate of a rollout first, "
-        f"or run `phasegate validate {version}`, which needs no server and is not recorded"
     )
 
 

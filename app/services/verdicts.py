@@ -59,9 +59,10 @@ def parse_verdict(raw: Any) -> Verdict:
 
 def category_of(verdict: RowMapping) -> str | None:
     """How the model's answer differs from a verdict: by the person's word, else by which is the stricter."""
+    said: str | None = verdict["category"]
     model = verdict["llm_decision"]
-    if verdict["category"] is not None or model is None:
-        return verdict["category"]
+    if said is not None or model is None:
+        return said
     return difference(Decision(model), Decision(verdict["decision"])).value
 
 

@@ -1,9 +1,6 @@
 """What did a person do with reviews beside judging them, and how much have they judged?"""
 
-from collections.abc import Mapping
-from typing import Any
-
-from sqlalchemy import Connection, RowMapping, and_, case, delete, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, delete, exists, func, or_, select
 
 from app.domain.sampling import ReviewMode
 from app.store import tables as t
@@ -38,12 +35,11 @@ def marks_of(connection: Connection, review_id: str, judge: Judge) -> dict[str, 
 def flagged(connection: Connection) -> list[RowMapping]:
     """Flags, latest first, with who set them and what of."""
     query = (
-        select(t.review_marks, PEOPLE.c.name, t.reviews.c.decision_id, t.reviews.c.rollout, t.reviews.c.kind)
-        .with_only_columns(
+        select(
             *(_m.review_id, _m.judge, _m.created_us, _m.note, PEOPLE.c.name),
             *(t.reviews.c.decision_id, t.reviews.c.rollout, t.reviews.c.kind.label("review_kind")),
         )
-        .join(t.reviews, t.reviews.c.id == _m.review_id)
+        .join_from(t.review_marks, t.reviews, t.reviews.c.id == _m.review_id)
         .join(PEOPLE, PEOPLE.c.id == _m.judge, isouter=True)
         .where(_m.kind == "flag")
         .order_by(_m.created_us.desc())
@@ -70,9 +66,7 @@ def had_judged(connection: Connection, review_id: str, judge: Judge) -> bool:
     return connection.execute(undone.limit(1)).first() is not None
 
 
-def pace(
-    connection: Connection, judge: Judge, *, since_us: int, day_us: int, hour_us: int
-) -> Mapping[str, Any]:
+def pace(connection: Connection, judge: Judge, *, since_us: int, day_us: int, hour_us: int) -> RowMapping:
     """How many verdicts of a person since then stand, since the day's and the hour's beginning, and how many
     of those since `since_us` say what the model said, blind and not.
 
@@ -88,7 +82,7 @@ def pace(
     blind = and_(or_(t.reviews.c.mode == ReviewMode.BLIND, _v.source.in_(LATER)), ~again)
     known = _v.matches.is_not(None)
 
-    def count(*holds: Any) -> Any:
+    def count(*holds: ColumnElement[bool]) -> ColumnElement[int]:
         return func.coalesce(func.sum(case((and_(*holds), 1), else_=0)), 0)
 
     query = (
@@ -106,6 +100,6 @@ def pace(
     return connection.execute(query).mappings().one()
 
 
-def _stands() -> Any:
+def _stands() -> ColumnElement[bool]:
     later = t.verdicts.alias()
     return ~exists().where(later.c.review_id == _v.review_id, later.c.supersedes == _v.id)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -23,7 +24,12 @@ from app.store.reviews import LATER, MAX_PAGE, PRIORITY, Judge, verdict_of, with
 SKIPPED_US = 3_600_000_000  # how long a skipped review stays behind for who skipped it
 
 _r = t.reviews.c
-_URGENCIES = sorted(set(PRIORITY.values()), reverse=True)
+_URGENT_AS = {  # what may make a review of a kind urgent; anybody may report any of them
+    "binding": ("report", "binding"),
+    "drawn": ("report", "too_permissive", "drawn"),
+    "report": ("report",),
+    "picked": ("report", "picked"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +55,12 @@ def queue(
     """
     limit = min(limit, MAX_PAGE)
     ids: list[str] = []
-    for urgency in _URGENCIES:
+    for urgency in sorted(PRIORITY[name] for name in _URGENT_AS.get(wanted.kind or "", tuple(PRIORITY)))[
+        ::-1
+    ]:
         missing = offset + limit - len(ids)
         if missing > 0:
-            ids += connection.execute(_urgent(judge, wanted, urgency, missing)).scalars()
+            ids.extend(connection.execute(_urgent(judge, wanted, urgency, missing)).scalars())
     page = ids[offset : offset + limit]
     rows = connection.execute(with_decision().where(_r.id.in_(page))).mappings() if page else ()
     return sorted(rows, key=lambda row: page.index(row["id"]))
@@ -84,7 +92,7 @@ def next_return_us(connection: Connection, judge: Judge, now_us: int) -> int | N
     return None if first_us is None else first_us + SKIPPED_US
 
 
-def _urgent(judge: Judge, wanted: Wanted, urgency: int, limit: int) -> Select[tuple[str]]:
+def _urgent(judge: Judge, wanted: Wanted, urgency: int, limit: int) -> Select[Any]:
     """The ids of one urgency, oldest first."""
     parts = [_part(judge, wanted, which, urgency, limit) for which in _parts(judge, wanted.status)]
     both = union_all(*(select(part.c.id) for part in parts)).subquery()

@@ -189,7 +189,7 @@ def open_by_kind(connection: Connection) -> dict[str, int]:
     """How many reviews wait, by their kind."""
     r = t.reviews.c
     query = select(r.kind, func.count()).where(r.status == "open").group_by(r.kind)
-    return dict(connection.execute(query).tuples().all())
+    return dict(map(tuple, connection.execute(query)))
 
 
 QueueMark = tuple[int, str | None]

@@ -225,7 +225,7 @@ def rollback_reasons(connection: Connection) -> dict[str, str]:
             t.transitions, of
         )
     )
-    return dict(connection.execute(found).tuples().all())
+    return dict(map(tuple, connection.execute(found)))
 
 
 def served_s_since(connection: Connection, rollout: str, *, version: str, since_us: int) -> int:

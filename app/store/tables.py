@@ -120,6 +120,7 @@ reviews = _table(
     Index("reviews_second", "second_status", "priority", "id"),
     Index("reviews_third", "third_status", "priority", "id"),
     Index("reviews_held", "claimed_by"),
+    Index("reviews_of_rollout", "rollout", "status", "priority", "id"),
     Index("reviews_of_epoch", "rollout", "epoch", "decision_id"),
 )
 

@@ -89,12 +89,16 @@ def lock(tx: Transaction, user: str) -> User:
 
 
 def change(tx: Transaction, user_id: str, **columns: object) -> None:
-    """Change columns of a user; `roles` and `actors` are sets."""
-    if "roles" in columns:
-        columns["roles"] = _stored_roles(columns["roles"])  # type: ignore[arg-type] -- a set of roles
-    if "actors" in columns:
-        columns["actors"] = _stored_actors(columns["actors"])  # type: ignore[arg-type] -- a set of texts
+    """Change columns of a user but these two, which have functions of their own: `roles` and `actors`."""
     tx.connection.execute(update(users).where(users.c.id == user_id).values(columns))
+
+
+def change_roles(tx: Transaction, user_id: str, roles: Iterable[Role]) -> None:
+    change(tx, user_id, roles=_stored_roles(roles))
+
+
+def change_actors(tx: Transaction, user_id: str, actors: Iterable[str]) -> None:
+    change(tx, user_id, actors=_stored_actors(actors))
 
 
 def make_link(tx: Transaction, user_id: str, *, created_by: str, now_us: int, expires_us: int) -> str:
@@ -115,7 +119,9 @@ def make_link(tx: Transaction, user_id: str, *, created_by: str, now_us: int, ex
 def use_link(tx: Transaction, token: str, *, now_us: int) -> User | None:
     """Whom a link lets in; it is used up by this. None where it was, has run out, or its user is disabled."""
     c = sign_in_links.c
-    this = update(sign_in_links).where(c.token_sha256 == digest(token), c.used_us.is_(None), c.expires_us > now_us)
+    this = update(sign_in_links).where(
+        c.token_sha256 == digest(token), c.used_us.is_(None), c.expires_us > now_us
+    )
     if tx.connection.execute(this.values(used_us=now_us)).rowcount != 1:
         return None
     user_id = select(c.user_id).where(c.token_sha256 == digest(token))
@@ -139,9 +145,8 @@ def has_anyone_signed_in(connection: Connection) -> bool:
 
 
 def end_links(tx: Transaction, user_id: str) -> None:
-    """What was made for a user and is not used lets nobody in any more."""
-    c = sign_in_links.c
-    tx.connection.execute(delete(sign_in_links).where(c.user_id == user_id, c.used_us.is_(None)))
+    """What was made for a user lets nobody in any more, nor lets them off their old password."""
+    tx.connection.execute(delete(sign_in_links).where(sign_in_links.c.user_id == user_id))
 
 
 def forget_links(tx: Transaction, *, now_us: int) -> int:

@@ -82,7 +82,13 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
 def told(request: Request[Any, Any, Any], problem: dict[str, Any], error: Exception) -> None:
     """The log hears of what is our fault."""
     if problem["status"] >= 500:
-        log.error(Event.REQUEST_FAILED, path=request.url.path, status=problem["status"], exc_info=error)
+        log.error(Event.REQUEST_FAILED, path=_path(request), status=problem["status"], exc_info=error)
+
+
+def _path(request: Request[Any, Any, Any]) -> str:
+    """Without what lets somebody in."""
+    path = request.url.path
+    return "/sign-in/…" if path.startswith("/sign-in/") else path
 
 
 def _base(status: int, kind: str, detail: str) -> dict[str, Any]:

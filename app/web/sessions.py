@@ -42,7 +42,7 @@ async def admit(sign_in: SignIn, scope: Scope, token: str) -> None:
     if scope["path"].startswith(_UNKEPT):
         return
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-    is_safe = scope["method"] in _SAFE
+    is_safe = scope.get("method") in _SAFE
     session = await sign_in.session(token, is_used=not is_safe or _is_navigation(headers))
     if session is None:
         return
@@ -50,7 +50,9 @@ async def admit(sign_in: SignIn, scope: Scope, token: str) -> None:
     if not is_safe and not scope["route_handler"].opt.get(OWN_TOKEN):
         sent = headers.get(b"x-csrf-token", "")
         if not (hmac.compare_digest(sent.encode("latin-1"), csrf.encode()) and is_ours(headers)):
-            raise Forbidden("csrf", "this did not come from a page of ours: load the page again, then repeat it")
+            raise Forbidden(
+                "csrf", "this did not come from a page of ours: load the page again, then repeat it"
+            )
     scope["auth"] = session.principal
     scope["state"] |= {"csrf": csrf, "session": session}
 
@@ -92,7 +94,9 @@ def form_token(request: Request[Any, Any, Any]) -> str:
     return request.cookies.get(_FORM_COOKIE) or secrets.token_urlsafe(32)
 
 
-def with_form_token(response: Response[bytes], request: Request[Any, Any, Any], token: str) -> Response[bytes]:
+def with_form_token(
+    response: Response[bytes], request: Request[Any, Any, Any], token: str
+) -> Response[bytes]:
     return set_cookie(response, _FORM_COOKIE, token, secure=is_secure(request), max_age=86_400)
 
 
@@ -109,9 +113,7 @@ def set_cookie(
 ) -> Response[bytes]:
     """A cookie that no script reads; `max_age` in seconds, 0 forgets it."""
     response.set_cookie(
-        Cookie(
-            key=name, value=value, max_age=max_age, path="/", secure=secure, httponly=True, samesite="lax"
-        )
+        Cookie(key=name, value=value, max_age=max_age, path="/", secure=secure, httponly=True, samesite="lax")
     )
     return response
 

@@ -88,8 +88,8 @@ async def measure(size: Size) -> Cost:
         try:
             database.migrate()
             clock = Clock()
-            async with opened(database, Path(name), rollouts=_policy(size.rollouts), clock=clock) as stage:
-                _fill(stage, size)
+            async with opened(database, Path(name), rollouts=policy_of(size.rollouts), clock=clock) as stage:
+                fill(stage, size)
                 stage.services.plane.refresh()
                 await _pass_ms(stage)
                 gc.collect()  # and seldom from here on, as the server does (app/main.py)
@@ -146,7 +146,7 @@ def _key(stage: Stage, name: str, metric: str, label: str) -> CounterKey:
     return CounterKey(name, stage.model.version_id, epoch, minute, metric, label)
 
 
-def _policy(n: int) -> str:
+def policy_of(n: int) -> str:
     """`n` rollouts, the last of which takes what is left."""
     head = ROLLOUTS[: ROLLOUTS.index("rollouts:")].replace("review_rate: 0", "review_rate: 0.05")
     each = "".join(
@@ -157,7 +157,7 @@ def _policy(n: int) -> str:
     return f'{head}rollouts:\n{each}  other: {{actions: ["*"], risk: high, ceiling: enforced}}\n'
 
 
-def _fill(stage: Stage, size: Size) -> None:
+def fill(stage: Stage, size: Size) -> None:
     now_us = to_us(stage.clock.now())
     since_us = to_us(stage.clock.now() - timedelta(days=DAYS))
     names = [policy.name for policy in stage.services.plane.view.policy.book.policies]

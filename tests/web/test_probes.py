@@ -10,6 +10,7 @@ from app.services.gauges import show
 from app.store.database import Database
 from tests.services.plane import FakeModel, Stage, opened, situation
 from tests.services.test_records import move_away
+from tests.web.console.test_access import DECIDED as PAGES
 from tests.web.test_authentication import DECIDED
 
 
@@ -121,7 +122,7 @@ async def test_labels_come_from_closed_sets(stage: Stage) -> None:
     await stage.call("GET", "/v1/rollouts/read")
     show(stage.services)
     text = (await stage.call("GET", "/metrics", who=None)).text
-    paths = {path.replace(":str}", "}") for _, path in DECIDED} | {"unmatched"}
+    paths = {path.replace(":str}", "}") for _, path in (*DECIDED, *PAGES)} | {"unmatched"}
     rollouts = {policy.name for policy in stage.services.plane.view.policy.book.policies}
     families = {family.name: family for family in text_string_to_metric_families(text)}
     asked = {sample.labels["route"] for sample in families["phasegate_http_requests"].samples}

@@ -1,12 +1,10 @@
 """Which decisions were there, and what is the whole story of one?"""
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from litestar import Response, get, post
 from litestar.params import FromPath
-from litestar.response import Stream
 
 from app.domain.decision import Category
 from app.domain.role import Role
@@ -14,28 +12,14 @@ from app.domain.search import CHOICES
 from app.services.verdicts import parse_verdict
 from app.web.authentication import Asked, principal_of, services_of
 from app.web.console.access import seen_by
-from app.web.console.exports import Page, csv_file, jsonl_file
+from app.web.console.decision_files import MAX_ROWS
+from app.web.console.marked import fields_of
 from app.web.console.pages import goes_to, page
 from app.web.console.sought import Sought
-from app.web.console.telling import WHY, fields_of, told, verdicts_of
-from app.web.console.wording import visible
+from app.web.console.telling import WHY, told, verdicts_of
 
 _SEE = [seen_by()]
-_PAGE, _EXPORT_PAGE = 50, 500
-MAX_EXPORT = 100_000
-COLUMNS = (
-    *("id", "created_at", "rollout", "phase", "exposed", "action_type", "actor_id", "actor_role", "resource"),
-    *(
-        "legacy_decision",
-        "legacy_rule",
-        "legacy_error",
-        "model_outcome",
-        "model_decision",
-        "model_confidence",
-    ),
-    *("agreement", "decision", "answered_by", "fallback_reason", "final", "review_kind", "review_status"),
-    *("version", "revision", "latency_ms", "model_latency_ms", "request_id"),
-)
+_PAGE = 50
 _REPORT = (Role.CALLER, Role.REVIEWER, Role.OPERATOR)
 _VERIFY = (Role.AUDITOR, Role.OPERATOR, Role.APPROVER)
 _SEE_ROLLOUTS = (Role.REVIEWER, Role.OPERATOR, Role.APPROVER, Role.AUDITOR)
@@ -46,9 +30,7 @@ def decisions(request: Asked) -> Response[bytes]:
     asked_id = request.query_params.get("id", "").strip()
     if asked_id:
         return goes_to(request, f"/decisions/{quote(asked_id, safe='')}")
-    if (
-        "" in request.query_params.values()
-    ):  # a form sends its empty fields too: the address that is kept has none
+    if "" in request.query_params.values():  # a form sends its empty fields too: the address has none
         return goes_to(request, Sought.of(request.url.query).address())
     sought = Sought.of(request.url.query)
     found = _look(request, sought, limit=_PAGE)
@@ -65,7 +47,7 @@ def decisions(request: Asked) -> Response[bytes]:
         newer=_newer(sought, found),
         looser=[] if rows or found["next_cursor"] else _looser(request, sought),
         rollouts=_rollouts(request, sought),
-        max_export=MAX_EXPORT,
+        max_export=MAX_ROWS,
     )
 
 
@@ -98,17 +80,6 @@ async def report(request: Asked, decision_id: FromPath[str]) -> Response[bytes]:
     said = {name: form.get(name) or None for name in ("decision", "category", "notes")}
     await services_of(request).reviews.report(decision_id, parse_verdict(said), principal_of(request))
     return goes_to(request, f"/decisions/{quote(decision_id, safe='')}")
-
-
-@get("/decisions.csv", guards=_SEE, sync_to_thread=True)
-def as_csv(request: Asked) -> Stream:
-    found = _everything(request)
-    return csv_file(([_flat(row) for row in rows] for rows in found), COLUMNS, name="decisions")
-
-
-@get("/decisions.jsonl", guards=_SEE, sync_to_thread=True)
-def as_jsonl(request: Asked) -> Stream:
-    return jsonl_file(_everything(request), name="decisions")
 
 
 def _told_page(request: Asked, story: dict[str, Any], *, asks_why: bool) -> Response[bytes]:
@@ -165,43 +136,3 @@ def _rollouts(request: Asked, sought: Sought) -> list[str]:
         return []
     names = services_of(request).plane.view.states
     return sorted({*names, *([sought.given["rollout"]] if "rollout" in sought.given else [])})
-
-
-def _everything(request: Asked) -> Iterator[Page]:
-    """All that the address asks for, page after page; a filter that is none is refused before the file begins.
-
-    Where there is more than a file may hold, its last line says so.
-    """
-    sought = Sought.of(request.url.query)
-    asked, stories, principal = sought.filters, services_of(request).stories, principal_of(request)
-
-    def pages() -> Iterator[Page]:
-        cursor, left = None, MAX_EXPORT
-        while left:
-            found = stories.page(asked, principal, cursor=cursor, limit=min(left, _EXPORT_PAGE))
-            yield found["decisions"]
-            left -= len(found["decisions"])
-            cursor = found["next_cursor"]
-            if cursor is None:
-                return
-        yield [{"notice": f"cut after {MAX_EXPORT} decisions", "next_cursor": cursor}]
-
-    return pages()
-
-
-def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A decision as one row; what callers wrote shows what would turn or hide it, as on a page."""
-    situation, legacy = document.get("situation") or {}, document.get("legacy") or {}
-    advisory, review = document.get("advisory") or {}, document.get("review") or {}
-    row = {
-        **document,
-        "id": document.get("id", document.get("notice")),
-        **{name: situation.get(name) for name in ("action_type", "actor_role", "actor_id", "resource")},
-        **{f"legacy_{name}": legacy.get(name) for name in ("decision", "rule", "error")},
-        **{
-            f"model_{name}": advisory.get(name)
-            for name in ("outcome", "decision", "confidence", "latency_ms")
-        },
-        **{f"review_{name}": review.get(name) for name in ("kind", "status")},
-    }
-    return {name: visible(value) if isinstance(value, str) else value for name, value in row.items()}

@@ -33,7 +33,7 @@ def csv_file(found: Iterable[Page], columns: Sequence[str], *, name: str) -> Str
         for page in found:
             yield _lines([[cell(row.get(column)) for column in columns] for row in page])
 
-    return _file(lines(), f"{name}.csv", "text/csv; charset=utf-8")
+    return _file(lines(), f"{name}.csv", "text/csv")
 
 
 def jsonl_file(found: Iterable[Page], *, name: str) -> Stream:

@@ -1,7 +1,7 @@
 """What has just happened, for every page that is open?"""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -42,7 +42,7 @@ async def news(
     *,
     tick_s: float = TICK_S,
     line_s: float = LINE_S,
-) -> AsyncIterator[ServerSentEventMessage]:
+) -> AsyncGenerator[ServerSentEventMessage]:
     """The stream of one page, as `told` it; ends with the server, and after `line_s`."""
     began = ticked = time.monotonic()
     async with aclosing(notices.follow(quiet_s=tick_s)) as followed:

@@ -34,14 +34,15 @@ async def start(request: Asked, data: URLEncodedBody[Start]) -> Response[bytes]:
 
 
 @get(BACK)
-async def back(
-    request: Asked, code: FromQuery[str] = "", state: FromQuery[str] = "", error: FromQuery[str] = ""
-) -> Response[bytes]:
+async def back(request: Asked, code: FromQuery[str] = "", error: FromQuery[str] = "") -> Response[bytes]:
     """From the provider: in, or a page that says why not."""
+    state = str(request.query_params.get("state", ""))  # the framework keeps this name for itself
     provider, use = _provider(request), services_of(request).sign_in
     asking = _asking(request)
     if asking is None or not hmac.compare_digest(asking.state.encode(), state.encode()):
-        raise Forbidden("oidc-failed", "this sign-in began in another browser, or too long ago: begin it again")
+        raise Forbidden(
+            "oidc-failed", "this sign-in began in another browser, or too long ago: begin it again"
+        )
     if error or not code:
         raise Forbidden("oidc-failed", f"the OpenID provider let you not in: {error or 'it sent no code'}")
     vouched = await provider.finish(asking, code=code)

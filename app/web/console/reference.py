@@ -41,7 +41,7 @@ def _call(
     operation: Mapping[str, Any],
     document: Mapping[str, Any],
 ) -> dict[str, Any]:
-    said = inspect.getdoc(getattr(handler.fn, "func", handler.fn)) or ""
+    said = operation.get("description") or _docstring(handler)
     parameters = [
         {
             "name": each["name"],
@@ -60,6 +60,14 @@ def _call(
         "body": _body(operation, document),
         "text": f"{method} {path} {said}".lower(),
     }
+
+
+def _docstring(handler: BaseRouteHandler) -> str:
+    """What the handler itself says: what runs on a thread is wrapped, perhaps more than once."""
+    function: Any = handler.fn
+    while hasattr(function, "func"):
+        function = function.func
+    return inspect.getdoc(function) or ""
 
 
 def _roles(handler: BaseRouteHandler) -> list[str]:

@@ -16,8 +16,8 @@ from app.services.desk import Choice
 from app.services.verdicts import Verdict, parse_verdict
 from app.web.authentication import Asked, principal_of, services_of
 from app.web.console.access import seen_by
+from app.web.console.marked import fields_of
 from app.web.console.pages import goes_to, page
-from app.web.console.telling import fields_of
 
 KINDS = {
     "binding": "waiting callers",

@@ -34,7 +34,7 @@ def rollout(request: Asked, name: FromPath[str], to: FromQuery[Phase | None] = N
     services = services_of(request)
     one = services.rollouts.one(name)
     gate = one["gate"] if to in (None, Phase.SHADOW) else services.rollouts.gate(name, to)
-    principal = principal_of(request)
+    principal, close = principal_of(request), services.close_ups.of(name)
     return page(
         request,
         "rollout.html",
@@ -44,7 +44,8 @@ def rollout(request: Asked, name: FromPath[str], to: FromQuery[Phase | None] = N
         gate=gate,
         earliest=None if gate is None else _earliest(gate["conditions"]),
         hindered=[] if one["gate"] is None else _hindrances(one["gate"]["conditions"]),
-        close=services.close_ups.of(name),
+        close=close,
+        guardrails=_grouped(one["guardrails"], close["course"]),
         evidence=services.rollouts.evidence(name),
         transitions=services.rollouts.transitions(name, limit=_SHOWN),
         experiment=services.experiments.of(name),
@@ -63,6 +64,17 @@ def closeness(guardrail: Mapping[str, Any]) -> float | None:
     if e_value is None or threshold is None:
         return None
     return min(max(math.log(max(e_value, 1.0)) / math.log(threshold), 0.0), 1.0)
+
+
+def _grouped(
+    guardrails: Iterable[Mapping[str, Any]], course: Mapping[str, Any]
+) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    """Those that have something to show come first; the quiet ones take little room."""
+    groups: dict[str, list[Mapping[str, Any]]] = {"telling": [], "quiet": []}
+    for each in guardrails:
+        has_seen = each["n"] or len(course.get(each["name"], ())) > 1
+        groups["telling" if has_seen else "quiet"].append(each)
+    return [(kind, group) for kind, group in groups.items() if group]
 
 
 def _ladder(one: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -87,13 +99,23 @@ def _earliest(conditions: Iterable[Mapping[str, Any]]) -> str | None:
 
 def _hindrances(conditions: Iterable[Mapping[str, Any]]) -> list[str]:
     """What stands in the way whatever the evidence says."""
-    return [each["sentence"] for each in conditions if each["name"] in _HINDRANCES and each["outcome"] != "pass"]
+    return [
+        each["sentence"] for each in conditions if each["name"] in _HINDRANCES and each["outcome"] != "pass"
+    ]
 
 
-def _cell(one: Mapping[str, Any], evidence: Mapping[str, Any], legacy: Decision, model: Decision) -> dict[str, Any]:
+def _cell(
+    one: Mapping[str, Any], evidence: Mapping[str, Any], legacy: Decision, model: Decision
+) -> dict[str, Any]:
     """One cell of legacy against model: how many, their share, and the address of exactly these decisions."""
     n, whole = evidence["confusion"].get(f"{legacy}>{model}", 0), evidence["agreement"]["n"]
-    query = {"rollout": one["name"], "epoch": one["epoch"], "version": one["version"], "legacy": legacy, "model": model}
+    query = {
+        "rollout": one["name"],
+        "epoch": one["epoch"],
+        "version": one["version"],
+        "legacy": legacy,
+        "model": model,
+    }
     return {
         "n": n,
         "share": n / whole if whole else None,

@@ -83,7 +83,12 @@ async def by_link(request: Asked, token: FromPath[str], data: URLEncodedBody[Tic
         session, has_password = await use.by_link(token, address=address_of(request))
     except Forbidden as refused:
         return page(request, "sign_in_link.html", status=403, title="Sign in", refused=str(refused))
-    return keep(goes_to(request, "/" if has_password else "/account"), session, days=use.days, secure=is_secure(request))
+    return keep(
+        goes_to(request, "/" if has_password else "/account"),
+        session,
+        days=use.days,
+        secure=is_secure(request),
+    )
 
 
 @post("/sign-out", status_code=200, guards=_SEE)
@@ -143,7 +148,11 @@ def _form(
         "sign_in.html",
         status=200 if refused is None else 403,
         title="Sign in",
-        **{"form": form, "next": wanted, "refused": refused, "name": name, "by_key": by_key},
+        form=form,
+        wanted=wanted,
+        refused=refused,
+        name=name,
+        by_key=by_key,
         oidc=services_of(request).oidc is not None,
     )
     return with_form_token(response, request, form)

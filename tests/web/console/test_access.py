@@ -39,6 +39,16 @@ DECIDED: dict[tuple[str, str], frozenset[Role] | None] = {
     ("GET", "/decisions/{decision_id:str}/why"): EVERYBODY,
     ("GET", "/decisions/{decision_id:str}/chain"): AUDITING,
     ("POST", "/decisions/{decision_id:str}/report"): frozenset({Role.CALLER, Role.REVIEWER, Role.OPERATOR}),
+    ("GET", "/reviews"): JUDGING | {Role.OPERATOR},
+    ("GET", "/reviews/{review_id:str}"): JUDGING,
+    ("GET", "/reviews/{review_id:str}/reasons"): JUDGING,
+    ("GET", "/reviews/next"): JUDGING,
+    ("GET", "/reviews/pace"): JUDGING,
+    **{
+        ("POST", f"/reviews/{act}"): JUDGING
+        for act in ("take", "renew", "verdict", "go-on", "undo", "skip", "flag", "satisfaction")
+    },
+    ("POST", "/reviews/{review_id:str}/settle"): JUDGING | {Role.OPERATOR},
     ("GET", "/live"): EVERYBODY,
     ("GET", "/live/alarm"): EVERYBODY,
     ("GET", "/versions"): AUDITING,

@@ -17,6 +17,7 @@ from app.domain.search import CHOICES, Filters
 from app.services.verdicts import Verdict
 from app.store import search
 from app.store import tables as t
+from app.web.console import decision_files
 from app.web.console import decisions as room
 from tests.services.plane import Stage
 
@@ -89,7 +90,7 @@ FINDS: list[tuple[dict[str, str], set[str]]] = [
     ({"fallback": "timeout"}, {"late"}),
     ({"fallback": "none", "rollout": "write"}, {"unsure_of"}),
     ({"review": "judged"}, {"judged"}),
-    ({"review": "none", "rollout": "write"}, {"unsure_of"}),
+    ({"review": "none", "rollout": "write"}, {"late", "unsure_of"}),
     ({"actor": "bob"}, {"apart"}),
     ({"actor": "bob", "rollout": "write"}, set()),
     ({"action": "write"}, {"late", "unsure_of"}),
@@ -108,7 +109,9 @@ async def test_each_filter_finds_what_it_says(any_stage: Stage) -> None:
 async def test_what_is_in_force_now_is_found_and_not_what_was_answered_first(stage: Stage) -> None:
     made = await many_kinds(stage)
     stage.clock.passes(minutes=20)
-    assert await listed(stage, answered_by="fail_safe") == sorted([made["waiting"], made["lapsed"]], reverse=True)
+    assert await listed(stage, answered_by="fail_safe") == sorted(
+        [made["waiting"], made["lapsed"]], reverse=True
+    )
     assert await listed(stage, decision="require_attestation") == []
 
 
@@ -119,7 +122,9 @@ async def test_every_choice_of_the_form_may_be_asked_for_on_the_page_and_over_ht
             assert (await stage.call("GET", f"/v1/decisions?{name}={value}")).status_code == 200
 
 
-@pytest.mark.parametrize("asked", ["phase=full", "model=ok", "fallback=bad", "review=x", "agreement=1", "since=soon"])
+@pytest.mark.parametrize(
+    "asked", ["phase=full", "model=ok", "fallback=bad", "review=x", "agreement=1", "since=soon"]
+)
 async def test_a_filter_that_is_none_is_named_and_begins_no_file(stage: Stage, asked: str) -> None:
     for path in ("/decisions", "/decisions.csv", "/decisions.jsonl"):
         response = await stage.call("GET", f"{path}?{asked}", headers={"Accept": "text/html"})
@@ -170,7 +175,9 @@ def link(page: str, name: str) -> str | None:
     return before.rpartition('href="')[2] if found else None
 
 
-async def test_a_rare_answer_is_searched_for_piece_by_piece(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rare_answer_is_searched_for_piece_by_piece(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(search, "LOOK_AT", 3)
     rare = (await stage.decide(legacy="deny"))["id"]
     for _ in range(5):
@@ -181,9 +188,11 @@ async def test_a_rare_answer_is_searched_for_piece_by_piece(stage: Stage, monkey
     assert rare in await see(stage, link(first, "Older") or "")
     first_page = (await stage.call("GET", "/v1/decisions?legacy=deny")).json()
     assert (first_page["decisions"], first_page["looked_at"]) == ([], 3)
-    further = (await stage.call("GET", f"/v1/decisions?legacy=deny&cursor={first_page['next_cursor']}")).json()
+    further = (
+        await stage.call("GET", f"/v1/decisions?legacy=deny&cursor={first_page['next_cursor']}")
+    ).json()
     assert [one["id"] for one in further["decisions"]] == [rare]
-    assert await listed(stage, legacy="allow") != []
+    assert json.loads(await see(stage, "/decisions.jsonl?legacy=deny"))["id"] == rare
 
 
 ASKED_OF_A_MILLION = [
@@ -207,7 +216,7 @@ async def test_a_page_walks_along_an_index_and_sorts_nothing(stage: Stage, filte
         event.listen(connection, "before_cursor_execute", lambda *each: asked.append((each[2], each[3])))
         for newer in (False, True):
             search.page(connection, filters, now_us=1, limit=50, cursor="01", newer=newer)
-        for statement, values in list(asked):
+        for statement, values in asked:
             plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()
             for step in (row[3] for row in plan):
                 assert "USING" in step, plan
@@ -244,7 +253,7 @@ async def test_a_blind_reviewer_is_shown_nothing_that_tells_the_model(stage: Sta
     rows = list(csv.DictReader(io.StringIO(await see(stage, "/decisions.csv", who="reviewer"))))
     hidden = [row for row in rows if row["id"] in blind]
     assert len(hidden) == len(blind)
-    for name in ("model_decision", "model_confidence", "agreement", "decision", "answered_by"):
+    for name in ("advisory_decision", "advisory_confidence", "agreement", "decision", "answered_by"):
         assert {row[name] for row in hidden} == {""}
     for path in ("", "/why"):
         story = await read(stage, f"/decisions/{min(blind)}{path}", who="reviewer")
@@ -274,25 +283,25 @@ async def test_what_callers_write_cannot_act_on_a_page_or_hide(stage: Stage) -> 
     ("phase", "action", "said", "told"),
     [
         (Phase.SHADOW, "read", {"legacy": "deny"},
-         "The legacy engine said deny by its rule default. The model said allow at 90 %. In shadow the legacy "
-         "engine's answer counts; the model only looks on."),
+         ("The legacy engine said deny by its rule default. The model said allow at 90 %. In shadow the legacy "
+         "engine's answer counts; the model only looks on.")),
         (Phase.ENFORCED, "read", {"legacy": "deny"},
-         "Enforced with combine: model, its allow over a legacy deny becomes require attestation. It waits for a "
-         "person until 2027-01-15 09:15:00 UTC; after that it is denied."),
+         ("Enforced with combine: model, its allow over a legacy deny becomes require attestation. It waits for a "
+         "person until 2027-01-15 09:15:00 UTC; after that it is denied.")),
         (Phase.ENFORCED, "read", {"model": "deny"}, "Enforced with combine: model, the model's answer counts."),
         (Phase.ENFORCED, "write", {"model": "deny"},
-         "The legacy engine said allow by its rule open. The model said deny at 90 %. Enforced with combine: "
-         "stricter, the more severe of both answers counts."),
+         ("The legacy engine said allow by its rule open. The model said deny at 90 %. Enforced with combine: "
+         "stricter, the more severe of both answers counts.")),
         (Phase.ENFORCED, "write", {"model": "timeout"},
-         "The model gave no answer: timeout. The model should have answered, but the model did not answer within "
-         "the deadline: the legacy engine's answer counts."),
+         ("The model gave no answer: timeout. The model should have answered, but the model did not answer within "
+         "the deadline: the legacy engine's answer counts.")),
         (Phase.ENFORCED, "deploy", {"model": "timeout"},
-         "the legacy engine's answer counts. The policy asks for a person here, so that allow became require "
-         "attestation. It waits"),
+         ("the legacy engine's answer counts. The policy asks for a person here, so that allow became require "
+         "attestation. It waits")),
         (Phase.ENFORCED, "write", {"legacy": "fail"}, "which counts as deny."),
         (Phase.ADVISORY, "admin", {},
-         "In advisory the legacy engine's answer counts; the model only looks on. The policy asks for a person "
-         "here, so that allow became require attestation."),
+         ("In advisory the legacy engine's answer counts; the model only looks on. The policy asks for a person "
+         "here, so that allow became require attestation.")),
     ],
     ids=str,
 )  # fmt: skip
@@ -309,7 +318,7 @@ async def test_the_fields_that_carried_an_answer_are_marked_in_the_situation(sta
     await stage.enter("write", Phase.ENFORCED)
     made = (await stage.decide("write", model="deny", note="as ever"))["id"]
     page = await read(stage, f"/decisions/{made}/why")
-    assert "<mark>deny</mark> <small>carried the answer: without it still deny, -40.0 points for deny" in page
+    assert "<mark>deny</mark><small>carried the answer: without it still deny, -40.0 points for deny" in page
     assert page.count("<mark>") == 1
     assert "Deny, mainly because of details." in page
     assert "as ever" in page
@@ -337,7 +346,7 @@ async def test_a_verdict_is_shown_with_who_gave_it_and_what_became_of_it(stage: 
     await stage.services.reviews.judge(review["id"], verdict, stage.principal("reviewer"))
     page = await read(stage, f"/decisions/{made}")
     assert "A reviewer then said allow, which is in force, valid until 2027-01-15 09:15:00 UTC." in page
-    assert f"<strong>reviewer</strong> <span class=\"decision allow\">allow</span>" in page
+    assert '<strong>reviewer</strong> <span class="decision allow">allow</span>' in page
     assert f"Fine {SCRIPT}" in page
     assert "live:review from:body" not in page
 
@@ -434,7 +443,7 @@ async def test_a_spreadsheet_is_told_nothing_to_do(stage: Stage) -> None:
 async def test_a_file_holds_what_the_list_does_page_after_page(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "_EXPORT_PAGE", 2)
+    monkeypatch.setattr(decision_files, "_PAGE", 2)
     ids = [(await stage.decide(actor="bob"))["id"] for _ in range(5)][::-1]
     await stage.decide(actor="ann")
     rows = csv.DictReader(io.StringIO(await see(stage, "/decisions.csv?actor=bob")))
@@ -442,8 +451,10 @@ async def test_a_file_holds_what_the_list_does_page_after_page(
     assert await listed(stage, actor="bob") == ids
 
 
-async def test_a_file_that_was_cut_says_so_in_its_last_line(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "MAX_EXPORT", 3)
+async def test_a_file_that_was_cut_says_so_in_its_last_line(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decision_files, "MAX_ROWS", 3)
     ids = [(await stage.decide())["id"] for _ in range(5)][::-1]
     lines = (await see(stage, "/decisions.csv")).splitlines()
     assert [line.partition(",")[0] for line in lines[1:]] == [*ids[:3], "cut after 3 decisions"]

@@ -2,28 +2,26 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 import httpx
-import pytest
 
+from app.domain.decision import Decision
 from app.domain.phase import Phase
-from app.services.container import Services
 from app.services.notices import Notices
+from app.services.verdicts import Verdict
 from app.services.watch import Watch
 from app.web.console.live import news
 from tests.services.plane import Stage
-
-pytestmark = pytest.mark.anyio
 
 Event = tuple[str, dict[str, Any]]
 
 
 async def _until(holds: Callable[[], Any]) -> None:
     async with asyncio.timeout(5):
-        while not holds():
+        while not holds():  # noqa: ASYNC110  # other tasks of this loop bring it about
             await asyncio.sleep(0)
 
 
@@ -49,7 +47,7 @@ async def test_a_rollback_is_told_with_its_reason_to_whoever_sees_rollouts(stage
     line = await _open(stage, "reviewer")
     await stage.services.levers.roll_back("read", reason="it errs\u202e", by=stage.principal("operator"))
     events = await _heard(stage, line)
-    name, about = next(each for each in events if each[0] == "rollout")
+    about = next(about for name, about in events if name == "rollout")
     assert about["name"] == "read"
     assert "rollback by operator" in about["sentence"]
     assert "it errs[U+202E]" in about["sentence"]
@@ -99,9 +97,18 @@ async def test_a_page_that_goes_away_is_forgotten(stage: Stage) -> None:
 
     key = f"Bearer {stage.keys['auditor'][1]}".encode()
     scope = {
-        **{"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET"},
-        **{"path": "/live", "raw_path": b"/live", "query_string": b"", "root_path": "", "scheme": "http"},
-        **{"headers": [(b"authorization", key)], "client": ("127.0.0.1", 1), "server": ("plane", 80)},
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/live",
+        "raw_path": b"/live",
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"authorization", key)],
+        "client": ("127.0.0.1", 1),
+        "server": ("plane", 80),
     }
     line = asyncio.create_task(stage.application(scope, receive, send))
     await _until(lambda: stage.services.notices.followers)
@@ -130,40 +137,40 @@ async def test_a_line_ends_in_time_so_that_the_reader_is_asked_again() -> None:
     assert notices.followers == 0
 
 
-async def _elsewhere(stage: Stage, act: Callable[[Services], Any]) -> list[Event]:
+async def _news(stage: Stage, watch: Watch, act: Awaitable[object]) -> list[Event]:
     """What a follower hears here, once this instance has read the plane, of what another one does."""
-    services, other = stage.services, Notices()
-    watch = Watch(services.plane, services.notices)
-    follower = await stage.told(services.notices.follow(), 1)
+    follower = await stage.told(stage.services.notices.follow(), 1)
     await watch.look()
-    levers = replace(services.levers, notices=other)
-    reviews = replace(services.reviews, notices=other)
-    await act(levers, reviews)
-    services.plane.refresh()
-    await watch.look()
+    await act
+    stage.services.plane.refresh()
     await watch.look()
     return await asyncio.wait_for(follower, 5)
 
 
 async def test_what_another_instance_does_is_heard_here_too(stage: Stage) -> None:
-    async def act(levers: Any, _: Any) -> None:
-        await levers.hold("read", reason="lunch", by=stage.principal("operator"))
-
-    [(kind, body)] = await _elsewhere(stage, act)
+    services = stage.services
+    elsewhere = replace(services.levers, notices=Notices())
+    act = elsewhere.hold("read", reason="lunch", by=stage.principal("operator"))
+    [(kind, body)] = await _news(stage, Watch(services.plane, services.notices), act)
     assert (kind, body["rollout"], body["reason"]) == ("transition", "read", "lunch")
 
 
 async def test_a_verdict_on_another_instance_is_heard_here_too(stage: Stage) -> None:
     await stage.enter("read", Phase.ADVISORY)
-    asked = await stage.decide(legacy="require_attestation", model="deny")
+    asked, services = await stage.decide(legacy="require_attestation", model="deny"), stage.services
     review = stage.review(asked["id"])
     assert review is not None
+    elsewhere = replace(services.reviews, notices=Notices())
+    act = elsewhere.judge(review["id"], Verdict(Decision.DENY), stage.principal("reviewer"))
+    news_here = await _news(stage, Watch(services.plane, services.notices), act)
+    assert news_here == [("review", {})]
 
-    async def act(_: Any, reviews: Any) -> None:
-        await reviews.claim(review["id"], stage.principal("reviewer"))
-        await stage.judge(asked["id"], "deny")
 
-    assert await _elsewhere(stage, act) == [("review", {})]
+async def test_a_review_that_opens_is_news_of_the_queue(stage: Stage) -> None:
+    await stage.enter("read", Phase.ADVISORY)
+    watch = Watch(stage.services.plane, stage.services.notices)
+    act = stage.decide(legacy="require_attestation", model="deny")
+    assert await _news(stage, watch, act) == [("review", {})]
 
 
 async def test_what_was_told_here_is_told_once(stage: Stage) -> None:

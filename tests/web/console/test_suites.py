@@ -97,6 +97,7 @@ async def test_a_model_that_is_down_says_so_instead_of_failing_every_situation(s
     response = await run(stage)
     assert response.status_code == 409
     assert "its model is down" in response.text
+    assert f"phasegate validate {VERSION}" in response.text
     assert stage.rows(validations) == 0
 
 

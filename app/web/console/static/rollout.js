@@ -40,7 +40,7 @@ function chart(place, { data, series, bands, range, distr, splits, values, span,
   return new uPlot({
     width: place.clientWidth, height: 110, legend: { show: false }, cursor: { show: false }, padding: [6, 4, 0, 0],
     scales: { x: { range: () => span }, y: { distr, log: 10, range } },
-    axes: [{ ...axis, size: 22, space: 60, values: clock(span) }, { ...axis, size: 52, space: 22, splits, values: (_, ticks) => ticks.map(values) }],
+    axes: [{ ...axis, size: 22, space: 60, values: clock(span) }, { ...axis, size: 52, space: 22, splits, filter: (_, ticks) => ticks, values: (_, ticks) => ticks.map(values) }],
     series: [{}, ...series], bands, hooks: { draw: [marks(times)] },
   }, data, place);
 }
