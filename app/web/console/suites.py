@@ -69,7 +69,7 @@ async def run(request: Asked, data: URLEncodedBody[Run]) -> Response[bytes]:
         reasons=bool(data.reasons),
         by=principal_of(request),
     )
-    return page(request, "validation_part.html", report=report)
+    return page(request, "validation_part.html", headers={"HX-Trigger": "validated"}, report=report)
 
 
 @get("/validations/{name:str}", guards=_SEE, sync_to_thread=True)
