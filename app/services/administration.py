@@ -15,9 +15,9 @@ from app.observability import Event
 from app.services.plane import Plane
 from app.store import keys, people
 from app.store.chain import Verification, verify
+from app.store.history import TransitionFilters, find_transitions
 from app.store.inclusion import inclusion
 from app.store.ledger import Ledger
-from app.store.rollouts import TransitionFilters, find_transitions
 
 __all__ = ["Administration", "TransitionFilters", "key_document"]
 

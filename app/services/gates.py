@@ -118,7 +118,7 @@ class Gates:
         )
         context = GateContext(
             around=surroundings(connection, state.name, now),
-            observed_days_since_closed=observed_days(connection, state),
+            observed_days_since_closed=_observed_days(connection, state),
             others=self._others(connection, policy),
             pace=per_day(came, state, now),
             latest_at=None if latest_us is None else from_us(latest_us),
@@ -175,7 +175,7 @@ def per_day(came: Mapping[str, int], state: RolloutState, now: datetime) -> dict
     return {metric: n / share for metric, n in came.items()}
 
 
-def observed_days(connection: Connection, state: RolloutState) -> float:
+def _observed_days(connection: Connection, state: RolloutState) -> float:
     """Served days of the version that would be promoted since the last investigation closed."""
     case = state.investigation
     if case is None or case.closed_at is None:

@@ -184,7 +184,7 @@ class Health:
         """What a person brought about, or a clock."""
         view = self.plane.view
         if view.kill_switch:
-            said = f"engaged: {view.kill_reason}; the legacy engine answers everything"
+            said = "engaged: the legacy engine answers everything"
             yield Part("kill switch", PartOutcome.WARNING, said)
         if view.clock_jump_us is not None:
             at = spoken(from_us(view.clock_jump_us))

@@ -30,7 +30,7 @@ class Lineage:
         """
         version = self.versions.declaration(version_id)
         parents = list(self._parents(version))
-        parent = next((each for _, each in parents[:1]), None)
+        parent = parents[0][1] if parents else None
         prompt, problem = self._prompt(version)
         return {
             "parents": [name for name, _ in parents],

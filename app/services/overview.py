@@ -14,12 +14,14 @@ from app.domain.gate import AWAITED, Gate, GateContext, assess_gate
 from app.domain.phase import Phase
 from app.domain.proofs import Validated
 from app.domain.rollout import RolloutPolicy, RolloutState
-from app.services.gates import Gates, observed_days, per_day
+from app.services.gates import Gates, per_day
 from app.services.plane import Plane
 from app.store import approvals, freezes
 from app.store.counters import totals_of_all
-from app.store.courses import course_of_all
+from app.store.courses import course_of_all, served_s_since_closed
 from app.store.rollouts import PlaneRow, load_states, read_plane, rollback_reasons
+
+_DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class _Reading:
             name: gates.evidence_of(state, counted[name], self._courses[name].days, version=state.version)
             for name, state in self._states.items()
         }
-        self._reasons = rollback_reasons(connection)
+        self._reasons, self._served_s = rollback_reasons(connection), served_s_since_closed(connection)
         self._freezes, self._approvals = freezes.standing(connection), approvals.standing(connection)
         self._validations: dict[str, Validated | str | None] = {}
 
@@ -74,7 +76,7 @@ class _Reading:
         is_frozen = frozen(self._freezes, state.name, self._now)
         context = GateContext(
             around=Surroundings(self.row.kill_switch, self.row.clock_jump_us, is_frozen),
-            observed_days_since_closed=observed_days(self._connection, state),
+            observed_days_since_closed=self._served_s.get(state.name, 0) / _DAY_S,
             others=self._others(policy),
             pace=per_day(course.came, state, self._now),
             latest_at=None if course.latest_us is None else from_us(course.latest_us),

@@ -23,7 +23,8 @@ from app.services.guard import Guard
 from app.services.overview import Overview, Standing
 from app.services.plane import Plane
 from app.services.ramps import Ramps
-from app.store.rollouts import list_transitions, load_states, read_plane, rollback_reason
+from app.store.history import list_transitions
+from app.store.rollouts import load_states, read_plane, rollback_reason
 
 _OF_STATE = (
     *("name", "phase", "exposure", "revision", "epoch", "version", "candidate", "previous"),

@@ -170,10 +170,10 @@ class SignIn:
         user, is_needed = await asyncio.to_thread(self._account, session)
         flaw = flaw_of(new, name=user.name)
         if flaw is not None:
-            raise InvalidInput([("new", flaw)])
+            raise InvalidInput([("new password", flaw)])
         if is_needed and not (await self._passwords.check(user.password_hash, old)).is_right:
             self._throttle.failed(address)
-            raise InvalidInput([("old", "is not your password")])
+            raise InvalidInput([("present password", "is wrong")])
         hashed, now_us = await self._passwords.hash(new), to_us(self._now())
 
         def change(tx: Transaction) -> str:
@@ -216,6 +216,8 @@ class SignIn:
         return self.idle_min * _MINUTE_US
 
     def _find(self, name: str) -> User | None:
+        if not name.isprintable():  # nobody is called so, and PostgreSQL takes no NUL
+            return None
         with self._plane.database.read() as connection:
             return users.find(connection, name=name)
 

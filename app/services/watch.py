@@ -6,8 +6,8 @@ from typing import Any
 
 from app.services.notices import Notices
 from app.services.plane import Plane
+from app.store.history import list_transitions
 from app.store.reviews import QueueMark, queue_mark
-from app.store.rollouts import list_transitions
 
 _LATEST = 20  # transitions: more than all instances make between two looks
 

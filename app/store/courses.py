@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, and_, case, cast, 
 from app.domain.counters import Metric
 from app.store.counters import minute_of
 from app.store.course import ABSENT
-from app.store.tables import evidence_counters, rollouts
+from app.store.tables import evidence_counters, investigations, rollouts
 
 _US_PER_MINUTE = 60 * 1_000_000
 _HOUR, _DAY = 60, 24 * 60  # minutes
@@ -45,7 +45,7 @@ def course_of_all(
 ) -> defaultdict[str, Course]:
     """By rollout, in two queries; what came is counted from `since_us` on."""
     wanted = [metric.value for metric in metrics]
-    found = defaultdict(lambda: Course(came=dict.fromkeys(wanted, 0)))
+    found: defaultdict[str, Course] = defaultdict(lambda: Course(came=dict.fromkeys(wanted, 0)))
     daily = (Metric.OBSERVATION.value, Metric.SERVED_S.value)
     day = (c.minute // _DAY).label("day")
     by_day = select(r.name, c.metric, day, _n, func.max(c.minute)).where(_of_active, c.metric.in_(daily))
@@ -83,3 +83,14 @@ def traffic_of_all(connection: Connection, *, since_us: int, lately_us: int) -> 
             of.by_hour[at] = summed
             of.lately += recent
     return found
+
+
+def served_s_since_closed(connection: Connection) -> dict[str, int]:
+    """Seconds that the active version was served in each rollout since its last investigation closed, over its
+    epochs; one that has none, or an open one, is absent.
+    """
+    i = investigations.c
+    since = and_(r.investigation_id == i.id, c.minute >= i.closed_us // _US_PER_MINUTE)
+    served = and_(_of_rollout, c.version == r.version, c.metric == Metric.SERVED_S.value)
+    found = connection.execute(select(r.name, _n).where(since, served).group_by(r.name))
+    return dict(map(tuple, found))

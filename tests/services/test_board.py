@@ -10,16 +10,24 @@ from tests.services.plane import ROLLOUTS, Stage
 
 
 def _row(stage: Stage, name: str) -> Row:
-    return next(row for row in stage.services.board.read()["rows"] if row.name == name)
+    rows: list[Row] = stage.services.board.read()["rows"]
+    return next(row for row in rows if row.name == name)
 
 
-async def test_all_rollouts_at_once_stand_where_each_alone_does(stage: Stage) -> None:
+async def test_all_rollouts_at_once_stand_where_each_alone_does(any_stage: Stage) -> None:
+    stage = any_stage
     await stage.enter("read", Phase.ENFORCED)
     await stage.serves("read", days=2)
     await stage.judge_all("allow")
     await stage.serves("write", days=1)
     await stage.enter("deploy", Phase.ENFORCED)
     await stage.services.levers.roll_back("deploy", reason="it errs", by=stage.principal("operator"))
+    await stage.services.levers.close_investigation(
+        "deploy", cause="model", fix="another prompt", by=stage.principal("operator")
+    )
+    await stage.serves("deploy", days=1)
+    await stage.enter("admin", Phase.ADVISORY)
+    await stage.services.levers.roll_back("admin", reason="it errs", by=stage.principal("operator"))
     await stage.services.levers.hold("other", reason="lunch", by=stage.principal("operator"))
     of_all = stage.services.rollouts.all()
     alone = [stage.services.rollouts.one(each["name"]) for each in of_all]
@@ -48,7 +56,8 @@ async def test_the_sentence_is_what_stands_in_the_way_most(stage: Stage) -> None
     assert _row(stage, "write").sentence == "held: lunch"
 
 
-async def test_traffic_is_that_of_every_epoch_of_the_last_day(stage: Stage) -> None:
+async def test_traffic_is_that_of_every_epoch_of_the_last_day(any_stage: Stage) -> None:
+    stage = any_stage
     for number in range(5):
         await stage.decide(actor=f"actor-{number}")
     assert _row(stage, "read").per_minute == 1.0

@@ -12,7 +12,7 @@ from app.domain.phase import Phase
 from app.domain.rollout import RampState
 from app.errors import Conflict, InvalidInput, RevisionConflict
 from app.store.database import Database
-from app.store.rollouts import list_transitions
+from app.store.history import list_transitions
 from tests.scheduling.test_jobs import jobs, run_now, started
 from tests.services.plane import ROLLOUTS, Clock, Stage, opened
 

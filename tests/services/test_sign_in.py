@@ -1,7 +1,10 @@
 """Who gets in, for how long, and what does a guesser learn?"""
 
+from typing import Literal
+
 import pytest
 from argon2 import PasswordHasher
+from structlog.testing import capture_logs
 
 from app.domain.decision import Decision
 from app.domain.role import Role
@@ -90,7 +93,7 @@ async def test_no_secret_is_kept_as_it_is(stage: Stage) -> None:
 @pytest.mark.parametrize("new", ["eleven char", "x" * 1_001, "ADA LOVELACE"])
 async def test_a_password_that_is_none_is_refused(stage: Stage, new: str) -> None:
     token, _ = await stage.services.sign_in.by_link(await invited(stage, "ada lovelace"), address=HERE)
-    with pytest.raises(InvalidInput, match="new"):
+    with pytest.raises(InvalidInput, match="new password"):
         await stage.services.sign_in.change_password(
             await session(stage, token), old="", new=new, address=HERE
         )
@@ -99,7 +102,7 @@ async def test_a_password_that_is_none_is_refused(stage: Stage, new: str) -> Non
 async def test_a_new_password_needs_the_old_one_unless_a_link_let_in(stage: Stage) -> None:
     use = stage.services.sign_in
     token = await joined(stage)
-    with pytest.raises(InvalidInput, match="old"):
+    with pytest.raises(InvalidInput, match="present password"):
         await use.change_password(
             await session(stage, token), old="wrong", new="something else", address=HERE
         )
@@ -149,7 +152,7 @@ async def test_an_unknown_name_costs_a_guesser_as_much(stage: Stage, monkeypatch
     asked: list[str] = []
 
     class Counting(PasswordHasher):
-        def verify(self, hash: str | bytes, password: str | bytes) -> bool:  # noqa: A002 -- the library's
+        def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:  # noqa: A002 -- the library's
             asked.append(str(hash).rsplit("$", 2)[0])
             return super().verify(hash, password)
 
@@ -173,6 +176,33 @@ async def test_a_password_kept_by_older_parameters_is_hashed_anew(stage: Stage) 
     assert found.password_hash is not None
     assert not PasswordHasher().check_needs_rehash(found.password_hash)
     assert await enters(stage)
+
+
+@pytest.mark.parametrize("name", ["", "a\x00b", "x" * 100_000, "\ud800", "u_0"])
+async def test_a_name_that_nobody_can_have_is_refused_as_any_other(any_stage: Stage, name: str) -> None:
+    assert not await enters(any_stage, name)
+
+
+async def test_every_way_in_and_out_is_in_the_log_without_its_secrets(stage: Stage) -> None:
+    use = stage.services.sign_in
+    with capture_logs() as log:
+        link = await invited(stage)
+        token, _ = await use.by_link(link, address=HERE)
+        fresh = await use.change_password(await session(stage, token), old="", new=PASSWORD, address=HERE)
+        await enters(stage, "typed by mistake", PASSWORD)
+        for _ in range(5):
+            await enters(stage, password="a wrong one")
+        await use.by_key(stage.keys["caller"][1], address=HERE)
+        await use.out(await session(stage, fresh))
+        await stage.services.users.disable("ada", by=stage.principal("admin"))
+    told = [str(line["event"]) for line in log]
+    assert [event for event in told if event != "sign_in_failed"] == [
+        *("user_created", "user_changed", "signed_in", "user_changed"),
+        *("sign_in_locked", "signed_in", "signed_out", "user_changed"),
+    ]
+    assert told.count("sign_in_failed") == 6
+    for secret in (link, token, fresh, PASSWORD, "a wrong one", "typed by mistake", stage.keys["caller"][1]):
+        assert secret not in str(log)
 
 
 async def test_an_address_that_guesses_waits_whatever_it_guesses(stage: Stage) -> None:

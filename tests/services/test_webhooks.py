@@ -16,7 +16,7 @@ from app.services.webhooks import RETRY_AFTER_S, Webhooks, signed
 from app.store import tables as t
 from app.store.database import Database
 from app.store.deliveries import CLAIM_US, Claimed, Kind, claim_due, create_webhook, enqueue
-from app.store.rollouts import TransitionFilters
+from app.store.history import TransitionFilters
 from app.store.transaction import Transaction
 from tests.peer import Peer, Reply, Seen, serving
 from tests.services.plane import Clock, Stage, opened, situation

@@ -17,7 +17,7 @@ ROLLOUT = {
 }  # fmt: skip
 CONDITION = {"name", "outcome", "value", "bound", "limit", "n", "needed", "eta", "sentence"}
 GUARDRAIL = {
-    "name", "outcome", "action", "dry_run", "e_value", "threshold", "rate", "limit", "n", "pending", "sentence",
+    "name", "outcome", "action", "dry_run", "e_value", "threshold", "rate", "limit", "n", "trail", "pending", "sentence",
 }  # fmt: skip
 EVIDENCE = {
     "rollout", "version", "epoch_started_at", "decisions", "observed", "agreement", "confusion", "overrides",

@@ -10,7 +10,7 @@ from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from app.domain.role import Role
 from app.services.notices import FOR_PAGES
-from app.store.rollouts import TransitionFilters
+from app.store.history import TransitionFilters
 from app.web.authentication import Asked, principal_of, requires, services_of
 from app.web.bodies import Fault, NewKey, instant_us
 

@@ -16,7 +16,7 @@ from app.web.console.forms import Ticked, ticked
 from app.web.console.pages import goes_to, is_part, page
 
 _OPERATE = [seen_by(Role.OPERATOR)]
-_SEE_DELIVERIES = (Role.AUDITOR, Role.OPERATOR, Role.APPROVER)
+_SEE_INSIDE = (Role.AUDITOR, Role.OPERATOR, Role.APPROVER)
 _DELIVERIES, _FAILED = 20, 100
 
 
@@ -45,7 +45,7 @@ def system(request: Asked) -> Response[bytes]:
         "system.html",
         title="Health",
         parts=parts,
-        about=services.health.about(),
+        about=services.health.about() if by.may(*_SEE_INSIDE) else {},
         settings=services.health.described() if by.may(Role.ADMIN) else [],
         faults=("hang", "crash", "garbage", "slow:2000"),
         fault=services.models.default.status.fault,
@@ -61,7 +61,7 @@ def preflight(request: Asked) -> Response[bytes]:
     return page(request, "preflight_part.html", checks=services_of(request).health.checks())
 
 
-@get("/system/deliveries", guards=[seen_by(*_SEE_DELIVERIES)], sync_to_thread=True)
+@get("/system/deliveries", guards=[seen_by(*_SEE_INSIDE)], sync_to_thread=True)
 def deliveries(request: Asked) -> Response[bytes]:
     """The log of deliveries, which refreshes itself."""
     return page(request, "deliveries_part.html", **_delivered(services_of(request)))
@@ -113,7 +113,7 @@ def _delivered(services: Services) -> dict[str, Any]:
 
 def _stored(services: Services, by: Principal) -> dict[str, Any]:
     """What the database is asked for: the page shows the rest while it is away."""
-    sees = by.may(*_SEE_DELIVERIES)
+    sees = by.may(*_SEE_INSIDE)
     found: dict[str, Any] = {"sizes": [], "webhooks": [], "names": {}, "is_away": False}
     try:
         if sees:

@@ -61,7 +61,7 @@ async def register(request: Asked, data: URLEncodedBody[Registered]) -> Response
 def version(request: Asked, version_id: FromPath[str]) -> Response[bytes]:
     services = services_of(request)
     found = _shown(services, services.registry.one(version_id))
-    lineage = services.lineage.of(version_id)  # first of all: it may have to learn of the version
+    lineage = services.lineage.of(version_id)  # before its validations: it may have to learn of the version
     return page(
         request,
         "version.html",

@@ -49,6 +49,12 @@ DECIDED: dict[tuple[str, str], frozenset[Role] | None] = {
         for act in ("take", "renew", "verdict", "go-on", "undo", "skip", "flag", "satisfaction")
     },
     ("POST", "/reviews/{review_id:str}/settle"): JUDGING | {Role.OPERATOR},
+    ("GET", "/rollouts/{name:str}"): SEEING,
+    ("POST", "/rollouts/{name:str}/approve"): frozenset({Role.APPROVER}),
+    **{
+        ("POST", f"/rollouts/{{name:str}}/{act}"): STEERING
+        for act in ("promote", "rollback", "exposure", "ramp", "hold", "resume", "investigation", "version")
+    },
     ("GET", "/live"): EVERYBODY,
     ("GET", "/live/alarm"): EVERYBODY,
     ("GET", "/versions"): AUDITING,

@@ -9,7 +9,7 @@ import pytest
 
 from tests.services.plane import Stage
 
-CI = {"name": "ci", "roles": ["caller", "operator"], "actors": "bot-1\nbot-2\n"}
+CI: dict[str, Any] = {"name": "ci", "roles": ["caller", "operator"], "actors": "bot-1\nbot-2\n"}
 
 
 async def pull(stage: Stage, path: str, *, who: str = "admin", **fields: Any) -> httpx.Response:

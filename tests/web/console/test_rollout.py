@@ -11,7 +11,7 @@ import pytest
 from app.domain.phase import Phase
 from app.store import tables as t
 from app.store.database import Database
-from tests.services.plane import FakeModel, Stage, opened
+from tests.services.plane import ROLLOUTS, FakeModel, Stage, opened
 from tests.services.test_levers import with_evidence
 
 HTMX = {"HX-Request": "true"}
@@ -157,6 +157,26 @@ async def test_a_frozen_and_a_killed_rollout_say_so_where_they_would_be_promoted
     assert re.search("In the way of a promotion:</strong>[^<]*frozen[^<]*the year ends", text)
     await stage.services.levers.kill(engaged=True, reason="a fire", by=stage.principal("operator"))
     assert re.search("In the way of a promotion:</strong>[^<]*kill switch is engaged", await seen(stage))
+
+
+APPROVED = ROLLOUTS.replace("{agreement_above: 0.5, soak_days: 2}", "{agreement_above: 0.5, approvals: 1}")
+
+
+async def test_an_approver_approves_what_another_promotes(sqlite_database: Database, tmp_path: Path) -> None:
+    async with opened(sqlite_database, tmp_path, rollouts=APPROVED) as stage:
+        await with_evidence(stage, "write")
+        assert 'disabled title="It takes the role approver">Approve' in await seen(stage, "write")
+        assert has_lever(await seen(stage, "write", who="approver"), "approve")
+        step = {
+            "to": "advisory",
+            "expected_revision": str(stage.state("write").revision),
+            "reason": "I looked",
+        }
+        assert (await pull(stage, "promote", "write", **step)).status_code == 409
+        assert (await pull(stage, "approve", "write", who="approver", **step)).status_code == 200
+        assert "1 of 1 approvals (by approver" in await seen(stage, "write")
+        assert (await pull(stage, "promote", "write", **step)).status_code == 200
+        assert stage.state("write").phase is Phase.ADVISORY
 
 
 async def test_exposure_offers_the_steps_that_the_server_takes(stage: Stage) -> None:

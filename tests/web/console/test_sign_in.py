@@ -167,7 +167,7 @@ async def test_a_new_password_takes_the_old_one_and_ends_the_other_sessions(stag
     await other.send("/sign-in", name="ada", password=PASSWORD)
     refused = await browser.pull("/account/password", old="wrong", new="another passphrase")
     assert refused.status_code == 422
-    assert "is not your password" in refused.text
+    assert "Present password: is wrong" in refused.text
     saved = await browser.pull("/account/password", old=PASSWORD, new="another passphrase")
     assert saved.status_code == 200
     assert (await browser.is_in(), await other.is_in()) == (True, False)

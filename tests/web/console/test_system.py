@@ -112,7 +112,7 @@ async def test_a_clock_that_jumped_and_a_kill_switch_are_worth_a_look(stage: Sta
     stage.clock.jumps(minutes=10)
     await stage.services.guard.look()
     stage.services.plane.refresh()
-    assert part(stage, "kill switch")[1].startswith("engaged: a drill")
+    assert part(stage, "kill switch")[1].startswith("engaged")
     assert part(stage, "clock")[0] == "warning"
 
 
@@ -153,6 +153,14 @@ async def test_a_caller_sees_how_it_is_and_nothing_of_the_inside(stage: Stage, t
     assert "How it is" in page
     for unseen in (str(tmp_path), "Webhooks", "Deliveries", "Inject", "Preflight"):
         assert unseen not in page
+
+
+async def test_the_room_that_the_database_takes_is_told(any_stage: Stage, tmp_path: Path) -> None:
+    knows_settings(any_stage, tmp_path)
+    sizes = {each.name: each.n_bytes for each in any_stage.services.health.sizes()}
+    assert sizes["database"] > 10_000
+    assert sizes["journal"] == 0
+    assert "Room on the disk" in await seen(any_stage)
 
 
 async def test_a_webhook_is_added_tested_and_removed(stage: Stage, receiver: Peer) -> None:

@@ -38,7 +38,7 @@ const decades = (_, __, least, most) => Array.from({ length: 12 }, (_, n) => 10 
 function chart(place, { data, series, bands, range, distr, splits, values, span, times }) {
   const axis = { stroke: () => colour("soft"), grid: { stroke: () => colour("line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
   return new uPlot({
-    width: place.clientWidth, height: 110, legend: { show: false }, cursor: { show: false }, padding: [6, 4, 0, 0],
+    width: place.clientWidth, height: 110, legend: { show: false }, cursor: { show: false }, padding: [6, 16, 0, 0],
     scales: { x: { range: () => span }, y: { distr, log: 10, range } },
     axes: [{ ...axis, size: 22, space: 60, values: clock(span) }, { ...axis, size: 52, space: 22, splits, filter: (_, ticks) => ticks, values: (_, ticks) => ticks.map(values) }],
     series: [{}, ...series], bands, hooks: { draw: [marks(times)] },
@@ -70,8 +70,8 @@ function rateChart(place, course, span, times) {
 
 function draw(place) {
   const { trail, threshold, course } = JSON.parse(place.dataset.series);
-  const ends = [...trail, ...course].map(point => seconds(point.at));
-  const span = [Math.min(...ends), Math.max(...ends)];
+  const ends = [...(trail.length > 1 ? trail : []), ...course].map(point => seconds(point.at));
+  const span = [Math.min(...ends), Math.max(Math.min(...ends) + 60, ...ends)];
   const times = JSON.parse(document.getElementById("rollout").dataset.marks).map(seconds);
   place.plots?.forEach(plot => plot.destroy());
   place.plots = [];
