@@ -68,6 +68,22 @@ class Desk:
 
         return await self.ledger.run(work)
 
+    async def proceed(
+        self, choice: Choice, principal: Principal, *, wanted: str | None = None
+    ) -> dict[str, Any] | None:
+        """The oldest review in hand, claimed anew, else as `take`."""
+        now_us = to_us(self.now())
+
+        def work(tx: Transaction) -> dict[str, Any] | None:
+            judge = judge_of(tx.connection, principal)
+            for row in held_by(tx.connection, judge, now_us):
+                with suppress(Conflict):  # its time is over
+                    return _claimed(tx, row["id"], judge, now_us)
+            return None
+
+        held = await self.ledger.run(work)
+        return await self.take(choice, principal, wanted=wanted) if held is None else held
+
     async def hold(self, review_id: str, principal: Principal) -> dict[str, Any]:
         """Claim this review, or go on holding it. Raises `Conflict` where somebody else does."""
         now_us = to_us(self.now())
@@ -155,12 +171,12 @@ class Desk:
             return [_document(connection, row, judge) for row in held_by(connection, judge, now_us)]
 
     def ahead(self, choice: Choice, principal: Principal, *, after: str) -> dict[str, Any] | None:
-        """The review that `take` would give next, without claiming it."""
+        """The review that `proceed` would give once `after` is done with; nothing is claimed."""
         now_us = to_us(self.now())
         with self.plane.database.read() as connection:
             judge = judge_of(connection, principal)
-            held = {row["id"] for row in held_by(connection, judge, now_us)}
-            rows = _offered(connection, judge, choice, now_us, beside={after, *held})
+            held = [row for row in held_by(connection, judge, now_us) if row["id"] != after]
+            rows = held or _offered(connection, judge, choice, now_us, beside={after})
             return _document(connection, rows[0], judge) if rows else None
 
     def flags(self, principal: Principal) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import sys
 
 import rich_click as click
 
@@ -15,15 +16,20 @@ from app.client import ClientError
 
 
 @click.command()
-@click.option("--keep", is_flag=True, help="Leave the server running at the end, until Ctrl-C.")
+@click.option(
+    "--keep/--end",
+    default=None,
+    help="Leave the server and its console up until Ctrl-C, as it does in a terminal, or not.",
+)
 @json_option
-def demo(*, keep: bool, as_json: bool) -> None:
+def demo(*, keep: bool | None, as_json: bool) -> None:
     """Take the model through shadow, advisory and enforced, break it, and watch it come back.
 
     On a server of its own: free port, own data, drills allowed. The gates are the real ones, with
     the small limits of policies/demo/rollouts.yaml. With --json the story is one object a line.
     """
     story = Story(as_json=as_json)
+    keep = sys.stdout.isatty() and not as_json if keep is None else keep
     story.chapter(
         "A model earns its say, breaks, and loses it by itself.",
         "Callers, reviewer and owner are scripted. The server, the model, the gates and the guardrails are the",
@@ -45,8 +51,10 @@ async def _show(story: Story, *, keep: bool) -> None:
     # Ended from outside, the demo takes its server and its files with it.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with running(story) as server:
-        await play(server, story)
-        if keep:
-            story.tell("kept", f"{server.url} stays up; its key is {server.admin_key}. Ctrl-C ends it.")
+        link = await play(server, story, is_visited=keep)
+        if link is not None:
+            sentence = "The console stays open until Ctrl-C. This link lets you in, once, within an hour:"
+            facts = {"url": server.url, "link": f"{server.url}{link}", "key": server.admin_key}
+            story.tell("kept", sentence, below=[facts["link"], f"admin key: {server.admin_key}"], **facts)
             with contextlib.suppress(asyncio.CancelledError):  # the story has been told
                 await server.process.wait()

@@ -10,6 +10,7 @@ from itertools import islice
 from app.cli.demo.people import Tally, at_work, stream
 from app.cli.demo.server import DemoServer
 from app.cli.demo.story import Story, Trouble, checklist, guardrail_line, missing, missing_line
+from app.cli.demo.visit import prepare
 from app.client import AsyncClient, ClientError
 from app.client.wire import Document
 from app.domain.role import Role
@@ -31,8 +32,11 @@ _PHASES = {
 _OUTCOMES = {"pass": "passed", "insufficient": "not yet", "fail": "failed", "error": "cannot be judged"}
 
 
-async def play(server: DemoServer, story: Story) -> None:
-    """The whole story. Raises `Trouble` where it does not go as it should."""
+async def play(server: DemoServer, story: Story, *, is_visited: bool) -> str | None:
+    """The whole story. Raises `Trouble` where it does not go as it should.
+
+    Where people may visit the server afterwards: the path of a link that lets one into the console.
+    """
     steps = load_rollouts(server.policies_dir / "rollouts.yaml").get(_ROLLOUT).exposure
     async with AsyncExitStack() as stack:
         admin = await stack.enter_async_context(AsyncClient(server.url, key=server.admin_key))
@@ -45,18 +49,20 @@ async def play(server: DemoServer, story: Story) -> None:
 
         caller, reviewer = await person("caller", Role.CALLER), await person("reviewer", Role.REVIEWER)
         owner = await person("owner", Role.OPERATOR, Role.APPROVER, Role.AUDITOR)
-        tally = await stack.enter_async_context(at_work(caller, reviewer))
-        acts = _Acts(owner, story, tally)
-        for phase in ("advisory", "enforced"):
-            await acts.rise(to=phase, steps=steps)
-        await acts.model_answers()
-        await admin.post("/v1/drills/fault", fault="garbage")
-        await acts.breaks()
-        await acts.rules_answer(caller)
-        await admin.post("/v1/drills/fault", fault=None)
-        await acts.promotion_is_refused()
-        _sum_up(tally, story)
+        async with at_work(caller, reviewer) as tally:
+            acts = _Acts(owner, story, tally)
+            for phase in ("advisory", "enforced"):
+                await acts.rise(to=phase, steps=steps)
+            await acts.model_answers()
+            await admin.post("/v1/drills/fault", fault="garbage")
+            await acts.breaks()
+            await acts.rules_answer(caller)
+            await admin.post("/v1/drills/fault", fault=None)
+            await acts.promotion_is_refused()
+            _sum_up(tally, story)
+        link = await prepare(admin, owner, caller, story) if is_visited else None
     story.tell("end", f"That took {story.elapsed_s:.0f} s. Now `make serve`: the same with the real limits.")
+    return link
 
 
 class _Acts:

@@ -13,7 +13,12 @@ from app.domain.clock import rfc3339, to_us
 
 _SEED = 11
 _AT_A_TIME = 4
-_QUESTIONS = {"commit": 48, "write": 24, "deploy": 8, "read": 20}  # in this order, since read's reviews stay open
+_QUESTIONS = {
+    "commit": 48,
+    "write": 24,
+    "deploy": 8,
+    "read": 20,
+}  # in this order, since read's reviews stay open
 _PEOPLE = {
     "olga": ["operator", "approver", "auditor", "reviewer"],
     "rob": ["reviewer"],
@@ -34,7 +39,11 @@ async def prepare(admin: AsyncClient, owner: AsyncClient, caller: AsyncClient, s
     await owner.post("/v1/freezes", **freeze, **hours)
     versions = (await owner.get("/v1/versions"))["versions"]
     other = next(each["id"] for each in versions if each["parent"] and each["loaded"] is not None)
-    wish = {"action": "candidate", "version": other, "reason": "is it better for being shown the rules' answer?"}
+    wish = {
+        "action": "candidate",
+        "version": other,
+        "reason": "is it better for being shown the rules' answer?",
+    }
     await owner.post("/v1/rollouts/write/version", **wish)
     situations = stream(_SEED)
     for action, number in _QUESTIONS.items():

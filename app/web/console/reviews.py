@@ -124,7 +124,7 @@ async def take(request: Asked, data: URLEncodedBody[Sent]) -> Response[bytes]:
     """Another card: `turn_to`, or the next."""
     services, principal = services_of(request), principal_of(request)
     if not data.turn_to:
-        return await _next(request, data)
+        return await _desk(request, data, await services.desk.take(data.choice, principal))
     try:
         return await _desk(request, data, await services.desk.hold(data.turn_to, principal))
     except Conflict as conflict:
@@ -224,9 +224,9 @@ def _page(request: Asked, choice: Choice, *, turn_to: str | None) -> Response[by
 
 
 async def _next(request: Asked, data: Sent, *, said: str | None = None) -> Response[bytes]:
-    """The next card, or the one in hand where the hand is full, or word that nothing is left."""
+    """The oldest card in hand, else the next, or word that nothing is left."""
     services, principal = services_of(request), principal_of(request)
-    found = await services.desk.take(data.choice, principal, wanted=data.wanted or None)
+    found = await services.desk.proceed(data.choice, principal, wanted=data.wanted or None)
     return await _desk(request, data, found, said=said)
 
 

@@ -221,6 +221,15 @@ async def test_one_person_holds_so_many_and_no_more(reading: Stage) -> None:
     assert (refused.status_code, "judge or skip" in refused.text) == (409, True)
 
 
+async def test_what_is_in_hand_comes_before_what_is_new(reading: Stage) -> None:
+    for number in range(4):
+        await reading.decide(actor=f"actor-{number}")
+    first, second = str(shown(await take(reading))), str(shown(await take(reading)))
+    ahead = await reading.call("GET", "/reviews/next", who=ONE, params={"after": second})
+    assert ahead.headers["X-Review"] == first
+    assert shown((await post(reading, "skip", review=second)).text) == first
+
+
 async def test_nobody_is_offered_their_own_situation(reading: Stage) -> None:
     await reading.decide(actor="rita")  # the reviewer
     assert shown(await take(reading, ONE)) is None
