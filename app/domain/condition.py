@@ -4,11 +4,13 @@ Pass needs proof, fail needs proof of the contrary (law 5); what lies between is
 read is an error.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 _DAY_S = 86_400.0
+_BY_PEOPLE = ("approvals", "validation")  # no waiting fulfils them
 
 
 class GateOutcome(StrEnum):
@@ -40,6 +42,26 @@ class Condition:
     n: int | None = None
     needed: int | None = None
     eta_s: float | None = None
+
+
+def unmet(conditions: Iterable[Condition]) -> list[Condition]:
+    """What stands in the way most comes first: the gravest, then what takes longest, then what people do."""
+
+    def weight(judged: Condition) -> tuple[int, bool, float]:
+        eta_s = math.inf if judged.eta_s is None else judged.eta_s
+        return -tuple(GateOutcome).index(judged.outcome), judged.name in _BY_PEOPLE, -eta_s
+
+    return sorted((judged for judged in conditions if judged.outcome is not GateOutcome.PASS), key=weight)
+
+
+def brief(judged: Condition) -> str:
+    """What is missing and when it may be there, without the figures that prove it."""
+    name, said = judged.name.replace("_", " "), judged.sentence
+    if ", but " in said:
+        return f"{name}: {said.split(', but ', 1)[1]}"
+    if judged.name == "approvals" or judged.needed is None:
+        return said
+    return f"{name}: {said.rsplit(': ', 1)[-1]}"
 
 
 def told(judged: Condition, per_day: float | None, what: str) -> Condition:

@@ -15,7 +15,7 @@ from app.domain.circumstance import (
     investigation,
     required,
 )
-from app.domain.condition import Condition, GateOutcome, worst
+from app.domain.condition import Condition, GateOutcome, unmet, worst
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence
 from app.domain.limits import GateLimits
@@ -208,11 +208,7 @@ def _asks_for_nothing(limits: GateLimits) -> bool:
 
 def summary(to: str, outcome: GateOutcome, conditions: tuple[Condition, ...]) -> str:
     """The one sentence of a gate: ready, or what does not hold yet, the gravest first."""
-    open_ones = sorted(
-        (judged for judged in conditions if judged.outcome is not GateOutcome.PASS),
-        key=lambda judged: -tuple(GateOutcome).index(judged.outcome),
-    )
-    reasons = "; ".join(judged.sentence for judged in open_ones)
+    reasons = "; ".join(judged.sentence for judged in unmet(conditions))
     return {
         GateOutcome.PASS: f"ready for {to}: all {len(conditions)} conditions hold",
         GateOutcome.INSUFFICIENT: f"not yet ready for {to}: {reasons}",

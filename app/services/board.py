@@ -1,6 +1,5 @@
 """What does a person see at one look: every rollout's standing, and what waits for somebody?"""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -8,9 +7,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from app.domain.assessment import GuardrailOutcome
+from app.domain.assessment import GuardrailOutcome, closeness
 from app.domain.clock import to_us
-from app.domain.condition import Condition, GateOutcome
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence
 from app.domain.limits import Action, Guardrail
@@ -36,7 +34,6 @@ _TELLING = (
 )
 _DRIFT = frozenset({Guardrail.SHIFT, Guardrail.PAIRED_SHIFT, Guardrail.AGREEMENT_DRIFT})
 _DRIFTED = frozenset({GuardrailOutcome.BREACH, GuardrailOutcome.WARNING, GuardrailOutcome.DRY_RUN})
-_BY_PEOPLE = ("approvals", "validation")  # conditions that no waiting fulfils
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,42 +177,19 @@ def _by_hour(traffic: Traffic, now_us: int) -> list[float]:
 def _told(seen: Standing, said: Iterable[Said], *, kill_switch: bool) -> tuple[str, str, int]:
     """The state of a rollout, one short sentence, and how many more conditions of its gate are unmet."""
     status = describe(seen.state, seen.policy, seen.gate, kill_switch=kill_switch, why=seen.why)
-    standing, sentence = status["state"], status["sentence"]
+    standing = status["state"]
     if standing == "rolled_back":
         return standing, f"rolled back to {seen.state.phase}: {seen.why}", 0
     breach = next((each for each in said if each.outcome == GuardrailOutcome.BREACH), None)
     if breach is not None:
         return "breach", f"guardrail {breach.name.replace('_', ' ')}: {breach.sentence}", 0
-    if standing != "not_yet" or seen.gate is None:
-        return standing, sentence, 0
-    unmet = sorted(
-        (each for each in seen.gate.conditions if each.outcome is not GateOutcome.PASS), key=_weight
-    )
-    return standing, _short(unmet[0]), len(unmet) - 1
-
-
-def _weight(unmet: Condition) -> tuple[int, bool, float]:
-    """What stands in the way most comes first: the gravest, then what takes longest, then what people do."""
-    eta_s = math.inf if unmet.eta_s is None else unmet.eta_s
-    return -tuple(GateOutcome).index(unmet.outcome), unmet.name in _BY_PEOPLE, -eta_s
-
-
-def _short(unmet: Condition) -> str:
-    """What is missing and when it may be there, without the figures that prove it."""
-    name, said = unmet.name.replace("_", " "), unmet.sentence
-    if ", but " in said:
-        return f"{name}: {said.split(', but ', 1)[1]}"
-    return (
-        said if unmet.name == "approvals" or unmet.needed is None else f"{name}: {said.rsplit(': ', 1)[-1]}"
-    )
+    return standing, status["brief"], status["more"]
 
 
 def _headroom(said: Iterable[Said]) -> Headroom | None:
     """Of the guardrails that do more than notify the one whose evidence is nearest to its threshold."""
     shares = [
-        Headroom(
-            each.name, each.action, min(max(math.log(each.e_value) / math.log(each.threshold), 0.0), 1.0)
-        )
+        Headroom(each.name, each.action, closeness(each.e_value, each.threshold))
         for each in said
         if each.action is not Action.NOTIFY
         and not each.dry_run

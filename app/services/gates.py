@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Table
 
 from app.domain.circumstance import OtherRollout, Surroundings
 from app.domain.clock import from_us, to_us
-from app.domain.condition import Condition, GateOutcome
+from app.domain.condition import Condition, GateOutcome, unmet
+from app.domain.condition import brief as in_brief
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence, from_totals, unreadable
 from app.domain.gate import AWAITED, Gate, GateContext, assess_gate
@@ -195,19 +196,28 @@ def ceiling_gate(policy: RolloutPolicy, to: Phase) -> Gate:
 def describe(
     state: RolloutState, policy: RolloutPolicy, gate: Gate | None, *, kill_switch: bool, why: str | None
 ) -> dict[str, Any]:
-    """The one plain sentence of a rollout: ready, not yet, rolled back and `why`, held, or at its ceiling."""
+    """The one plain sentence of a rollout: ready, not yet, rolled back and `why`, held, or at its ceiling.
+
+    `brief` says of a gate that is not open only what stands in the way most, `more` how much else does.
+    """
+    standing, sentence = _standing(state, policy, gate, kill_switch=kill_switch, why=why)
+    brief, more = sentence, 0
+    if standing == "not_yet" and gate is not None:
+        first, *others = unmet(gate.conditions)
+        brief, more = in_brief(first), len(others)
+    return {"state": standing, "sentence": sentence, "brief": brief, "more": more}
+
+
+def _standing(
+    state: RolloutState, policy: RolloutPolicy, gate: Gate | None, *, kill_switch: bool, why: str | None
+) -> tuple[str, str]:
     if kill_switch:
-        return {
-            "state": "held",
-            "sentence": "the kill switch is engaged: the legacy engine answers everything",
-        }
+        return "held", "the kill switch is engaged: the legacy engine answers everything"
     if state.held:
-        return {"state": "held", "sentence": f"held: {state.hold_reason}"}
+        return "held", f"held: {state.hold_reason}"
     case = state.investigation
     if state.rolled_back and case is not None and case.is_open:
-        said = f"rolled back to {state.phase}: {why}; investigation {case.id} is open"
-        return {"state": "rolled_back", "sentence": said}
+        return "rolled_back", f"rolled back to {state.phase}: {why}; investigation {case.id} is open"
     if gate is None:
-        return {"state": "at_ceiling", "sentence": f"at its ceiling: {policy.ceiling}"}
-    ready = gate.outcome is GateOutcome.PASS
-    return {"state": "ready" if ready else "not_yet", "sentence": gate.sentence}
+        return "at_ceiling", f"at its ceiling: {policy.ceiling}"
+    return "ready" if gate.outcome is GateOutcome.PASS else "not_yet", gate.sentence

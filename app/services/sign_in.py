@@ -120,7 +120,8 @@ class SignIn:
         def enter(tx: Transaction) -> tuple[str, str] | None:
             user = users.find(tx.connection, subject=subject)
             if user is None:
-                taken = users.find(tx.connection, name=name) is not None
+                # A name that looks like an id could be taken for somebody else's.
+                taken = name.startswith(USER) or users.find(tx.connection, name=name) is not None
                 user = users.create(
                     tx,
                     name=f"{name} {users.digest(subject)[:6]}" if taken else name,
@@ -150,6 +151,10 @@ class SignIn:
             await self._ledger.run(partial(sessions.touch, session_id=found.id, now_us=now_us))
         return found
 
+    async def lasts(self, session: Session) -> bool:
+        """Whether nothing has ended the session since."""
+        return await asyncio.to_thread(self._session, session.id, to_us(self._now())) is not None
+
     async def out(self, session: Session) -> None:
         await self._ledger.run(partial(sessions.end, session_id=session.id))
         log.info(Event.SIGNED_OUT, principal=session.principal.key_id)
@@ -164,10 +169,13 @@ class SignIn:
     async def change_password(self, session: Session, *, old: str, new: str, address: str) -> str:
         """End all sessions of the user and begin one; returns its token. Raises `InvalidInput`.
 
-        The old password is needed, unless there is none or a link let this session in.
+        The old password is needed, unless there is none or a link let this session in. Whom a provider
+        vouches for has none here: it would outlive the provider's word.
         """
         self._not_too_often(address)
         user, is_needed = await asyncio.to_thread(self._account, session)
+        if user.subject is not None:
+            raise Forbidden("oidc-account", "your organisation says who you are: there is no password here")
         flaw = flaw_of(new, name=user.name)
         if flaw is not None:
             raise InvalidInput([("new password", flaw)])
@@ -178,6 +186,8 @@ class SignIn:
 
         def change(tx: Transaction) -> str:
             users.lock(tx, user.id)
+            if sessions.find(tx.connection, session.id, now_us=now_us, idle_us=self.idle_us) is None:
+                raise Forbidden("no-session", "you were signed out meanwhile")
             users.change(tx, user.id, password_hash=hashed, failures=0, locked_until_us=None)
             users.end_links(tx, user.id)
             sessions.end_all(tx, user.id)
@@ -188,14 +198,17 @@ class SignIn:
         return token
 
     def account(self, principal: Principal, session: Session | None) -> dict[str, Any]:
-        """What a person sees of themselves; `password` is None for a key: `set`, `missing` or `forgotten`."""
+        """What a person sees of themselves; `password` is None for a key and for whom a
+        provider vouches: `set`, `missing` or `forgotten`.
+        """
         now_us = to_us(self._now())
         with self._plane.database.read() as connection:
             found = sessions.of(connection, principal, now_us=now_us, idle_us=self.idle_us)
         password = None
         if session is not None and principal.key_id.startswith(USER):
             user, is_needed = self._account(session)
-            password = "set" if is_needed else "forgotten" if user.password_hash else "missing"
+            if user.subject is None:
+                password = "set" if is_needed else "forgotten" if user.password_hash else "missing"
         return {
             "sessions": [_session_document(each) for each in found],
             "password": password,

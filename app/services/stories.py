@@ -78,13 +78,14 @@ class Stories:
             filters = replace(filters, key_id=principal.key_id)
         now_us = to_us(self.now())
         with self.database.read() as connection:
-            found = page(connection, filters, now_us=now_us, cursor=cursor, limit=limit, newer=newer)
             judge = judge_of(connection, principal)
+            blind = judge if _only_judges(principal) and filters.tells_the_model else None
+            found = page(
+                connection, filters, now_us=now_us, cursor=cursor, limit=limit, newer=newer, blind=blind
+            )
             hidden = [_is_hidden(connection, row, principal, judge) for row in found.rows]
         decisions = [
-            self._document(row, hidden=unseen)
-            for row, unseen in zip(found.rows, hidden, strict=True)
-            if not (filters.tells_the_model and unseen)
+            self._document(row, hidden=unseen) for row, unseen in zip(found.rows, hidden, strict=True)
         ]
         return {"decisions": decisions, "next_cursor": found.further, "looked_at": found.looked_at}
 
@@ -155,9 +156,13 @@ def _may_see_all(principal: Principal) -> bool:
     return principal.may(Role.REVIEWER, Role.OPERATOR, Role.APPROVER, Role.AUDITOR)
 
 
+def _only_judges(principal: Principal) -> bool:
+    """Whether somebody gives a blind verdict before they see a model's opinion, or what tells it."""
+    return principal.may(Role.REVIEWER) and not principal.may(Role.OPERATOR, Role.AUDITOR)
+
+
 def _is_hidden(connection: Connection, row: RowMapping, principal: Principal, judge: Judge) -> bool:
-    """Who only judges gives a blind verdict before they see a model's opinion, or what tells it."""
-    if not principal.may(Role.REVIEWER) or principal.may(Role.OPERATOR, Role.AUDITOR):
+    if not _only_judges(principal):
         return False
     if row["review_mode"] == ReviewMode.BLIND and row["review_status"] == "open":
         return True

@@ -2,13 +2,15 @@
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, ColumnElement, Connection, RowMapping, and_, case, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, RowMapping, and_, case, exists, func, or_, select
 
 from app.domain.advisory import Outcome
 from app.domain.decision import AnsweredBy, Decision
+from app.domain.sampling import ReviewMode
 from app.domain.search import ANY, NONE, Filters
 from app.store import tables as t
 from app.store.decisions import is_pair, wide
+from app.store.reviews import Judge, verdict_of
 
 MAX_PAGE = 500
 LOOK_AT = 20_000  # decisions that one page may cost: a rare answer is searched for piece by piece
@@ -37,8 +39,12 @@ def page(
     limit: int,
     cursor: str | None = None,
     newer: bool = False,
+    blind: Judge | None = None,
 ) -> Found:
-    """The decisions next to `cursor`, older ones or `newer`; without a cursor the newest, or the oldest."""
+    """The decisions next to `cursor`, older ones or `newer`; without a cursor the newest, or the oldest.
+
+    Left out is what `blind` is still to judge blind: not even the place of such a decision is told.
+    """
     limit = min(limit, MAX_PAGE)
     walk = _walk(connection, filters)
     if cursor is not None:
@@ -46,6 +52,8 @@ def page(
     order = walk.id.asc() if newer else walk.id.desc()
     last = connection.execute(walk.ids().order_by(order).offset(LOOK_AT - 1).limit(1)).scalar()
     query = wide().where(*walk.conditions, *_matches(filters, now_us)).order_by(order).limit(limit)
+    if blind is not None:
+        query = query.where(_is_told(blind))
     if last is not None:
         query = query.where(walk.id <= last if newer else walk.id >= last)
     rows = list(connection.execute(query).mappings())
@@ -109,6 +117,15 @@ def _matches(filters: Filters, now_us: int) -> list[ColumnElement[bool]]:
         # Not by the index on it, which would read every review there ever was of a status.
         found.append(func.coalesce(r.status, NONE) == filters.review)
     return found
+
+
+def _is_told(judge: Judge) -> ColumnElement[bool]:
+    """As `services.stories` says of one decision; what a decision without a review has not is none."""
+    r = t.reviews.c
+    theirs = exists().where(t.verdicts.c.review_id == r.id, verdict_of(judge))
+    first = and_(r.mode == ReviewMode.BLIND, r.status == "open")
+    later = and_(or_(r.second_status == "open", r.third_status == "open"), ~theirs)
+    return case((or_(first, later), 1), else_=0) == 0
 
 
 def _in_force(now_us: int, first: Any, judged: Any, expired: Any) -> ColumnElement[Any]:

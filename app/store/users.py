@@ -102,8 +102,9 @@ def change_actors(tx: Transaction, user_id: str, actors: Iterable[str]) -> None:
 
 
 def make_link(tx: Transaction, user_id: str, *, created_by: str, now_us: int, expires_us: int) -> str:
-    """A token that lets a user in once; shown once, kept nowhere."""
-    token = secrets.token_urlsafe(32)
+    """A token that lets a user in once; shown once, kept nowhere. Those before it let nobody in any more."""
+    c, token = sign_in_links.c, secrets.token_urlsafe(32)
+    tx.connection.execute(delete(sign_in_links).where(c.user_id == user_id, c.used_us.is_(None)))
     row = {
         "token_sha256": digest(token),
         "user_id": user_id,

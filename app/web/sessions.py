@@ -4,7 +4,6 @@ import hmac
 import secrets
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from litestar import Request, Response
 from litestar.datastructures import Cookie
@@ -19,6 +18,8 @@ _UNKEPT = "/static/"  # looks at nobody
 
 # A route's `opt` of that name: its form carries a token of its own, since it may be sent before any session is.
 OWN_TOKEN = "own_token"  # noqa: S105 -- the name of an option
+# Pages send it by themselves: no sign of a person.
+BY_ITSELF = "by_itself"
 _FORM_COOKIE = "phasegate_form"
 
 
@@ -43,11 +44,13 @@ async def admit(sign_in: SignIn, scope: Scope, token: str) -> None:
         return
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
     is_safe = scope.get("method") in _SAFE
-    session = await sign_in.session(token, is_used=not is_safe or _is_navigation(headers))
+    opt = scope["route_handler"].opt
+    is_used = _is_navigation(headers) if is_safe else not opt.get(BY_ITSELF)
+    session = await sign_in.session(token, is_used=is_used)
     if session is None:
         return
     csrf = _derived(token)
-    if not is_safe and not scope["route_handler"].opt.get(OWN_TOKEN):
+    if not is_safe and not opt.get(OWN_TOKEN):
         sent = headers.get(b"x-csrf-token", "")
         if not (hmac.compare_digest(sent.encode("latin-1"), csrf.encode()) and is_ours(headers)):
             raise Forbidden(
@@ -68,7 +71,7 @@ def is_ours(headers: Mapping[bytes, str]) -> bool:
     origin = headers.get(b"origin")
     if origin is None:
         return headers.get(b"sec-fetch-site") == "same-origin"
-    return urlsplit(origin).netloc.lower() == headers.get(b"host", "").lower() != ""
+    return origin.partition("://")[2].lower() == headers.get(b"host", "").lower() != ""
 
 
 def keep(response: Response[bytes], token: str, *, days: int, secure: bool) -> Response[bytes]:
@@ -87,6 +90,11 @@ def let_go(response: Response[bytes]) -> Response[bytes]:
 def is_secure(request: Request[Any, Any, Any]) -> bool:
     """Whether the browser speaks https: with us, or with what stands before us, as its own Origin says."""
     return request.url.scheme == "https" or request.headers.get("origin", "").startswith("https://")
+
+
+def seen_at(request: Request[Any, Any, Any]) -> str:
+    """Where the browser sees us, such as `https://plane.example`: it knows what stands before us."""
+    return request.headers.get("origin") or str(request.base_url).rstrip("/")
 
 
 def form_token(request: Request[Any, Any, Any]) -> str:

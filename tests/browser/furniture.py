@@ -20,6 +20,7 @@ class Furniture:
     decision: str
     waiting: str  # a decision whose caller waits for a person
     validation: str
+    review: str
 
 
 def candidate() -> FakeModel:
@@ -47,7 +48,8 @@ async def furnish(stage: Stage) -> Furniture:
         await stage.decide("deploy", actor=f"actor-{number}", model="allow" if number < 9 else "malformed")
     await stage.until(lambda: stage.rows(t.advisories) >= 40)
     assert [made["kind"] for made in await stage.looks(times=3, every_s=5)] == ["rollback"]
-    return Furniture(first["id"], waiting["id"], await _administration(stage))
+    validation = await _administration(stage)
+    return Furniture(first["id"], waiting["id"], validation, stage.queue(who="another_reviewer")[0]["id"])
 
 
 async def _administration(stage: Stage) -> str:
@@ -66,5 +68,5 @@ async def _administration(stage: Stage) -> str:
     await stage.services.webhooks.add(url="https://hooks.example/x", kinds=["transition"], by=operator)
     await stage.services.users.create(name="rob", roles=["reviewer"], actors=["rob.b"], by=admin)
     suite(stage, "allow", "deny", "malformed")
-    run = {"suites": [], "against": None, "reasons": False}
-    return str((await stage.services.validations.run(VERSION, **run, by=operator))["id"])
+    found = await stage.services.validations.run(VERSION, suites=[], against=None, reasons=False, by=operator)
+    return str(found["id"])

@@ -30,6 +30,7 @@ PAGES = {
     "/": "/",
     "/rollouts/{name:str}": "/rollouts/read",
     "/reviews": "/reviews",
+    "/reviews/{review_id:str}": "/reviews/{review}",
     "/decisions": "/decisions",
     "/decisions/{decision_id:str}": "/decisions/{decision}",
     "/approvals": "/approvals",
@@ -57,7 +58,12 @@ MORE = (
 )
 # What is fetched by a page or saved as a file, and is no page of its own.
 PARTS = {"/live", "/live/alarm", "/decisions.csv", "/decisions.jsonl", "/audit.csv", "/audit.jsonl"}
-PARTS |= {"/decisions/{decision_id:str}/chain", "/reports/{period:str}/document"}
+PARTS |= {
+    "/decisions/{decision_id:str}/chain",
+    "/decisions/{decision_id:str}/why",
+    "/reports/{period:str}/document",
+}
+PARTS |= {"/reviews/next", "/reviews/pace", "/reviews/{review_id:str}/reasons", "/oidc/back"}
 PARTS |= {"/system/preflight", "/system/deliveries"}
 
 # Everything that Tab should reach: one of a group of radio buttons stands for all.
@@ -78,6 +84,7 @@ _LISTEN = """() => {
   globalThis.unseen = new Set();
   document.addEventListener("focusin", ({ target }) => {
     reached.add(target.type === "radio" ? target.name : target);
+    if (target.tabIndex < 0) return;  // led there by a script, on the way to a control
     const { outlineStyle, boxShadow } = getComputedStyle(target);
     if (outlineStyle === "none" && boxShadow === "none") unseen.add(target.outerHTML.slice(0, 120));
   });

@@ -1,6 +1,7 @@
 """What is there to be seen in the console when the story has been told?"""
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -13,6 +14,8 @@ from app.domain.clock import rfc3339, to_us
 
 _SEED = 11
 _AT_A_TIME = 4
+_PAUSE_S = 0.5  # the model looks at each in the background
+_MENDED_WITHIN_S = 60.0
 _QUESTIONS = {
     "commit": 48,
     "write": 24,
@@ -46,6 +49,7 @@ async def prepare(admin: AsyncClient, owner: AsyncClient, caller: AsyncClient, s
     }
     await owner.post("/v1/rollouts/write/version", **wish)
     situations = stream(_SEED)
+    await _mended(caller, situations)
     for action, number in _QUESTIONS.items():
         await _ask(caller, action, islice(situations, number))
         if action == "commit":
@@ -54,10 +58,22 @@ async def prepare(admin: AsyncClient, owner: AsyncClient, caller: AsyncClient, s
     return str(made["path"])
 
 
+async def _mended(caller: AsyncClient, situations: Iterator[dict[str, Any]]) -> None:
+    """Until the model is asked again: after so many failures that takes a question that goes well."""
+    async with asyncio.timeout(_MENDED_WITHIN_S):
+        while True:
+            with contextlib.suppress(ClientError):
+                await caller.get("/health/ready")
+                return
+            await caller.decide(next(situations))
+            await asyncio.sleep(_PAUSE_S)
+
+
 async def _ask(caller: AsyncClient, action: str, situations: Iterator[dict[str, Any]]) -> None:
     async def ask() -> None:
         for situation in situations:
             await caller.decide({**situation, "action_type": action})
+            await asyncio.sleep(_PAUSE_S)
 
     await asyncio.gather(*(ask() for _ in range(_AT_A_TIME)))
 

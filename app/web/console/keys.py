@@ -15,6 +15,7 @@ from app.web.bodies import instant_us
 from app.web.console.access import seen_by
 from app.web.console.forms import Ticked, check_typed, lines, ticked
 from app.web.console.pages import goes_to, page
+from app.web.sessions import seen_at
 
 _ADMIN = [seen_by(Role.ADMIN)]
 
@@ -119,12 +120,11 @@ async def enable(request: Asked, user_id: FromPath[str]) -> Response[bytes]:
 
 
 def _link(request: Asked, made: dict[str, Any]) -> Response[bytes]:
-    address = f"{str(request.base_url).rstrip('/')}{made['path']}"
     name, expires_at = made["user"]["name"], made["expires_at"]
     return page(
         request,
         "secret_part.html",
-        secret=address,
+        secret=f"{seen_at(request)}{made['path']}",
         title=f"Sign-in link for {name}",
         kind="link",
         expires_at=expires_at,

@@ -11,7 +11,7 @@ from app.services.oidc import BACK, Asking, Provider
 from app.web.authentication import Asked, services_of
 from app.web.console.pages import goes_to, page
 from app.web.console.sign_in import address_of, own
-from app.web.sessions import OWN_TOKEN, check_form, keep, set_cookie
+from app.web.sessions import OWN_TOKEN, check_form, keep, seen_at, set_cookie
 
 _COOKIE = "phasegate_oidc"
 _WITHIN_S = 600
@@ -27,8 +27,7 @@ async def start(request: Asked, data: URLEncodedBody[Start]) -> Response[bytes]:
     """A page that leads on: the policy that forbids forms to other sites would stop a redirect."""
     provider = _provider(request)
     check_form(request, data.form)
-    base = request.headers.get("origin") or str(request.base_url).rstrip("/")
-    address, asking = await provider.begin(base=base, wanted=own(data.next))
+    address, asking = await provider.begin(base=seen_at(request), wanted=own(data.next))
     response = page(request, "oidc.html", title="Sign in", address=address)
     return _kept(response, asking)
 
@@ -49,7 +48,7 @@ async def back(request: Asked, code: FromQuery[str] = "", error: FromQuery[str] 
     token = await use.by_subject(
         vouched.subject, name=vouched.name, roles=vouched.roles, address=address_of(request)
     )
-    response = keep(goes_to(request, asking.next), token, days=use.days, secure=_is_secure(asking))
+    response = keep(goes_to(request, own(asking.next)), token, days=use.days, secure=_is_secure(asking))
     return set_cookie(response, _COOKIE, "", secure=_is_secure(asking), max_age=0)
 
 

@@ -18,6 +18,7 @@ from app.web.authentication import Asked, principal_of, services_of
 from app.web.console.access import seen_by
 from app.web.console.marked import fields_of
 from app.web.console.pages import goes_to, page
+from app.web.sessions import BY_ITSELF
 
 KINDS = {
     "binding": "waiting callers",
@@ -133,7 +134,7 @@ async def take(request: Asked, data: URLEncodedBody[Sent]) -> Response[bytes]:
         raise conflict from None
 
 
-@post("/reviews/renew", status_code=200, guards=_JUDGE)
+@post("/reviews/renew", status_code=200, guards=_JUDGE, opt={BY_ITSELF: True})
 async def renew(request: Asked, data: URLEncodedBody[Sent]) -> Response[bytes]:
     """Go on holding the card that is open."""
     held = await services_of(request).desk.hold(data.review, principal_of(request))

@@ -70,9 +70,16 @@ async def sign_in(request: Asked, data: URLEncodedBody[Entry]) -> Response[bytes
 
 @get("/sign-in/{token:str}", sync_to_thread=True)
 def link_page(request: Asked, token: FromPath[str]) -> Response[bytes]:  # noqa: ARG001 -- looked at when it is sent
-    """A page that sends the link on by itself: what only looks at the link, such as a preview, uses nothing up."""
+    """A page that sends the link on by itself: what only looks at the link, such as a preview, uses nothing up.
+
+    Whoever is signed in sends it by hand: nobody becomes somebody else by a link that they were led to.
+    """
     form = form_token(request)
-    return with_form_token(page(request, "sign_in_link.html", title="Sign in", form=form), request, form)
+    return with_form_token(
+        page(request, "sign_in_link.html", title="Sign in", form=form, itself=session_of(request) is None),
+        request,
+        form,
+    )
 
 
 @post("/sign-in/{token:str}", status_code=200, opt={OWN_TOKEN: True})
@@ -161,4 +168,5 @@ def _form(
 def own(address: str) -> str:
     """An address of this site: of another, or what a browser could take for one, comes the board."""
     is_path = address.startswith("/") and not address.startswith("//")
-    return address if is_path and address.isprintable() and "\\" not in address else "/"
+    is_plain = address.isascii() and address.isprintable() and "\\" not in address
+    return address if is_path and is_plain else "/"

@@ -24,6 +24,7 @@ document.addEventListener("click", event => {
 // Whatever goes wrong is said where the form was, else in the corner; nothing of the page is replaced by it.
 document.addEventListener("htmx:before:response", event => {
   const { ctx } = event.detail;
+  if (ctx.hx.redirect) ctx.sourceElement.closest("dialog")?.close(); // a second click would do it once more
   if (ctx.response.status < 400) return;
   const form = ctx.sourceElement.closest("[data-form]");
   ctx.hx = { ...ctx.hx, retarget: form ? $("[data-problem]", form) : $("#notice"), reswap: "innerHTML" };

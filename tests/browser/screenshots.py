@@ -1,17 +1,18 @@
-"""Take the README's pictures from the demo's console: `screenshots.py`, about two minutes.
+"""Take the README's pictures from the demo's console: `python -m tests.browser.screenshots`, about two minutes.
 
 It starts `phasegate demo --keep` and looks at its console with the installed Chromium.
 """
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-IMAGES = Path(__file__).parents[1] / "docs" / "img"
+from tests.browser.harness import chromium
+
+IMAGES = Path(__file__).parents[2] / "docs" / "img"
 MOST_BYTES = 150_000
 
 
@@ -31,18 +32,14 @@ def take(url: str, link: str) -> None:
     """Both pictures, 1280 pixels wide, of the server at `url`, let in by a link."""
     IMAGES.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
-        program = shutil.which("chromium") or shutil.which("google-chrome")
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
         page.goto(link)
         page.wait_for_url("**/account")
         page.goto(url)
         keep(page, "board")
         page.goto(f"{url}/reviews")
-        start = page.get_by_role("button", name="Start")
-        if start.count():
-            start.click()
-        page.wait_for_timeout(1_000)
+        page.locator("#desk[data-state=open]").wait_for()
         keep(page, "review")
         browser.close()
 
