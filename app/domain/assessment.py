@@ -1,5 +1,6 @@
 """What is a guardrail judged by, and what can come of it?"""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
@@ -85,6 +86,13 @@ def settled(state: StreamState, judged: Assessment) -> tuple[StreamState, Assess
     if judged.outcome is GuardrailOutcome.WARNING and not state.warned:
         return replace(state, warned=True), replace(judged, raised=True)
     return state, judged
+
+
+def closeness(e_value: float | None, threshold: float | None) -> float | None:
+    """How far evidence is on its way from 1, which is none, to its threshold: 0..1, in logarithms."""
+    if e_value is None or threshold is None:
+        return None
+    return min(math.log(max(e_value, 1.0)) / math.log(threshold), 1.0)
 
 
 def to_wire(assessment: Assessment) -> dict[str, Any]:

@@ -34,6 +34,9 @@ def spoken(at: datetime) -> str:
 
 
 def instant(text: str, *, zone: tzinfo = UTC) -> datetime:
-    """A date or a time as a person writes it; without an offset it is the zone's. Raises ValueError."""
+    """A date or a time as a person writes it, in UTC; without an offset it is the zone's. Raises ValueError."""
     at = datetime.fromisoformat(text)
-    return at if at.tzinfo else at.replace(tzinfo=zone)
+    try:
+        return (at if at.tzinfo else at.replace(tzinfo=zone)).astimezone(UTC)
+    except OverflowError as error:  # at the ends of the calendar
+        raise ValueError(str(error)) from error

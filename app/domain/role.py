@@ -24,3 +24,8 @@ class Principal:
 
     def may(self, *roles: Role) -> bool:
         return Role.ADMIN in self.roles or any(role in self.roles for role in roles)
+
+    @property
+    def only_judges(self) -> bool:
+        """Whether this is a reviewer who gives a blind verdict before they see what tells the model's answer."""
+        return self.may(Role.REVIEWER) and not self.may(Role.OPERATOR, Role.AUDITOR)

@@ -232,6 +232,11 @@ def activated(state: RolloutState, version: str, *, exposure: float, now: dateti
     return _without_candidate(after) if state.candidate == version else after
 
 
+def first_exposure(policy: RolloutPolicy, state: RolloutState) -> float:
+    """What another version takes over with: like a promotion, above shadow it begins with the first of the actors."""
+    return state.exposure if state.phase is Phase.SHADOW else min(state.exposure, policy.exposure[0])
+
+
 def reverted(state: RolloutState, *, now: datetime) -> RolloutState:
     """Back to the previous version, in the same phase and for the same actors.
 

@@ -93,10 +93,11 @@ class Administration:
         return {**named, "ok": there.found.ok, "rows": there.found.rows, "problems": there.found.problems}
 
     def audit(self, filters: TransitionFilters, *, cursor: str | None, limit: int) -> dict[str, Any]:
-        """Transitions of all rollouts, newest first, and the cursor of the next page where there may be one."""
+        """Transitions of all rollouts, newest first, and the cursor of the next page where there is one."""
         with self._plane.database.read() as connection:
-            found = find_transitions(connection, filters, cursor=cursor, limit=limit)
-        return {"transitions": found, "next_cursor": found[-1]["id"] if len(found) == limit else None}
+            found = find_transitions(connection, filters, cursor=cursor, limit=limit + 1)
+        shown = found[:limit]
+        return {"transitions": shown, "next_cursor": shown[-1]["id"] if len(found) > limit else None}
 
 
 def key_document(key: keys.ApiKey) -> dict[str, Any]:

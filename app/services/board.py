@@ -189,13 +189,12 @@ def _told(seen: Standing, said: Iterable[Said], *, kill_switch: bool) -> tuple[s
 def _headroom(said: Iterable[Said]) -> Headroom | None:
     """Of the guardrails that do more than notify the one whose evidence is nearest to its threshold."""
     shares = [
-        Headroom(each.name, each.action, closeness(each.e_value, each.threshold))
+        Headroom(each.name, each.action, share)
         for each in said
         if each.action is not Action.NOTIFY
         and not each.dry_run
         and each.n
-        and each.e_value
-        and each.threshold
+        and (share := closeness(each.e_value, each.threshold)) is not None
     ]
     return max(shares, key=lambda each: each.share, default=None)
 

@@ -102,17 +102,14 @@ def histogram(latencies: Mapping[str, int]) -> list[dict[str, Any]]:
     return bars
 
 
-def _facts(policy: RolloutPolicy, state: RolloutState, evidence: Evidence, now: datetime) -> Facts:
-    return Facts(policy, state.phase, evidence, now)
-
-
-def _counts(evidence: Evidence, facts: Facts) -> Iterator[tuple[str, int, int, float]]:
+def _counts(facts: Facts) -> Iterator[tuple[str, int, int, float]]:
     """Guardrail, n, how many of them were bad, and the limit; of those that count a rate."""
     for guardrail in Guardrail:
         tally = tallies_of(guardrail, facts).get(ONE)
         if tally is not None:
             n, bad = tally.counts
             yield guardrail.value, n, bad, tally.limit
+    evidence = facts.evidence
     reviewed, overridden = evidence.n(Metric.REVIEWED), evidence.n(Metric.OVERRIDDEN)
     yield Guardrail.OVERRIDE.value, reviewed, overridden, facts.policy.guardrails.override_limit
 
@@ -123,7 +120,7 @@ def _course(
     course: dict[str, list[dict[str, Any]]] = {}
     for (minute, epoch), totals in sorted(spans.items()):
         evidence = Evidence(state.name, "", epoch, from_us(minute * _US_PER_MINUTE), totals=totals)
-        for name, n, bad, limit in _counts(evidence, _facts(policy, state, evidence, now)):
+        for name, n, bad, limit in _counts(Facts(policy, state.phase, evidence, now)):
             if 0 <= bad <= n and n:  # a verdict that was undone in another span takes from none
                 least, most = _bounds(n, bad, policy.gate_alpha)
                 point = {"n": n, "bad": bad, "rate": bad / n, "lower": least, "upper": most, "limit": limit}
@@ -136,7 +133,7 @@ def _rates(
     policy: RolloutPolicy, state: RolloutState, evidence: Evidence, now: datetime
 ) -> Iterator[tuple[str, dict[str, float]]]:
     alpha, groups = policy.gate_alpha, evidence.override_groups
-    for name, n, bad, _ in _counts(evidence, _facts(policy, state, evidence, now)):
+    for name, n, bad, _ in _counts(Facts(policy, state.phase, evidence, now)):
         if name == Guardrail.OVERRIDE and groups:
             yield name, {"lower": lower(groups, alpha), "upper": upper(groups, alpha)}
         elif n:

@@ -268,6 +268,7 @@ def _revealed(connection: Connection, row: RowMapping, judge: Judge, own: RowMap
         **_document(connection, row, judge),
         "mode": ReviewMode.BLIND if own["source"] in LATER else row["mode"],
         "advisory": advisory_wire(wide),
+        "inclusion_probability": row["inclusion_probability"],
         "candidate": None if seen is None else advisory_wire(seen),
         "decision": row["first_decision"],
         "own": {

@@ -31,7 +31,7 @@ _ADVISORY = (
     "prompt_tokens",
     "cached",
 )
-_REVIEW = ("id", "decision_id", "rollout", "phase", "version", "kind", "inclusion_probability", "claimed_by")
+_REVIEW = ("id", "decision_id", "rollout", "phase", "version", "kind", "claimed_by")
 
 
 def decision_document(
@@ -120,6 +120,8 @@ def review_document(connection: Connection, row: RowMapping, judge: Judge) -> di
         "conflict": row["third_status"] is not None,
         "situation": situation_document(row),
         "legacy": {name: row[f"legacy_{name}"] for name in _LEGACY},
+        # How likely it was to be drawn depends on whether model and rules agree.
+        "inclusion_probability": None if blind else row["inclusion_probability"],
         # Enforced, what the caller was told is the model's opinion or tells it.
         "decision": None if blind and row["phase"] == Phase.ENFORCED else row["first_decision"],
         "advisory": None if blind else advisory_wire(wide),

@@ -1,13 +1,20 @@
 """What will happen if somebody pulls a lever of a rollout now, said before they do?"""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from app.domain.condition import span
 from app.domain.phase import Phase
 from app.domain.ramp import percent
-from app.domain.rollout import Approval, Combine, RolloutPolicy, RolloutState, promoted, rolled_back
+from app.domain.rollout import (
+    Approval,
+    Combine,
+    RolloutPolicy,
+    RolloutState,
+    first_exposure,
+    promoted,
+    rolled_back,
+)
 
 _EVER = datetime.max.replace(tzinfo=UTC)  # what is told of a change does not hang on when it is made
 
@@ -86,9 +93,8 @@ def _step(policy: RolloutPolicy, state: RolloutState, share: float) -> dict[str,
 
 
 def _activation(policy: RolloutPolicy, state: RolloutState) -> str:
-    exposure = min(state.exposure, policy.exposure[0]) if state.phase is not Phase.SHADOW else 1.0
     return (
-        f"It takes over in {state.phase} for {percent(exposure)} of the actors; {state.version} stays ready as the "
+        f"It takes over in {state.phase} for {percent(first_exposure(policy, state))} of the actors; {state.version} stays ready as the "
         f"previous one. Epoch {state.epoch + 1} begins: evidence and guardrails start from nothing."
     )
 
@@ -96,9 +102,8 @@ def _activation(policy: RolloutPolicy, state: RolloutState) -> str:
 def _reversion(state: RolloutState) -> str | None:
     if state.previous is None:
         return None
-    back = replace(state, version=state.previous, previous=state.version)
     return (
-        f"{back.version} answers again, in the same phase and for the same actors; {back.previous} becomes the "
-        f"previous one. Epoch {state.epoch + 1} begins. Where {back.version} is under an open investigation, "
+        f"{state.previous} answers again, in the same phase and for the same actors; {state.version} becomes the "
+        f"previous one. Epoch {state.epoch + 1} begins. Where {state.previous} is under an open investigation, "
         f"{state.name} goes to shadow instead."
     )

@@ -15,6 +15,7 @@ from app.domain.gate import Gate
 from app.domain.gate import to_wire as gate_document
 from app.domain.phase import Phase
 from app.domain.ratio import sample_ratio
+from app.domain.role import Principal
 from app.domain.rollout import Investigation, RolloutPolicy, RolloutState
 from app.errors import InvalidInput
 from app.learning.corrections import EXAMPLES_AT_LEAST
@@ -79,10 +80,12 @@ class Rollouts:
     def guardrails(self, name: str) -> dict[str, Any]:
         return {"rollout": name, "guardrails": self.guard.assessments(name)}
 
-    def evidence(self, name: str) -> dict[str, Any]:
+    def evidence(self, name: str, principal: Principal) -> dict[str, Any]:
+        """Beside the decisions that they see, the confusion would tell a reviewer how the others were answered."""
         with self.plane.database.read() as connection:
             policy, state = self._find(connection, name)
-            return evidence_document(self.gates.evidence(connection, state), alpha=policy.gate_alpha)
+            found = evidence_document(self.gates.evidence(connection, state), alpha=policy.gate_alpha)
+        return {**found, "confusion": None} if principal.only_judges else found
 
     def transitions(self, name: str, *, limit: int) -> list[dict[str, Any]]:
         with self.plane.database.read() as connection:

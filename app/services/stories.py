@@ -79,7 +79,7 @@ class Stories:
         now_us = to_us(self.now())
         with self.database.read() as connection:
             judge = judge_of(connection, principal)
-            blind = judge if _only_judges(principal) and filters.tells_the_model else None
+            blind = judge if principal.only_judges and filters.tells_the_model else None
             found = page(
                 connection, filters, now_us=now_us, cursor=cursor, limit=limit, newer=newer, blind=blind
             )
@@ -156,13 +156,8 @@ def _may_see_all(principal: Principal) -> bool:
     return principal.may(Role.REVIEWER, Role.OPERATOR, Role.APPROVER, Role.AUDITOR)
 
 
-def _only_judges(principal: Principal) -> bool:
-    """Whether somebody gives a blind verdict before they see a model's opinion, or what tells it."""
-    return principal.may(Role.REVIEWER) and not principal.may(Role.OPERATOR, Role.AUDITOR)
-
-
 def _is_hidden(connection: Connection, row: RowMapping, principal: Principal, judge: Judge) -> bool:
-    if not _only_judges(principal):
+    if not principal.only_judges:
         return False
     if row["review_mode"] == ReviewMode.BLIND and row["review_status"] == "open":
         return True

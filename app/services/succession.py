@@ -16,6 +16,7 @@ from app.domain.rollout import (
     RolloutPolicy,
     RolloutState,
     activated,
+    first_exposure,
     reset_to_shadow,
     reverted,
     with_candidate,
@@ -135,13 +136,11 @@ class Succession:
         version = _registered(tx, wish.version or state.candidate)
         if version in investigated(tx.connection):
             raise Conflict("investigation", f"{version} is under an open investigation: close it first")
+        after = activated(state, version, exposure=first_exposure(policy, state), now=now)
         if state.phase is Phase.SHADOW:
-            return _Change(activated(state, version, exposure=state.exposure, now=now), wish.reason)
+            return _Change(after, wish.reason)
         if not by.may(Role.APPROVER):
             raise Forbidden("role", f"above shadow a version is activated by an {Role.APPROVER}")
-        # Like a promotion it begins with the first of the actors.
-        exposure = min(state.exposure, policy.exposure[0])
-        after = activated(state, version, exposure=exposure, now=now)
         if version != state.candidate:
             said = f"{state.name} is in {state.phase}: only a candidate is activated there, not {version}"
             raise Conflict("not-candidate", said)

@@ -24,7 +24,7 @@ from app.domain.role import Principal, Role
 from app.domain.stream import Label
 from app.errors import NotFound
 from app.store import tables as t
-from app.store.people import PEOPLE
+from app.store.people import PEOPLE, names_in
 from app.store.transaction import Transaction
 
 MAX_PAGE = 200
@@ -53,12 +53,14 @@ class Judge:
 
 
 def judge_of(connection: Connection, principal: Principal) -> Judge:
-    """Two keys, or users, that share an actor are one person's."""
-    p, actors = PEOPLE.c, principal.actors
+    """Two keys, or users, that share an actor are one person's, and so are all actors of theirs."""
+    p, actors, keys = PEOPLE.c, set(principal.actors), {principal.key_id}
     held = connection.execute(select(p.id, p.actors).where(p.actors != "[]")) if actors else ()
-    theirs = (person_id for person_id, named in held if not actors.isdisjoint(json.loads(named)))
-    keys = frozenset({principal.key_id, *theirs})
-    return Judge(principal.key_id, actors, keys, principal.may(Role.REVIEWER))
+    others = {row.id: names_in(row.actors) for row in held}
+    while theirs := [each for each, named in others.items() if not actors.isdisjoint(named)]:
+        keys.update(theirs)
+        actors.update(*(others.pop(each) for each in theirs))
+    return Judge(principal.key_id, frozenset(actors), frozenset(keys), principal.may(Role.REVIEWER))
 
 
 def asked_as(connection: Connection, review: Mapping[Any, Any], judge: Judge) -> str | None:

@@ -45,19 +45,18 @@ def page(
 
     Left out is what `blind` is still to judge blind: not even the place of such a decision is told.
     """
-    limit = min(limit, MAX_PAGE)
     walk = _walk(connection, filters)
     if cursor is not None:
         walk = walk.beyond(cursor, newer=newer)
     order = walk.id.asc() if newer else walk.id.desc()
     last = connection.execute(walk.ids().order_by(order).offset(LOOK_AT - 1).limit(1)).scalar()
-    query = wide().where(*walk.conditions, *_matches(filters, now_us)).order_by(order).limit(limit)
+    query = wide().where(*walk.conditions, *_matches(filters, now_us)).order_by(order).limit(limit + 1)
     if blind is not None:
         query = query.where(_is_told(blind))
     if last is not None:
         query = query.where(walk.id <= last if newer else walk.id >= last)
-    rows = list(connection.execute(query).mappings())
-    is_full = len(rows) == limit
+    found = list(connection.execute(query).mappings())
+    rows, is_full = found[:limit], len(found) > limit
     further = rows[-1]["id"] if is_full else last
     return Found(rows[::-1] if newer else rows, further, None if is_full or last is None else LOOK_AT)
 
@@ -91,6 +90,7 @@ def _walk(connection: Connection, filters: Filters) -> _Walk:
 
 def _matches(filters: Filters, now_us: int) -> list[ColumnElement[bool]]:
     d, a, r = t.decisions.c, t.advisories.c, t.reviews.c
+    status = _review_status(now_us)
     equal = (
         (d.rollout, filters.rollout),
         (d.phase, filters.phase),
@@ -99,8 +99,9 @@ def _matches(filters: Filters, now_us: int) -> list[ColumnElement[bool]]:
         (d.action_type, filters.action_type),
         (d.version, filters.version),
         (a.agrees, filters.agreement),
-        (_in_force(now_us, d.decision, r.verdict, Decision.DENY), filters.decision),
-        (_in_force(now_us, d.answered_by, AnsweredBy.REVIEWER, AnsweredBy.FAIL_SAFE), filters.answered_by),
+        (_in_force(status, d.decision, r.verdict, Decision.DENY), filters.decision),
+        (_in_force(status, d.answered_by, AnsweredBy.REVIEWER, AnsweredBy.FAIL_SAFE), filters.answered_by),
+        (status, filters.review),
     )
     found = [column == value for column, value in equal if value is not None]
     if filters.since_us is not None:
@@ -113,9 +114,6 @@ def _matches(filters: Filters, now_us: int) -> list[ColumnElement[bool]]:
         found.append(_model_said(filters.model))
     if filters.fallback is not None:
         found.append(_fell_back(filters.fallback))
-    if filters.review is not None:
-        # Not by the index on it, which would read every review there ever was of a status.
-        found.append(func.coalesce(r.status, NONE) == filters.review)
     return found
 
 
@@ -128,13 +126,22 @@ def _is_told(judge: Judge) -> ColumnElement[bool]:
     return case((or_(first, later), 1), else_=0) == 0
 
 
-def _in_force(now_us: int, first: Any, judged: Any, expired: Any) -> ColumnElement[Any]:
-    """As `services.documents.remembered_decision` says it: a binding review's verdict, or its lapse."""
+def _review_status(now_us: int) -> ColumnElement[Any]:
+    """As `services.documents.remembered_decision` says it: a binding review lapses on time.
+
+    Not the column alone, whose index would read every review there ever was of a status.
+    """
     r = t.reviews.c
-    lapsed = or_(r.status == "expired", r.due_us <= now_us)
+    lapsed = and_(r.kind == "binding", r.status != "judged", r.due_us <= now_us)
+    return case((lapsed, "expired"), else_=func.coalesce(r.status, NONE))
+
+
+def _in_force(status: ColumnElement[Any], first: Any, judged: Any, expired: Any) -> ColumnElement[Any]:
+    """By the same: a binding review's verdict, or what its lapse means."""
+    is_binding = t.reviews.c.kind == "binding"
     return case(
-        (and_(r.kind == "binding", r.status == "judged"), judged),
-        (and_(r.kind == "binding", lapsed), expired),
+        (and_(is_binding, status == "judged"), judged),
+        (and_(is_binding, status == "expired"), expired),
         else_=first,
     )
 
@@ -143,18 +150,16 @@ def _model_said(wanted: str) -> ColumnElement[bool]:
     a = t.advisories.c
     if wanted == NONE:
         return a.outcome.is_(None)
-    return (
-        and_(a.outcome == Outcome.OK, a.decision == wanted)
-        if wanted in list(Decision)
-        else a.outcome == wanted
-    )
+    if wanted in list(Decision):
+        return and_(a.outcome == Outcome.OK, a.decision == wanted)
+    return a.outcome == wanted
 
 
 def _fell_back(wanted: str) -> ColumnElement[bool]:
     reason = t.decisions.c.fallback_reason
-    if wanted in (ANY, NONE):
-        return reason.is_(None) if wanted == NONE else reason.is_not(None)
-    return reason == wanted
+    if wanted == ANY:
+        return reason.is_not(None)
+    return reason.is_(None) if wanted == NONE else reason == wanted
 
 
 def _first_ms(connection: Connection, at_us: int) -> int:

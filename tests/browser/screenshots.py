@@ -39,7 +39,7 @@ def take(url: str, link: str) -> None:
         page.goto(url)
         keep(page, "board")
         page.goto(f"{url}/reviews")
-        page.locator("#desk[data-state=open]").wait_for()
+        page.locator("#desk[data-state=open] .verdicts button:not([aria-disabled=true])").first.wait_for()
         keep(page, "review")
         browser.close()
 

@@ -1,5 +1,6 @@
 """Who gets in, for how long, and what does a guesser learn?"""
 
+import asyncio
 from typing import Literal
 
 import pytest
@@ -310,6 +311,25 @@ async def test_nobody_judges_what_their_actor_asked_be_they_user_or_key(stage: S
         await own.judge(review, Verdict(Decision.ALLOW), principal)
 
 
+async def test_nobody_judges_what_any_actor_of_theirs_asked(stage: Stage) -> None:
+    """What a key says of its holder's actors is said of the user who has one of them."""
+    key, by = ["ada@here", "ada@work"], stage.principal("admin")
+    await stage.services.administration.create_key(
+        name="ada's laptop", roles=["caller"], actors=key, expires_us=None, by=by
+    )
+    await stage.services.users.create(name="ada", roles=["reviewer"], actors=["ada@here"], by=by)
+    token, _ = await stage.services.sign_in.by_link(await linked(stage), address=HERE)
+    await stage.decide(actor="ada@work")
+    await stage.decide(actor="somebody else")
+    await stage.until(lambda: len(stage.queue()) == 2)
+    principal, own = (await session(stage, token)).principal, stage.services.reviews
+    [seen] = own.list(principal, status="open", rollout=None, kind=None, limit=9, offset=0)
+    assert seen["situation"]["actor_id"] == "somebody else"
+    [other] = [each["id"] for each in stage.queue() if each["id"] != seen["id"]]
+    with pytest.raises(Forbidden, match="nobody judges"):
+        await own.judge(other, Verdict(Decision.ALLOW), principal)
+
+
 async def test_the_first_start_makes_an_admin_and_a_link_until_somebody_has_come(any_stage: Stage) -> None:
     now_us = any_stage.services.now_us
 
@@ -322,8 +342,36 @@ async def test_the_first_start_makes_an_admin_and_a_link_until_somebody_has_come
     assert [(each["name"], each["roles"]) for each in any_stage.services.users.all()] == [
         ("admin", ["admin"])
     ]
-    await any_stage.services.sign_in.by_link(first.removeprefix("/sign-in/"), address=HERE)
+    with pytest.raises(Forbidden, match="this link was used"):
+        await any_stage.services.sign_in.by_link(first.removeprefix("/sign-in/"), address=HERE)
+    assert second is not None
+    await any_stage.services.sign_in.by_link(second.removeprefix("/sign-in/"), address=HERE)
     assert await path() is None
+
+
+async def test_a_new_link_ends_those_before_it_of_that_user_alone(any_stage: Stage) -> None:
+    use = any_stage.services.sign_in
+    first, others = await invited(any_stage), await invited(any_stage, "bob")
+    second = await linked(any_stage)
+    with pytest.raises(Forbidden):
+        await use.by_link(first, address=HERE)
+    for link in (second, others):
+        await use.by_link(link, address=HERE)
+
+
+async def test_a_link_lets_one_in_of_two_who_come_at_once(any_stage: Stage) -> None:
+    link, use = await invited(any_stage), any_stage.services.sign_in
+    both = (use.by_link(link, address=HERE), use.by_link(link, address=HERE))
+    came = await asyncio.gather(*both, return_exceptions=True)
+    assert sorted(isinstance(each, Forbidden) for each in came) == [False, True]
+
+
+async def test_who_is_signed_out_while_their_password_changes_does_not_change_it(stage: Stage) -> None:
+    here = await session(stage, await joined(stage))
+    await stage.services.sign_in.out(here)
+    with pytest.raises(Forbidden, match="signed out"):
+        await stage.services.sign_in.change_password(here, old=PASSWORD, new="something else", address=HERE)
+    assert await enters(stage)
 
 
 async def test_a_link_is_printed_again_where_whoever_came_left_without_a_password(stage: Stage) -> None:

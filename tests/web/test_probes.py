@@ -122,7 +122,8 @@ async def test_labels_come_from_closed_sets(stage: Stage) -> None:
     await stage.call("GET", "/v1/rollouts/read")
     show(stage.services)
     text = (await stage.call("GET", "/metrics", who=None)).text
-    paths = {path.replace(":str}", "}") for _, path in (*DECIDED, *PAGES)} | {"unmatched"}
+    paths = {path.replace(":str}", "}") for _, path in (*DECIDED, *PAGES)}
+    paths |= {"/static/{file_path}", "unmatched"}
     rollouts = {policy.name for policy in stage.services.plane.view.policy.book.policies}
     families = {family.name: family for family in text_string_to_metric_families(text)}
     asked = {sample.labels["route"] for sample in families["phasegate_http_requests"].samples}

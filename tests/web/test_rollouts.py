@@ -58,7 +58,7 @@ async def test_a_rollout_has_every_member(stage: Stage) -> None:
     one = await get(stage, "/v1/rollouts/read")
     for document in (*listed, one):
         assert document.keys() >= ROLLOUT
-        assert document["status"].keys() == {"state", "sentence"}
+        assert document["status"].keys() == {"state", "sentence", "brief", "more"}
     assert one["revision"] == 1
     assert one["gate"].keys() == GATE
     assert len(one["guardrails"]) == len(Guardrail)

@@ -28,6 +28,15 @@ _PEOPLE = {
     "ada": ["auditor"],
 }
 _GUEST = "olga"
+# The rules ask a person about whom nobody has reason to trust yet.
+_IN_DOUBT = {
+    "action_type": "read",
+    "actor_role": "member",
+    "actor_id": "newcomer",
+    "t3_tensor": {"competence": 0.44, "reliability": 0.38, "integrity": 0.41},
+    "resource": "repo/src/module-9",
+    "details": "needs it for the release on Friday",
+}
 
 
 async def prepare(admin: AsyncClient, owner: AsyncClient, caller: AsyncClient, story: Story) -> str:
@@ -54,6 +63,7 @@ async def prepare(admin: AsyncClient, owner: AsyncClient, caller: AsyncClient, s
         await _ask(caller, action, islice(situations, number))
         if action == "commit":
             await _rise(owner, action)
+    await caller.decide(_IN_DOUBT)
     made = await admin.post(f"/v1/users/{_GUEST}/link")
     return str(made["path"])
 

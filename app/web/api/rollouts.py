@@ -46,7 +46,7 @@ def guardrails(request: Asked, name: FromPath[str]) -> dict[str, Any]:
 
 @get("/v1/rollouts/{name:str}/evidence", guards=_SEE, sync_to_thread=True)
 def evidence(request: Asked, name: FromPath[str]) -> dict[str, Any]:
-    return services_of(request).rollouts.evidence(name)
+    return services_of(request).rollouts.evidence(name, principal_of(request))
 
 
 @get("/v1/rollouts/{name:str}/transitions", guards=_SEE, sync_to_thread=True)

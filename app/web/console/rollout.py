@@ -1,16 +1,14 @@
 """Where does one rollout stand, what speaks for and against it, and which levers are there?"""
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import msgspec
 from litestar import Response, get, post
-from litestar.exceptions import ValidationException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery
 
+from app.domain.assessment import closeness
 from app.domain.condition import span
 from app.domain.decision import Decision
 from app.domain.phase import Phase
@@ -19,13 +17,13 @@ from app.errors import Conflict, RevisionConflict
 from app.services.levers import CAUSES
 from app.web.authentication import Asked, principal_of, services_of
 from app.web.console.access import seen_by
+from app.web.console.forms import filled_in
 from app.web.console.pages import goes_to, page
 from app.web.levers import LEVERS, STEERING
 
 _SEE = [seen_by(Role.REVIEWER, Role.OPERATOR, Role.APPROVER, Role.AUDITOR)]
 _SHOWN = 40  # transitions
 _DAY_S = 86_400
-_HINDRANCES = ("held", "kill_switch", "freeze", "clock", "investigation")
 
 
 @get("/rollouts/{name:str}", guards=_SEE, sync_to_thread=True)
@@ -43,10 +41,9 @@ def rollout(request: Asked, name: FromPath[str], to: FromQuery[Phase | None] = N
         steps=_ladder(one),
         gate=gate,
         earliest=None if gate is None else _earliest(gate["conditions"]),
-        hindered=[] if one["gate"] is None else _hindrances(one["gate"]["conditions"]),
         close=close,
         guardrails=_grouped(one["guardrails"], close["course"]),
-        evidence=services.rollouts.evidence(name),
+        evidence=services.rollouts.evidence(name, principal),
         transitions=services.rollouts.transitions(name, limit=_SHOWN),
         experiment=services.experiments.of(name),
         versions=[version["id"] for version in services.registry.all()],
@@ -56,14 +53,6 @@ def rollout(request: Asked, name: FromPath[str], to: FromQuery[Phase | None] = N
         closeness=closeness,
         cell=_cell,
     )
-
-
-def closeness(guardrail: Mapping[str, Any]) -> float | None:
-    """How far a guardrail's evidence is on its way from 1, which is none, to its threshold: 0..1, in logarithms."""
-    e_value, threshold = guardrail["e_value"], guardrail["threshold"]
-    if e_value is None or threshold is None:
-        return None
-    return min(max(math.log(max(e_value, 1.0)) / math.log(threshold), 0.0), 1.0)
 
 
 def _grouped(
@@ -97,13 +86,6 @@ def _earliest(conditions: Iterable[Mapping[str, Any]]) -> str | None:
     return span(max(known) / _DAY_S) if known and len(known) == len(etas) else None
 
 
-def _hindrances(conditions: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What stands in the way whatever the evidence says."""
-    return [
-        each["sentence"] for each in conditions if each["name"] in _HINDRANCES and each["outcome"] != "pass"
-    ]
-
-
 def _cell(
     one: Mapping[str, Any], evidence: Mapping[str, Any], legacy: Decision, model: Decision
 ) -> dict[str, Any]:
@@ -129,7 +111,7 @@ def _lever(act: str) -> HTTPRouteHandler:
 
     @post(f"/rollouts/{{name:str}}/{act}", status_code=200, guards=[seen_by(*lever.roles)])
     async def pulled(request: Asked, name: FromPath[str]) -> Response[bytes]:
-        data = await _form(request, lever.body)
+        data = await filled_in(request, lever.body)
         try:
             await lever.pull(services_of(request), name, data, principal_of(request))
         except RevisionConflict as conflict:
@@ -143,14 +125,3 @@ def _lever(act: str) -> HTTPRouteHandler:
 promote, approve, exposure, rollback = map(_lever, ("promote", "approve", "exposure", "rollback"))
 hold, resume, investigation = map(_lever, ("hold", "resume", "investigation"))
 ramp, version = map(_lever, ("ramp", "version"))
-
-
-async def _form(request: Asked, body: type[msgspec.Struct]) -> Any:
-    """The fields of a form as a lever takes them; a field left empty says nothing."""
-    form = await request.form()
-    fields = {name: value for name, value in form.items() if value != ""}
-    try:
-        return msgspec.convert(fields, body, strict=False)
-    except msgspec.ValidationError as error:
-        found = {"message": str(error), "key": "data", "source": "body"}
-        raise ValidationException(str(error), extra=[found]) from error

@@ -1,76 +1,76 @@
-"""Which decisions does the address of a page ask for?"""
+"""What does the address of a list ask for?"""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlencode
 
-from app.domain.clock import instant, to_us
-from app.domain.search import CHOICES, Filters
+from app.domain.clock import instant
+from app.domain.search import CHOICES
 from app.errors import InvalidInput
+from app.web.authentication import Asked
+from app.web.bodies import instant_us
 
-AGREEMENTS = {"true": True, "false": False}
-_TEXTS = ("rollout", "actor", "action", "version")
-_TIMES = ("since", "until")
-_NAMES = (*_TEXTS, *CHOICES, "agreement", "epoch", *_TIMES)
+_FLAGS = {"true": True, "false": False}
+_READ_OF = {"agreement": _FLAGS, "automatic": _FLAGS}
+_MEMBERS = {"actor": "actor_id", "action": "action_type", "since": "since_us", "until": "until_us"}
+_PLACES = ("before", "after", "cursor")
+_MOST = 2**31  # epochs, in any database's whole numbers
 
 
 @dataclass(frozen=True, slots=True)
 class Sought:
-    """What was asked for, by name, as the address says it; an empty field asks for nothing."""
+    """Filters by name, as the address says them, and where the page begins; an empty field asks for nothing."""
 
+    path: str
     given: Mapping[str, str]
-    page: Mapping[str, str]  # `before` or `after`, the id of a decision
+    place: Mapping[str, str]
 
     @classmethod
-    def of(cls, query: str) -> Self:
-        said = {name: value.strip() for name, value in parse_qsl(query) if value.strip()}
-        given = {name: said[name] for name in _NAMES if name in said}
-        return cls(given, {name: said[name] for name in ("before", "after") if name in said})
+    def of(cls, request: Asked, names: Collection[str]) -> Self:
+        """`names` are the filters of the list; its files have its path with an ending."""
+        said = {name: value.strip() for name, value in parse_qsl(request.url.query) if value.strip()}
+        given = {name: said[name] for name in names if name in said}
+        place = {name: said[name] for name in _PLACES if name in said}
+        return cls(request.url.path.partition(".")[0], given, place)
 
     @property
-    def filters(self) -> Filters:
-        """Raises `InvalidInput` naming every filter that is none."""
+    def filters(self) -> dict[str, Any]:
+        """The members of `Filters` or `TransitionFilters`. Raises `InvalidInput` naming every filter that is none."""
         errors: list[tuple[str, str]] = []
-        said: dict[str, Any] = {}
+        read: dict[str, Any] = {}
         for name, value in self.given.items():
             try:
-                said[_MEMBERS.get(name, name)] = _read(name, value)
-            except ValueError as error:
-                errors.append((name, str(error)))
+                read[_MEMBERS.get(name, name)] = _read(name, value)
+            except InvalidInput as error:
+                errors += error.fields
         if errors:
             raise InvalidInput(errors)
-        return Filters(**said)
+        return read
 
-    def without(self, name: str) -> "Sought":
-        return Sought({each: value for each, value in self.given.items() if each != name}, {})
+    def without(self, name: str) -> Self:
+        return replace(self, given={each: value for each, value in self.given.items() if each != name}, place={})
 
-    def address(self, path: str = "/decisions", **page: str) -> str:
-        query = urlencode({**self.given, **page})
-        return f"{path}?{query}" if query else path
+    def address(self, ending: str = "", **more: str) -> str:
+        """Where the same is found from its beginning on, with what `more` names in the place of what is given."""
+        query = urlencode({**self.given, **more})
+        return f"{self.path}{ending}?{query}" if query else f"{self.path}{ending}"
 
     def local(self, name: str) -> str:
         """A time as a browser's field for one takes it, UTC."""
-        return f"{instant(self.given[name]).astimezone(UTC):%Y-%m-%dT%H:%M:%S}" if name in self.given else ""
+        return f"{instant(self.given[name]):%Y-%m-%dT%H:%M:%S}" if name in self.given else ""
 
 
-_MEMBERS = {"actor": "actor_id", "action": "action_type", "since": "since_us", "until": "until_us"}
-
-
-def _read(name: str, value: str) -> str | bool | int:
-    choices = AGREEMENTS if name == "agreement" else CHOICES.get(name)
+def _read(name: str, value: str) -> str | bool | int | None:
+    choices = _READ_OF.get(name, CHOICES.get(name))
     if choices is not None and value not in choices:
-        raise ValueError(f"must be one of {', '.join(choices)}")
-    if name == "agreement":
-        return AGREEMENTS[value]
-    if name == "epoch":
-        if not value.isdecimal():
-            raise ValueError("must be a whole number")
-        return int(value)
-    if name not in _TIMES:
+        raise InvalidInput([(name, f"must be one of {', '.join(choices)}")])
+    if name in _READ_OF:
+        return _READ_OF[name][value]
+    if name in ("since", "until"):
+        return instant_us(name, value)
+    if name != "epoch":
         return value
-    try:
-        return to_us(instant(value))
-    except ValueError as error:
-        raise ValueError("must be a time such as 2026-01-31T12:00:00Z") from error
+    if not (value.isdecimal() and int(value[:20]) < _MOST):
+        raise InvalidInput([(name, f"must be a whole number below {_MOST}")])
+    return int(value)

@@ -9,12 +9,12 @@ from litestar.params import FromPath, URLEncodedBody
 
 from app.domain.role import Role
 from app.domain.rollout import Comparison, RolloutState
-from app.errors import InvalidInput
 from app.services.container import Services
 from app.services.succession import Act, Wish
 from app.web.authentication import Asked, principal_of, services_of
 from app.web.bodies import Reason
 from app.web.console.access import seen_by
+from app.web.console.forms import filled_in
 from app.web.console.pages import goes_to, page
 
 _SEE = [seen_by(Role.OPERATOR, Role.APPROVER, Role.AUDITOR)]
@@ -29,11 +29,11 @@ class Registered(msgspec.Struct):
 
 
 class Candidate(Reason):
-    """`share` is in percent of actors, for the mode `split` alone."""
+    """`share` is of actors, 0..1, for the mode `split` alone."""
 
     rollout: str
     mode: Comparison = Comparison.BOTH
-    share: str = ""
+    share: float | None = None
 
 
 @get("/versions", guards=_SEE, sync_to_thread=True)
@@ -75,11 +75,10 @@ def version(request: Asked, version_id: FromPath[str]) -> Response[bytes]:
 
 
 @post("/versions/{version_id:str}/candidate", guards=[seen_by(Role.OPERATOR, Role.APPROVER)])
-async def make_candidate(
-    request: Asked, version_id: FromPath[str], data: URLEncodedBody[Candidate]
-) -> Response[bytes]:
+async def make_candidate(request: Asked, version_id: FromPath[str]) -> Response[bytes]:
     """Have a rollout compare the version with its active one."""
-    wish = Wish(Act.CANDIDATE, data.reason, version_id, data.mode, _share(data))
+    data = await filled_in(request, Candidate)
+    wish = Wish(Act.CANDIDATE, data.reason, version_id, data.mode, data.share)
     await services_of(request).succession.change(data.rollout, wish, by=principal_of(request))
     return goes_to(request, f"/rollouts/{data.rollout}")
 
@@ -107,12 +106,3 @@ def _open_to(services: Services, version_id: str) -> list[RolloutState]:
     """The rollouts that might try the version: they run on another, and have no candidate."""
     states = services.plane.view.states.values()
     return [state for state in states if state.version != version_id and state.candidate is None]
-
-
-def _share(data: Candidate) -> float | None:
-    if data.mode is Comparison.BOTH:
-        return None
-    try:
-        return float(data.share) / 100
-    except ValueError as error:
-        raise InvalidInput([("share", "must be a number of percent between 0 and 100")]) from error

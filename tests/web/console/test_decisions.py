@@ -252,6 +252,13 @@ async def test_a_blind_reviewer_is_shown_nothing_that_tells_the_model(stage: Sta
                   {"fallback": "none"}):  # fmt: skip
         assert not blind & set(await listed(stage, who="reviewer", **asked)), asked
         assert blind <= set(await listed(stage, who="auditor", **asked))
+    cursor, places = "", set()
+    while cursor is not None:
+        asked_for = f"/v1/decisions?model=deny&limit=1{cursor and '&cursor='}{cursor}"
+        cursor = (await stage.call("GET", asked_for, who="reviewer")).json()["next_cursor"]
+        places.add(cursor)
+    assert len(places) > 1
+    assert not blind & places, "not even where they are"
     rows = list(csv.DictReader(io.StringIO(await see(stage, "/decisions.csv", who="reviewer"))))
     hidden = [row for row in rows if row["id"] in blind]
     assert len(hidden) == len(blind)

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.services.plane import Stage
+from tests.web.console.browsing import signed_in
 
 CI: dict[str, Any] = {"name": "ci", "roles": ["caller", "operator"], "actors": "bot-1\nbot-2\n"}
 
@@ -86,6 +87,14 @@ async def test_a_new_user_comes_in_by_the_link_that_is_shown_once(stage: Stage) 
     assert (await stage.client.get(link)).status_code == 200
     assert link.rpartition("/")[2] not in await seen(stage)
     assert only_user(stage, "ada")["roles"] == ["reviewer"]
+
+
+async def test_a_link_leads_where_the_browser_sees_the_server(stage: Stage) -> None:
+    browser = await signed_in(stage, "admin")
+    headers = {**await browser.headers("/keys"), "Origin": "https://plane"}
+    data = {"name": "ada", "roles": "reviewer"}
+    made = await browser.client.post("/users", data=data, headers=headers)
+    assert shown(made).startswith("https://plane/sign-in/"), "behind what speaks https for us"
 
 
 async def test_a_user_gets_another_link(stage: Stage) -> None:

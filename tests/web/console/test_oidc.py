@@ -227,6 +227,40 @@ async def test_a_provider_that_says_no_or_is_away_leads_to_a_page_that_says_so(
     assert "could not say who you are" in (await other.see(again)).text
 
 
+async def test_a_name_that_looks_like_an_id_is_taken_for_nobody_elses(
+    at_provider: Stage, identity: Identity
+) -> None:
+    by, use = at_provider.principal("admin"), at_provider.services.users
+    victim = await use.create(name="victim", roles=["reviewer"], actors=[], by=by)
+    identity.claims = {"preferred_username": victim["id"]}
+    browser, _ = await comes_back(at_provider, identity)
+    assert await browser.is_in()
+    changed = await use.change_roles(victim["id"], roles=["admin"], by=by)
+    assert changed["name"] == "victim"
+    assert {each["name"] for each in use.all() if "admin" in each["roles"]} == {"victim"}
+
+
+async def test_who_comes_by_the_provider_leaves_with_it(at_provider: Stage, identity: Identity) -> None:
+    """A password of their own would let them in after the provider does not."""
+    browser, _ = await comes_back(at_provider, identity)
+    page = (await browser.see("/account")).text
+    assert "password-title" not in page
+    assert 'hx-post="/account/actors"' in page
+    refused = await browser.pull("/account/password", new="correct horse battery")
+    assert refused.status_code == 403
+    assert "no password here" in refused.text
+
+
+async def test_nobody_comes_back_to_another_site(at_provider: Stage, identity: Identity) -> None:
+    browser = Browser(at_provider)
+    back = identity.authorize(await leaves(browser))
+    kept = json.loads(bytes.fromhex(browser.client.cookies["phasegate_oidc"]))
+    browser.client.cookies.clear()
+    forged = json.dumps({**kept, "next": "https://evil"}).encode().hex()
+    browser.client.cookies.set("phasegate_oidc", forged)
+    assert (await browser.see(back)).headers["Location"] == "/"
+
+
 async def test_without_a_provider_there_is_no_button_and_no_way(stage: Stage) -> None:
     browser = Browser(stage)
     assert "organisation" not in (await browser.see("/sign-in")).text

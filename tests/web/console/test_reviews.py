@@ -131,7 +131,7 @@ async def test_a_card_says_how_it_came_to_be_drawn_or_that_it_is_no_evidence(rea
     await reading.enter("write", Phase.ADVISORY)
     await reading.decide("write", legacy="require_attestation")
     text = await take(reading, kind="binding")
-    assert "not evidence of a rate" in text
+    assert "It waits because the answer was require attestation" in text
     assert "A caller waits." in text
 
 

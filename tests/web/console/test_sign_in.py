@@ -86,10 +86,39 @@ async def test_a_form_from_elsewhere_signs_nobody_in(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["//evil", "/\\evil", "https://evil", "javascript:alert(1)", "evil", "", "/\nevil", "/\t/evil"]
+    "address",
+    ["//evil", "/\\evil", "https://evil", "javascript:alert(1)", "evil", "", "/\nevil", "/\t/evil", "/日本"],
 )
 def test_nobody_is_led_to_another_site(address: str) -> None:
     assert own(address) == "/"
+
+
+async def test_an_origin_that_is_none_is_another_site(stage: Stage) -> None:
+    browser = await signed_in(stage, "admin")
+    headers = await browser.headers()
+    for origin in ("http://[", "plane", "http://plane.evil", "http://plane@evil", "//plane/", ""):
+        refused = await browser.client.post("/sign-out", headers=headers | {"Origin": origin})
+        assert refused.status_code == 403, origin
+    assert await browser.is_in()
+
+
+async def test_a_link_makes_nobody_who_is_signed_in_somebody_else_by_itself(stage: Stage) -> None:
+    path, browser = await invited(stage), await signed_in(stage, "auditor")
+    page = (await browser.see(path)).text
+    assert "sign_in.js" not in page
+    assert "data-sends-itself" not in page
+    assert "in place of auditor" in page
+    assert (await browser.send(path)).status_code == 303
+    assert "ada" in (await browser.see("/account")).text
+
+
+async def test_a_card_that_is_left_open_keeps_nobody_signed_in(stage: Stage) -> None:
+    browser = await signed_in(stage, "reviewer")
+    headers = await browser.headers()
+    for _ in range(9):
+        stage.clock.passes(minutes=55)
+        answer = await browser.client.post("/reviews/renew", data={"review": "none"}, headers=headers)
+    assert answer.headers["HX-Redirect"].startswith("/sign-in")
 
 
 def cookies(response: httpx.Response) -> dict[str, str]:
