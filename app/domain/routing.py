@@ -120,10 +120,11 @@ def _settle(policy: RolloutPolicy, plan: Route, legacy: LegacyAnswer, advisory: 
         return _by_legacy(policy, legacy, FallbackReason(advisory.outcome))
     if advisory.decision is None:
         return _by_legacy(policy, legacy, FallbackReason.MALFORMED)
-    return _combined(policy.combine, legacy.decision, advisory.decision)
+    return combined(policy.combine, legacy.decision, advisory.decision)
 
 
-def _combined(combine: Combine, legacy: Decision, model: Decision) -> Answer:
+def combined(combine: Combine, legacy: Decision, model: Decision) -> Answer:
+    """What two answers come to, where the model's counts."""
     if combine is Combine.MODEL:
         over_deny = model is Decision.ALLOW and legacy is Decision.DENY
         return Answer(Decision.REQUIRE_ATTESTATION if over_deny else model, AnsweredBy.MODEL)

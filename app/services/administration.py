@@ -13,6 +13,7 @@ from app.domain.role import Principal, Role
 from app.errors import InvalidInput
 from app.observability import Event
 from app.services.plane import Plane
+from app.services.users import actor_errors, role_errors
 from app.store import keys, people
 from app.store.chain import Verification, verify
 from app.store.history import TransitionFilters, find_transitions
@@ -45,11 +46,7 @@ class Administration:
         """A new key; its plaintext is in the answer and nowhere else. Raises `InvalidInput`."""
         now_us = to_us(self._now())
         errors = [] if name.strip() and "\x00" not in name else [("name", "must be a non-empty text")]
-        errors += [
-            ("roles", f"{role!r} is none of {', '.join(Role)}") for role in roles if role not in list(Role)
-        ]
-        if not roles:
-            errors.append(("roles", f"must name at least one of {', '.join(Role)}"))
+        errors += [*role_errors(roles), *actor_errors(actors)]
         if expires_us is not None and expires_us <= now_us:
             errors.append(("expires_at", "must lie in the future"))
         if errors:

@@ -19,7 +19,7 @@ from app.services.gates import describe
 from app.services.overview import Overview, Standing
 from app.services.plane import Plane
 from app.services.ports import Models
-from app.store.courses import Traffic, traffic_of_all
+from app.store.course import Traffic, traffic_of_all
 from app.store.reviews import open_by_kind
 from app.store.streams import Said, said_of_all
 

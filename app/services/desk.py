@@ -47,13 +47,8 @@ class Desk:
     ledger: Ledger
     now: Callable[[], datetime]
 
-    async def take(
-        self, choice: Choice, principal: Principal, *, wanted: str | None = None
-    ) -> dict[str, Any] | None:
-        """Claim the next review, `wanted` where it is still free; None where nothing is left.
-
-        Raises `Conflict` where too many are in hand.
-        """
+    async def take(self, choice: Choice, principal: Principal) -> dict[str, Any] | None:
+        """Claim the next review; None where nothing is left. Raises `Conflict` where too many are in hand."""
         now_us = to_us(self.now())
 
         def work(tx: Transaction) -> dict[str, Any] | None:
@@ -61,28 +56,26 @@ class Desk:
             held = {row["id"] for row in held_by(tx.connection, judge, now_us)}
             if len(held) >= HAND:
                 raise Conflict("hand-full", f"you hold {HAND} reviews; judge or skip one of them first")
-            for row in _offered(tx.connection, judge, choice, now_us, beside=held, first=wanted):
-                with suppress(Conflict):  # somebody was faster
-                    return _claimed(tx, row["id"], judge, now_us)
-            return None
+            return _first(tx, _offered(tx.connection, judge, choice, now_us, beside=held), judge, now_us)
 
         return await self.ledger.run(work)
 
     async def proceed(
         self, choice: Choice, principal: Principal, *, wanted: str | None = None
     ) -> dict[str, Any] | None:
-        """The oldest review in hand, claimed anew, else as `take`."""
+        """The oldest review in hand, claimed anew, else the next, `wanted` where that is still free."""
         now_us = to_us(self.now())
 
         def work(tx: Transaction) -> dict[str, Any] | None:
             judge = judge_of(tx.connection, principal)
-            for row in held_by(tx.connection, judge, now_us):
-                with suppress(Conflict):  # its time is over
-                    return _claimed(tx, row["id"], judge, now_us)
-            return None
+            held = _first(tx, held_by(tx.connection, judge, now_us), judge, now_us)
+            if held is not None:
+                return held
+            offered = _offered(tx.connection, judge, choice, now_us, beside=set())
+            offered.sort(key=lambda row: row["id"] != wanted)
+            return _first(tx, offered, judge, now_us)
 
-        held = await self.ledger.run(work)
-        return await self.take(choice, principal, wanted=wanted) if held is None else held
+        return await self.ledger.run(work)
 
     async def hold(self, review_id: str, principal: Principal) -> dict[str, Any]:
         """Claim this review, or go on holding it. Raises `Conflict` where somebody else does."""
@@ -163,12 +156,19 @@ class Desk:
             verdict = marks.last_verdict(connection, judge_of(connection, principal))
         return None if verdict is None else str(verdict["review_id"])
 
-    def hand(self, principal: Principal) -> list[dict[str, Any]]:
-        """What this person holds, oldest first."""
-        now_us = to_us(self.now())
+    def hand(self, principal: Principal) -> list[str]:
+        """The reviews that this person holds, oldest first."""
+        with self.plane.database.read() as connection:
+            held = held_by(connection, judge_of(connection, principal), to_us(self.now()))
+        return [row["id"] for row in held]
+
+    def resumed(self, principal: Principal) -> dict[str, Any] | None:
+        """The review in hand that this person saw last."""
         with self.plane.database.read() as connection:
             judge = judge_of(connection, principal)
-            return [_document(connection, row, judge) for row in held_by(connection, judge, now_us)]
+            held = held_by(connection, judge, to_us(self.now()))
+            last = max(held, key=lambda row: row["claim_expires_us"], default=None)
+            return None if last is None else _document(connection, last, judge)
 
     def ahead(self, choice: Choice, principal: Principal, *, after: str) -> dict[str, Any] | None:
         """The review that `proceed` would give once `after` is done with; nothing is claimed."""
@@ -183,16 +183,8 @@ class Desk:
         """What is flagged, latest first; a note is for its author and for operators, since it may tell an answer."""
         with self.plane.database.read() as connection:
             judge, found = judge_of(connection, principal), marks.flagged(connection)
-        return [
-            {
-                **{name: row[name] for name in ("review_id", "decision_id", "rollout", "review_kind")},
-                "by": row["name"] or row["judge"],
-                "at": rfc3339(row["created_us"]),
-                "note": row["note"] if _may_read(principal, row, judge) else None,
-                "settles": principal.may(Role.OPERATOR) or row["judge"] in judge.keys,
-            }
-            for row in found
-        ]
+        is_operator = principal.may(Role.OPERATOR)
+        return [_flag(row, settles=is_operator or row["judge"] in judge.keys) for row in found]
 
     def pace(self, principal: Principal) -> dict[str, Any]:
         """Today's work (UTC), what waits, and how far this person's verdicts agree with the model's answers."""
@@ -227,20 +219,24 @@ def _offered(
     now_us: int,
     *,
     beside: set[str],
-    first: str | None = None,
 ) -> list[RowMapping]:
     """The next few, a waiting caller's before all, without those that are in hand already."""
     wanted = Wanted(rollout=choice.rollout, kind=choice.kind, flagged=choice.flagged, free_us=now_us)
     enough = len(beside) + HAND
-    rows = []
+    urgent = []
     if choice.kind is None:
-        rows = queue(connection, judge, replace(wanted, kind="binding"), limit=enough)
-    seen = {row["id"] for row in rows} | beside
-    more = [
-        row for row in queue(connection, judge, wanted, limit=enough + len(rows)) if row["id"] not in seen
-    ]
-    found = [row for row in rows if row["id"] not in beside] + more
-    return sorted(found, key=lambda row: row["id"] != first)
+        urgent = queue(connection, judge, replace(wanted, kind="binding"), limit=enough)
+    rows = urgent + queue(connection, judge, wanted, limit=enough + len(urgent))
+    by_id = {row["id"]: row for row in rows}
+    return [row for review_id, row in by_id.items() if review_id not in beside]
+
+
+def _first(tx: Transaction, rows: list[RowMapping], judge: Judge, now_us: int) -> dict[str, Any] | None:
+    """The first of these that can be claimed: of one somebody was faster, of another the time is over."""
+    for row in rows:
+        with suppress(Conflict):
+            return _claimed(tx, row["id"], judge, now_us)
+    return None
 
 
 def _claimed(tx: Transaction, review_id: str, judge: Judge, now_us: int) -> dict[str, Any]:
@@ -289,5 +285,12 @@ def _agreement(n: int, agreed: int) -> dict[str, Any]:
     }
 
 
-def _may_read(principal: Principal, row: RowMapping, judge: Judge) -> bool:
-    return principal.may(Role.OPERATOR) or row["judge"] in judge.keys
+def _flag(row: RowMapping, *, settles: bool) -> dict[str, Any]:
+    """A flag; its note is shown to those who may settle it."""
+    return {
+        **{name: row[name] for name in ("review_id", "decision_id", "rollout", "review_kind")},
+        "by": row["name"] or row["judge"],
+        "at": rfc3339(row["created_us"]),
+        "note": row["note"] if settles else None,
+        "settles": settles,
+    }

@@ -18,7 +18,7 @@ from app.services.gates import Gates, per_day
 from app.services.plane import Plane
 from app.store import approvals, freezes
 from app.store.counters import totals_of_all
-from app.store.courses import course_of_all, served_s_since_closed
+from app.store.course import course_of_all, served_s_since_closed
 from app.store.rollouts import PlaneRow, load_states, read_plane, rollback_reasons
 
 _DAY_S = 86_400.0

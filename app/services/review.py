@@ -267,7 +267,7 @@ def own_last(standing: Sequence[RowMapping], judge: Judge) -> RowMapping:
     """A person's verdict that stands. Raises `Conflict` without any, `Forbidden` where all are others'."""
     if not standing:
         raise Conflict("nothing-to-undo", "this review has no verdict to undo")
-    own = [verdict for verdict in standing if verdict["judge"] == judge.key_id]
+    own = [verdict for verdict in standing if verdict["judge"] in judge.keys]
     if not own:
         raise Forbidden("not-your-verdict", "only the judge of a verdict can undo it")
     return own[-1]

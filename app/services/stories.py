@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -120,13 +120,12 @@ class Stories:
 
     async def _explain(self, story: dict[str, Any]) -> None:
         """Reasons that nobody had asked for yet are computed when somebody does, and kept."""
-        advisory = story["advisory"]
-        if advisory is None or advisory["reasoning"] is not None or advisory["decision"] is None:
+        if not lacks_reasons(story):
             return
+        advisory, legacy = story["advisory"], story["legacy"]
         model = self.models.of(advisory["version"])
-        if not model.is_ready or story["situation"] is None:
+        if not model.is_ready:
             return
-        legacy = story["legacy"]
         reasoning = await model.explain(
             parse_situation(story["situation"]),
             _advisory(advisory),
@@ -138,6 +137,13 @@ class Stories:
         # Refused where another reader or the background was first: those reasons are as good as these.
         with suppress(NotRecorded):
             await self.ledger.append(reasoning_entry(story["id"], reasoning, now_us=to_us(self.now())))
+
+
+def lacks_reasons(story: Mapping[str, Any]) -> bool:
+    """Whether the model answered, nobody has asked it why yet, and it can still be asked."""
+    advisory = story["advisory"] or {}
+    has_answer = advisory.get("decision") is not None and advisory["reasoning"] is None
+    return has_answer and story["situation"] is not None
 
 
 def _advisory(document: dict[str, Any]) -> Advisory:

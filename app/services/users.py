@@ -40,7 +40,7 @@ class Users:
     ) -> dict[str, Any]:
         """A user, who signs in by a link first. Raises `InvalidInput`, `Conflict` where the name is taken."""
         name = name.strip()
-        _check([*_name_errors(name), *_role_errors(roles), *_actor_errors(actors)])
+        _check([*_name_errors(name), *role_errors(roles), *actor_errors(actors)])
         now_us = to_us(self._now())
         user = await self._ledger.run(
             lambda tx: users.create(
@@ -50,30 +50,33 @@ class Users:
         log.info(Event.USER_CREATED, user=user.id, roles=sorted(user.roles), by=by.key_id)
         return user_document(user)
 
-    async def change_roles(self, user: str, *, roles: list[str], by: Principal) -> dict[str, Any]:
-        _check(_role_errors(roles))
+    async def change(
+        self, user: str, *, roles: list[str], actors: list[str], by: Principal
+    ) -> dict[str, Any]:
+        """Both or neither, each where it differs."""
+        _check([*role_errors(roles), *actor_errors(actors)])
 
         def change(tx: Transaction, found: User) -> None:
-            _not_own(found, by)
-            users.change_roles(tx, found.id, map(Role, roles))
-            sessions.end_all(tx, found.id)
+            if found.roles != set(roles):
+                _put_roles(tx, found, roles, by)
+            _put_actors(tx, found, actors, by)
 
-        return await self._changed(user, "roles", change, by=by)
+        return await self._changed(user, "roles and actors", change, by=by)
+
+    async def change_roles(self, user: str, *, roles: list[str], by: Principal) -> dict[str, Any]:
+        _check(role_errors(roles))
+        return await self._changed(user, "roles", lambda tx, found: _put_roles(tx, found, roles, by), by=by)
 
     async def change_actors(self, user: str, *, actors: list[str], by: Principal) -> dict[str, Any]:
         """All actor ids that are this person's own; nobody takes their own away."""
-        _check(_actor_errors(actors))
-
-        def change(tx: Transaction, found: User) -> None:
-            if found.actors - set(actors):
-                _not_own(found, by)
-            users.change_actors(tx, found.id, set(actors))
-
-        return await self._changed(user, "actors", change, by=by)
+        _check(actor_errors(actors))
+        return await self._changed(
+            user, "actors", lambda tx, found: _put_actors(tx, found, actors, by), by=by
+        )
 
     async def add_actor(self, actor: str, *, by: Principal) -> dict[str, Any]:
         """A user says that an actor is them; free, for it only takes from them what they may judge."""
-        _check(_actor_errors([actor]))
+        _check(actor_errors([actor]))
 
         def change(tx: Transaction, found: User) -> None:
             users.change_actors(tx, found.id, found.actors | {actor})
@@ -160,6 +163,18 @@ def _link(tx: Transaction, user_id: str, *, created_by: str, now_us: int) -> str
     return f"/sign-in/{token}"
 
 
+def _put_roles(tx: Transaction, found: User, roles: list[str], by: Principal) -> None:
+    _not_own(found, by)
+    users.change_roles(tx, found.id, map(Role, roles))
+    sessions.end_all(tx, found.id)
+
+
+def _put_actors(tx: Transaction, found: User, actors: list[str], by: Principal) -> None:
+    if found.actors - set(actors):
+        _not_own(found, by)
+    users.change_actors(tx, found.id, set(actors))
+
+
 def _not_own(user: User, by: Principal) -> None:
     if user.id == by.key_id:
         raise Forbidden("own-account", "another admin changes this of yours")
@@ -177,12 +192,12 @@ def _name_errors(name: str) -> list[tuple[str, str]]:
     return []
 
 
-def _role_errors(roles: Iterable[str]) -> list[tuple[str, str]]:
+def role_errors(roles: Iterable[str]) -> list[tuple[str, str]]:
     known = list(Role)
     wrong = [("roles", f"{role!r} is none of {', '.join(Role)}") for role in roles if role not in known]
     return wrong if roles else [("roles", f"must name at least one of {', '.join(Role)}")]
 
 
-def _actor_errors(actors: Iterable[str]) -> list[tuple[str, str]]:
+def actor_errors(actors: Iterable[str]) -> list[tuple[str, str]]:
     good = all(actor.strip() and len(actor) <= _ACTOR_LENGTH and "\x00" not in actor for actor in actors)
     return [] if good else [("actors", f"must be ids of 1 to {_ACTOR_LENGTH} characters")]

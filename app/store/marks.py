@@ -23,7 +23,7 @@ def mark(
 def unmark(tx: Transaction, review_id: str, kind: str, *, judge: Judge | None = None) -> None:
     """Take a person's mark away, or everybody's."""
     these = delete(t.review_marks).where(_m.review_id == review_id, _m.kind == kind)
-    tx.connection.execute(these if judge is None else these.where(_m.judge == judge.key_id))
+    tx.connection.execute(these if judge is None else these.where(_m.judge.in_(judge.keys)))
 
 
 def marks_of(connection: Connection, review_id: str, judge: Judge) -> dict[str, RowMapping]:

@@ -100,7 +100,7 @@ def page(
     fallback: Annotated[str | None, _one_of("fallback")] = None,
     action: FromQuery[str | None] = None,
     version: FromQuery[str | None] = None,
-    epoch: FromQuery[int | None] = None,
+    epoch: Annotated[int | None, QueryParameter(ge=0, lt=10**9)] = None,
     review: Annotated[str | None, _one_of("review")] = None,
     since: FromQuery[str | None] = None,
     until: FromQuery[str | None] = None,

@@ -6,14 +6,14 @@ from typing import Any
 from litestar import get
 from litestar.response import Stream
 
+from app.domain.search import CHOICES, Filters
 from app.web.authentication import Asked, principal_of, services_of
 from app.web.console.access import seen_by
-from app.web.console.exports import Page, csv_file, jsonl_file
+from app.web.console.exports import Page, csv_file, jsonl_file, pages
 from app.web.console.sought import Sought
-from app.web.console.wording import visible
 
+FILTERS = ("rollout", "actor", "action", "version", *CHOICES, "agreement", "epoch", "since", "until")
 MAX_ROWS = 100_000
-_PAGE = 500
 _SITUATION = ("action_type", "actor_role", "actor_id", "resource")
 _PARTS = {
     "legacy": ("decision", "rule", "error"),
@@ -51,32 +51,20 @@ def as_jsonl(request: Asked) -> Stream:
 
 
 def _everything(request: Asked) -> Iterator[Page]:
-    """All that the address asks for, page after page; a filter that is none is refused before the file begins.
+    """All that the address asks for; a filter that is none is refused before the file begins."""
+    asked = Filters(**Sought.of(request, FILTERS).filters)
+    stories, principal = services_of(request).stories, principal_of(request)
 
-    Where there is more than a file may hold, its last line says so.
-    """
-    sought = Sought.of(request.url.query)
-    asked, stories, principal = sought.filters, services_of(request).stories, principal_of(request)
+    def ask(cursor: str | None, limit: int) -> Mapping[str, Any]:
+        return stories.page(asked, principal, cursor=cursor, limit=limit)
 
-    def pages() -> Iterator[Page]:
-        cursor, left = None, MAX_ROWS
-        while left:
-            found = stories.page(asked, principal, cursor=cursor, limit=min(left, _PAGE))
-            yield found["decisions"]
-            left -= len(found["decisions"])
-            cursor = found["next_cursor"]
-            if cursor is None:
-                return
-        yield [{"notice": f"cut after {MAX_ROWS} decisions", "next_cursor": cursor}]
-
-    return pages()
+    return pages(ask, "decisions", at_most=MAX_ROWS)
 
 
 def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A decision as one row; what callers wrote shows what would turn or hide it, as on a page."""
     situation = document.get("situation") or {}
     row = {**document, "id": document.get("id", document.get("notice"))}
     row |= {name: situation.get(name) for name in _SITUATION}
     for part, names in _PARTS.items():
         row |= {f"{part}_{name}": (document.get(part) or {}).get(name) for name in names}
-    return {name: visible(value) if isinstance(value, str) else value for name, value in row.items()}
+    return row

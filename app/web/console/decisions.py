@@ -8,11 +8,12 @@ from litestar.params import FromPath
 
 from app.domain.decision import Category
 from app.domain.role import Role
-from app.domain.search import CHOICES
+from app.domain.search import CHOICES, Filters
+from app.services.stories import lacks_reasons
 from app.services.verdicts import parse_verdict
 from app.web.authentication import Asked, principal_of, services_of
 from app.web.console.access import seen_by
-from app.web.console.decision_files import MAX_ROWS
+from app.web.console.decision_files import FILTERS, MAX_ROWS
 from app.web.console.marked import fields_of
 from app.web.console.pages import goes_to, page
 from app.web.console.sought import Sought
@@ -30,9 +31,9 @@ def decisions(request: Asked) -> Response[bytes]:
     asked_id = request.query_params.get("id", "").strip()
     if asked_id:
         return goes_to(request, f"/decisions/{quote(asked_id, safe='')}")
+    sought = Sought.of(request, FILTERS)
     if "" in request.query_params.values():  # a form sends its empty fields too: the address has none
-        return goes_to(request, Sought.of(request.url.query).address())
-    sought = Sought.of(request.url.query)
+        return goes_to(request, sought.address())
     found = _look(request, sought, limit=_PAGE)
     rows = found["decisions"]
     return page(
@@ -55,9 +56,7 @@ def decisions(request: Asked) -> Response[bytes]:
 def decision(request: Asked, decision_id: FromPath[str]) -> Response[bytes]:
     """As it is recorded; where nobody has asked why yet, the page does, as that may take the model seconds."""
     story = services_of(request).stories.recorded(decision_id, principal_of(request))
-    advisory = story["advisory"]
-    why_unknown = advisory is not None and advisory["decision"] is not None and advisory["reasoning"] is None
-    return _told_page(request, story, asks_why=why_unknown and story["situation"] is not None)
+    return _told_page(request, story, asks_why=lacks_reasons(story))
 
 
 @get("/decisions/{decision_id:str}/why", guards=_SEE)
@@ -101,26 +100,26 @@ def _told_page(request: Asked, story: dict[str, Any], *, asks_why: bool) -> Resp
 
 
 def _look(request: Asked, sought: Sought, *, limit: int) -> dict[str, Any]:
-    newer = sought.page.get("after")
+    newer = sought.place.get("after")
     return services_of(request).stories.page(
-        sought.filters,
+        Filters(**sought.filters),
         principal_of(request),
-        cursor=newer or sought.page.get("before"),
+        cursor=newer or sought.place.get("before"),
         limit=limit,
         newer=newer is not None,
     )
 
 
 def _older(sought: Sought, found: dict[str, Any]) -> str | None:
-    if "after" in sought.page:
+    if "after" in sought.place:
         return sought.address(before=found["decisions"][-1]["id"]) if found["decisions"] else None
     return sought.address(before=found["next_cursor"]) if found["next_cursor"] else None
 
 
 def _newer(sought: Sought, found: dict[str, Any]) -> str | None:
-    if "after" in sought.page:
+    if "after" in sought.place:
         return sought.address(after=found["next_cursor"]) if found["next_cursor"] else None
-    if "before" in sought.page and found["decisions"]:
+    if "before" in sought.place and found["decisions"]:
         return sought.address(after=found["decisions"][0]["id"])
     return None
 
@@ -135,4 +134,4 @@ def _rollouts(request: Asked, sought: Sought) -> list[str]:
     if not principal_of(request).may(*_SEE_ROLLOUTS):
         return []
     names = services_of(request).plane.view.states
-    return sorted({*names, *([sought.given["rollout"]] if "rollout" in sought.given else [])})
+    return sorted({*names, sought.given.get("rollout", "")} - {""})

@@ -2,27 +2,39 @@
 
 import csv
 import io
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from litestar.response import Stream
 
+from app.web.console.wording import visible
+
 Page = Sequence[Mapping[str, Any]]
 
+PAGE = 500
+
 # What a spreadsheet takes for the beginning of a formula, in either width.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")
 
 
-def pages(ask: Callable[[str | None], Mapping[str, Any]], name: str) -> Iterator[Page]:
-    """Page after page of a list: `ask` is told the cursor and answers `{name: rows, next_cursor: cursor or None}`."""
-    cursor: str | None = None
-    while True:
-        document = ask(cursor)
+def pages(
+    ask: Callable[[str | None, int], Mapping[str, Any]], name: str, *, at_most: int = sys.maxsize
+) -> Iterator[Page]:
+    """Page after page of a list: `ask` is told cursor and limit and answers `{name: rows, next_cursor}`.
+
+    Where there are more rows than `at_most`, the last one says so.
+    """
+    cursor, left = None, at_most
+    while left:
+        document = ask(cursor, min(left, PAGE))
         yield document[name]
+        left -= len(document[name])
         cursor = document["next_cursor"]
         if cursor is None:
             return
+    yield [{"notice": f"cut after {at_most} {name}", "next_cursor": cursor}]
 
 
 def csv_file(found: Iterable[Page], columns: Sequence[str], *, name: str) -> Stream:
@@ -43,14 +55,14 @@ def jsonl_file(found: Iterable[Page], *, name: str) -> Stream:
 
 
 def cell(value: Any) -> str:
-    """A value as a cell shows it; a text that would be a formula begins with an apostrophe."""
+    """A value as a page shows it; a text that would be a formula begins with an apostrophe."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
         return str(value)
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    text = visible(value if isinstance(value, str) else msgspec.json.encode(value).decode())
     return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
 
 

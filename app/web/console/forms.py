@@ -7,6 +7,7 @@ from litestar.exceptions import ValidationException
 
 from app.errors import InvalidInput
 from app.web.authentication import Asked
+from app.web.console.wording import visible
 
 Ticked = list[str] | str  # of several boxes of one name, one alone comes as a text
 
@@ -17,8 +18,9 @@ async def filled_in(request: Asked, body: type[msgspec.Struct]) -> Any:
     try:
         return msgspec.convert({name: said for name, said in form.items() if said != ""}, body, strict=False)
     except msgspec.ValidationError as error:
-        found = {"message": str(error), "key": "data", "source": "body"}
-        raise ValidationException(str(error), extra=[found]) from error
+        message, _, member = str(error).partition(" - at `$.")
+        found = {"message": message, "key": member.rstrip("`") or "data", "source": "body"}
+        raise ValidationException(message, extra=[found]) from error
 
 
 def ticked(said: Ticked) -> list[str]:
@@ -31,6 +33,6 @@ def lines(said: str) -> list[str]:
 
 
 def check_typed(typed: str, name: str) -> None:
-    """Raises `InvalidInput` where somebody was to type a name and typed another."""
-    if typed.strip() != name.strip():
+    """Raises `InvalidInput` where somebody was to type a name and typed another, be it as pages show it."""
+    if visible(typed.strip()) != visible(name.strip()):
         raise InvalidInput([("typed", f"must be the name, {name}")])

@@ -94,14 +94,9 @@ async def link(request: Asked, user_id: FromPath[str]) -> Response[bytes]:
 
 @post("/users/{user_id:str}", status_code=200, guards=_ADMIN)
 async def change(request: Asked, user_id: FromPath[str], data: URLEncodedBody[Changed]) -> Response[bytes]:
-    """Roles and actors, each where they differ: a change of roles signs the user out."""
-    users, by = services_of(request).users, principal_of(request)
-    known = _found(users.all(), "user", user_id)
-    actors, roles = lines(data.actors), ticked(data.roles)
-    if set(actors) != set(known["actors"]):
-        await users.change_actors(user_id, actors=actors, by=by)
-    if set(roles) != set(known["roles"]):
-        await users.change_roles(user_id, roles=roles, by=by)
+    """Both together: a change of roles signs the user out."""
+    roles, actors = ticked(data.roles), lines(data.actors)
+    await services_of(request).users.change(user_id, roles=roles, actors=actors, by=principal_of(request))
     return goes_to(request, "/keys")
 
 

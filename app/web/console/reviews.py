@@ -16,6 +16,7 @@ from app.services.desk import Choice
 from app.services.verdicts import Verdict, parse_verdict
 from app.web.authentication import Asked, principal_of, services_of
 from app.web.console.access import seen_by
+from app.web.console.forms import filled_in
 from app.web.console.marked import fields_of
 from app.web.console.pages import goes_to, page
 from app.web.sessions import BY_ITSELF
@@ -49,6 +50,11 @@ class Sent(msgspec.Struct):
     kind: str = ""
     flagged: str = ""
 
+    def __post_init__(self) -> None:
+        for name, said in msgspec.structs.asdict(self).items():
+            if "\x00" in said:  # PostgreSQL takes none
+                raise InvalidInput([(name, "must be a text without NUL characters")])
+
     @property
     def choice(self) -> Choice:
         return chosen(self.rollout, self.kind, self.flagged)
@@ -61,8 +67,8 @@ class Sent(msgspec.Struct):
 
 
 class Score(msgspec.Struct):
-    score: str = ""
-    comment: str = ""
+    score: int
+    comment: str | None = None
 
 
 def chosen(rollout: str | None, kind: str | None, flagged: str | None) -> Choice:
@@ -198,11 +204,10 @@ async def settle(request: Asked, review_id: FromPath[str]) -> Response[bytes]:
 
 
 @post("/reviews/satisfaction", status_code=200, guards=_JUDGE)
-async def content(request: Asked, data: URLEncodedBody[Score]) -> Response[bytes]:
-    if not data.score.isdigit():
-        raise InvalidInput([("score", "must be a whole number from 1 to 5")])
+async def content(request: Asked) -> Response[bytes]:
+    said: Score = await filled_in(request, Score)
     services, principal = services_of(request), principal_of(request)
-    await services.satisfaction.tell(int(data.score), data.comment.strip() or None, principal)
+    await services.satisfaction.tell(said.score, said.comment, principal)
     return page(request, "review_pace.html", pace=await asyncio.to_thread(services.desk.pace, principal))
 
 
@@ -210,7 +215,7 @@ def _page(request: Asked, choice: Choice, *, turn_to: str | None) -> Response[by
     services, principal = services_of(request), principal_of(request)
     judges = principal.may(Role.REVIEWER)
     hand = services.desk.hand(principal) if judges else []
-    open_at = None if turn_to or not hand else max(hand, key=lambda each: each["claim_expires_at"])
+    open_at = services.desk.resumed(principal) if hand and not turn_to else None
     return page(
         request,
         "reviews.html",
@@ -246,7 +251,7 @@ async def _desk(
 
 def _card(
     shown: dict[str, Any] | None,
-    hand: list[dict[str, Any]],
+    hand: list[str],
     *,
     turn_to: str | None = None,
     is_new: bool = False,
@@ -254,16 +259,15 @@ def _card(
     rollback: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What the templates of a desk are told. `is_new`: nothing has been asked for yet."""
-    ids = [each["id"] for each in hand]
-    at = ids.index(shown["id"]) if shown and shown["id"] in ids else len(ids)
+    at = hand.index(shown["id"]) if shown and shown["id"] in hand else len(hand)
     return {
         "review": shown,
         "fields": fields_of(shown) if shown else [],
         "is_new": is_new and shown is None,
         "turn_to": turn_to,
-        "previous": ids[at - 1] if at > 0 else None,
-        "following": ids[at + 1] if at + 1 < len(ids) else None,
-        "place": (at + 1, len(ids)) if shown and len(ids) > 1 and at < len(ids) else None,
+        "previous": hand[at - 1] if at > 0 else None,
+        "following": hand[at + 1] if at + 1 < len(hand) else None,
+        "place": (at + 1, len(hand)) if shown and len(hand) > 1 and at < len(hand) else None,
         "categories": tuple(Category),
         "said": said,
         "rollback": rollback,

@@ -28,7 +28,20 @@ from app.web.console.pages import STATIC
 
 _YEAR_S = 31_536_000
 _ROOMS = (
-    *(board, decision_files, decisions, live, reference, reports, reviews, rollout, suites, versions, oidc, sign_in),
+    *(
+        board,
+        decision_files,
+        decisions,
+        live,
+        reference,
+        reports,
+        reviews,
+        rollout,
+        suites,
+        versions,
+        oidc,
+        sign_in,
+    ),
     *(approvals, audit, keys, system),
 )
 _PAGES = [each for room in _ROOMS for each in vars(room).values() if isinstance(each, BaseRouteHandler)]

@@ -15,7 +15,6 @@ _FLAGS = {"true": True, "false": False}
 _READ_OF = {"agreement": _FLAGS, "automatic": _FLAGS}
 _MEMBERS = {"actor": "actor_id", "action": "action_type", "since": "since_us", "until": "until_us"}
 _PLACES = ("before", "after", "cursor")
-_MOST = 2**31  # epochs, in any database's whole numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,9 @@ class Sought:
         return read
 
     def without(self, name: str) -> Self:
-        return replace(self, given={each: value for each, value in self.given.items() if each != name}, place={})
+        return replace(
+            self, given={each: value for each, value in self.given.items() if each != name}, place={}
+        )
 
     def address(self, ending: str = "", **more: str) -> str:
         """Where the same is found from its beginning on, with what `more` names in the place of what is given."""
@@ -71,6 +72,6 @@ def _read(name: str, value: str) -> str | bool | int | None:
         return instant_us(name, value)
     if name != "epoch":
         return value
-    if not (value.isdecimal() and int(value[:20]) < _MOST):
-        raise InvalidInput([(name, f"must be a whole number below {_MOST}")])
+    if not (value.isdecimal() and len(value) < 10):
+        raise InvalidInput([(name, "must be a whole number of at most 9 digits")])
     return int(value)

@@ -104,22 +104,23 @@ async def fault(request: Asked, data: URLEncodedBody[Fault]) -> Response[bytes]:
 
 
 def _delivered(services: Services) -> dict[str, Any]:
+    webhooks = services.webhooks.all()
     return {
+        "webhooks": webhooks,
         "deliveries": services.webhooks.log(status=None, limit=_DELIVERIES),
         "failed": len(services.webhooks.log(status="failed", limit=_FAILED)),
-        "hosts": {each["id"]: each["url"] for each in services.webhooks.all()},
+        "hosts": {each["id"]: each["url"] for each in webhooks},
     }
 
 
 def _stored(services: Services, by: Principal) -> dict[str, Any]:
     """What the database is asked for: the page shows the rest while it is away."""
-    sees = by.may(*_SEE_INSIDE)
-    found: dict[str, Any] = {"sizes": [], "webhooks": [], "names": {}, "is_away": False}
+    found: dict[str, Any] = {"sizes": [], "names": {}, "is_away": False}
     try:
-        if sees:
+        if by.may(*_SEE_INSIDE):
             found |= {"sizes": services.health.sizes(), **_delivered(services)}
         if by.may(Role.OPERATOR):
-            found |= {"webhooks": services.webhooks.all(), "names": services.administration.names()}
+            found["names"] = services.administration.names()
     except StoreUnavailable:
         found["is_away"] = True
     return found

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from app.domain.advisory import Outcome
-from app.domain.decision import AnsweredBy, Decision, stricter
+from app.domain.decision import AnsweredBy, Decision
 from app.domain.phase import Phase
 from app.domain.rollout import Combine
-from app.domain.routing import FallbackReason
+from app.domain.routing import FallbackReason, combined
 from app.web.console.wording import moment, percent, words
 
 Story = Mapping[str, Any]
@@ -93,11 +93,7 @@ def _raw(story: Story) -> Decision | None:
     by_rules = story["phase"] != Phase.ENFORCED or story["fallback_reason"] is not None
     if by_rules or advisory is None or advisory["decision"] is None:
         return rules
-    model = Decision(advisory["decision"])
-    if story["combine"] == Combine.STRICTER:
-        return stricter(model, rules)
-    over_deny = model is Decision.ALLOW and rules is Decision.DENY
-    return Decision.REQUIRE_ATTESTATION if over_deny else model
+    return combined(Combine(story["combine"]), rules, Decision(advisory["decision"])).decision
 
 
 def _judged(story: Story) -> Iterator[str]:

@@ -17,7 +17,7 @@ from app.domain.search import CHOICES, Filters
 from app.services.verdicts import Verdict
 from app.store import search
 from app.store import tables as t
-from app.web.console import decision_files
+from app.web.console import decision_files, exports
 from app.web.console import decisions as room
 from tests.services.plane import Stage
 
@@ -113,6 +113,8 @@ async def test_what_is_in_force_now_is_found_and_not_what_was_answered_first(sta
         [made["waiting"], made["lapsed"]], reverse=True
     )
     assert await listed(stage, decision="require_attestation") == []
+    assert len(await listed(stage, review="expired")) == 2
+    assert await listed(stage, review="open", rollout="admin") == []
 
 
 async def test_every_choice_of_the_form_may_be_asked_for_on_the_page_and_over_http(stage: Stage) -> None:
@@ -123,7 +125,17 @@ async def test_every_choice_of_the_form_may_be_asked_for_on_the_page_and_over_ht
 
 
 @pytest.mark.parametrize(
-    "asked", ["phase=full", "model=ok", "fallback=bad", "review=x", "agreement=1", "since=soon"]
+    "asked",
+    [
+        "phase=full",
+        "model=ok",
+        "fallback=bad",
+        "review=x",
+        "agreement=1",
+        "since=soon",
+        "epoch=9999999999",
+        "until=9999-12-31T23:59-14:00",
+    ],
 )
 async def test_a_filter_that_is_none_is_named_and_begins_no_file(stage: Stage, asked: str) -> None:
     for path in ("/decisions", "/decisions.csv", "/decisions.jsonl"):
@@ -152,13 +164,14 @@ async def test_an_empty_list_says_which_filter_to_loosen(stage: Stage) -> None:
 
 async def test_pages_lead_to_older_decisions_and_back(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_PAGE", 2)
-    ids = [(await stage.decide())["id"] for _ in range(5)][::-1]
+    ids = [(await stage.decide())["id"] for _ in range(6)][::-1]
     path, seen = "/decisions?rollout=read", []
     for _ in range(3):
         page = unescape(await see(stage, path))
         seen.append(ids_on(page, ids))
         path = link(page, "Older") or path
     assert seen == [ids[:2], ids[2:4], ids[4:]]
+    assert link(page, "Older") is None
     for wanted in (ids[2:4], ids[:2]):
         page = unescape(await see(stage, link(page, "Newer") or ""))
         assert ids_on(page, ids) == wanted
@@ -452,7 +465,7 @@ async def test_a_spreadsheet_is_told_nothing_to_do(stage: Stage) -> None:
 async def test_a_file_holds_what_the_list_does_page_after_page(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decision_files, "_PAGE", 2)
+    monkeypatch.setattr(exports, "PAGE", 2)
     ids = [(await stage.decide(actor="bob"))["id"] for _ in range(5)][::-1]
     await stage.decide(actor="ann")
     rows = csv.DictReader(io.StringIO(await see(stage, "/decisions.csv?actor=bob")))
@@ -465,6 +478,7 @@ async def test_a_file_that_was_cut_says_so_in_its_last_line(
 ) -> None:
     monkeypatch.setattr(decision_files, "MAX_ROWS", 3)
     ids = [(await stage.decide())["id"] for _ in range(5)][::-1]
+    assert "cut after" not in await see(stage, "/decisions.csv?until=2027-01-15T09:03")
     lines = (await see(stage, "/decisions.csv")).splitlines()
     assert [line.partition(",")[0] for line in lines[1:]] == [*ids[:3], "cut after 3 decisions"]
     last = json.loads((await see(stage, "/decisions.jsonl")).splitlines()[-1])

@@ -57,6 +57,7 @@ async def test_a_new_key_is_shown_once_and_works(stage: Stage) -> None:
         ({"name": "ci"}, "must name at least one of"),
         ({"name": "ci", "roles": "king"}, "'king' is none of"),
         ({"name": "ci", "roles": "caller", "expires_at": "2020-01-01T00:00"}, "must lie in the future"),
+        ({"name": "ci", "roles": "caller", "expires_at": "9999-12-31T23:59-14:00"}, "must be a time"),
     ],
 )
 async def test_a_key_that_cannot_be_is_refused_with_the_reason(
@@ -75,6 +76,13 @@ async def test_a_key_ends_only_where_its_name_is_typed(stage: Stage) -> None:
     assert (await pull(stage, path, typed="ci")).headers["HX-Redirect"] == "/keys"
     assert only_key(stage, "ci")["revoked_at"] is not None
     assert "1 ended" in await seen(stage)
+
+
+async def test_a_name_that_hides_something_is_typed_as_the_page_shows_it(stage: Stage) -> None:
+    hidden = "ci\u202e"
+    await pull(stage, "/keys", **{**CI, "name": hidden})
+    path = f"/keys/{only_key(stage, hidden)['id']}/revoke"
+    assert (await pull(stage, path, typed="ci[U+202E]")).headers["HX-Redirect"] == "/keys"
 
 
 async def test_a_key_that_nobody_holds_is_not_found(stage: Stage) -> None:
@@ -110,6 +118,7 @@ async def test_a_user_s_roles_and_actors_are_changed(stage: Stage) -> None:
     changed = only_user(stage, "ada")
     assert (changed["roles"], changed["actors"]) == (["auditor", "reviewer"], ["ada", "ada.l"])
     assert (await pull(stage, path, actors="ada")).status_code == 422, "a user without a role"
+    assert only_user(stage, "ada") == changed, "both or neither"
 
 
 async def test_a_user_is_disabled_by_a_typed_name_and_enabled_again(stage: Stage) -> None:

@@ -172,6 +172,12 @@ async def test_two_people_never_hold_one_card(reading: Stage) -> None:
     assert "somebody else holds" in refused.text.lower()
 
 
+@pytest.mark.parametrize("act", ["take", "renew", "verdict"])
+async def test_what_cannot_be_kept_is_named(any_stage: Stage, act: str) -> None:
+    refused = await post(any_stage, act, review="a\x00b", decision="allow")
+    assert (refused.status_code, "NUL" in refused.text) == (422, True)
+
+
 async def test_a_reload_resumes_the_card_in_hand(reading: Stage) -> None:
     await reading.decide()
     held = shown(await take(reading))

@@ -37,7 +37,10 @@ function flash(text) {
 // Said to those who listen rather than look.
 function say(text) { $("#said").textContent = text; }
 
-// Keys: single letters, off while somebody types, holds a modifier or has a dialog open.
+// Keys: single letters, off while somebody types, holds a modifier or has a dialog open. After `g` a key names a page
+// and nothing else.
+const LEAD_MS = 1000;
+let led = -LEAD_MS;
 function idle(handler) {
   return event => {
     if (event.ctrlKey || event.metaKey || event.altKey || $("dialog[open]")) return;
@@ -47,9 +50,12 @@ function idle(handler) {
   };
 }
 function keys(bindings) {
-  tinykeys.tinykeys(window, Object.fromEntries(Object.entries(bindings).map(([key, handler]) => [key, idle(handler)])));
+  const alone = handler => event => { if (event.timeStamp - led >= LEAD_MS) handler(event); };
+  const bound = ([key, handler]) => [key, idle(key.startsWith("g ") ? handler : alone(handler))];
+  tinykeys.tinykeys(window, Object.fromEntries(Object.entries(bindings).map(bound)));
 }
 keys({
+  g: event => { led = event.timeStamp; },
   "Shift+?": () => open($("#help")),
   "/": () => $("[data-filter]")?.focus(),
   ...Object.fromEntries($$(".top nav a").map((link, index) => [`g ${index + 1}`, () => link.click()])),

@@ -5,7 +5,7 @@ const ARMED_AFTER_MS = 250; // a card that has just come takes no verdict meant 
 const desk = () => $("#desk");
 const card = () => $("#desk > article");
 let ahead = null; // the next card: its id and its HTML
-let replaced = null; // what stood where the next card stands already, while its verdict is on its way
+let replaced = null; // what stood where the next card stands already, while this request is on its way
 
 for (const key of ["1", "2", "3", "e", "j", "k", "s", "f", "u", "n"])
   keys({ [key]: event => event.repeat || $(`#desk [data-key="${key}"]`)?.click() });
@@ -43,20 +43,19 @@ document.addEventListener("htmx:before:request", event => {
   const address = String(ctx.request.action);
   if (!ahead || !ctx.sourceElement.closest("#judge") || !goesOn(address)) return;
   const next = new DOMParser().parseFromString(ahead.html, "text/html").body.firstElementChild;
-  replaced = card();
-  replaced.replaceWith(next);
+  replaced = { ctx, card: card() };
+  replaced.card.replaceWith(next);
 });
-document.addEventListener("htmx:after:request", event => {
-  if (!replaced) return;
-  if (event.detail.ctx.response.status >= 400) card().replaceWith(replaced);
-  replaced = null;
-});
-document.addEventListener("htmx:error", () => { if (replaced) card().replaceWith(replaced); replaced = null; });
 
 document.addEventListener("htmx:finally:request", event => {
   const { ctx } = event.detail;
-  if (ctx.target?.id !== "desk" || ctx.response?.status >= 400) return;
-  ctx.sourceElement.closest("dialog")?.close();
+  if (replaced?.ctx === ctx) {
+    if (ctx.status !== "swapped" || ctx.response.status >= 400) card().replaceWith(replaced.card);
+    replaced = null;
+  }
+  if (ctx.target?.id !== "desk" || ctx.status !== "swapped") return;
+  $("#flag").close();
+  $("#flag form").reset(); // what was typed of one card says nothing of the next
   disarm();
   lookAhead();
   watchClaim();
