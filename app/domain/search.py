@@ -6,10 +6,8 @@ from app.domain.advisory import Outcome
 from app.domain.decision import AnsweredBy, Decision
 from app.domain.phase import Phase
 from app.domain.routing import FallbackReason
-from app.errors import InvalidInput
 
 ANY, NONE = "any", "none"
-_MOST_EPOCHS = 2**31 - 1  # what the ledger's column holds
 
 # What a filter of few values may be: its name on the wire and the values.
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -25,7 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What decisions must be like; None means whatever it is. Times in microseconds. Raises `InvalidInput`.
+    """What decisions must be like; None means whatever it is. Times in microseconds.
 
     `decision` and `answered_by` are those in force. `legacy` and `model` are raw answers, `model` also the
     outcome of a model that gave none (`unsure`, `timeout`, …). `fallback` is a reason, `any` or `none`,
@@ -48,10 +46,6 @@ class Filters:
     version: str | None = None
     review: str | None = None
     epoch: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.epoch is not None and not 0 <= self.epoch <= _MOST_EPOCHS:
-            raise InvalidInput([("epoch", f"must be a whole number up to {_MOST_EPOCHS}")])
 
     @property
     def tells_the_model(self) -> bool:

@@ -67,9 +67,10 @@ def queue(
 
 
 def held_by(connection: Connection, judge: Judge, now_us: int) -> list[RowMapping]:
-    """What a person has in hand, in the order in which it was decided."""
-    query = with_decision().where(_r.claimed_by == judge.key_id, _r.claim_expires_us > now_us)
-    return list(connection.execute(query.order_by(_r.id).limit(MAX_PAGE)).mappings())
+    """What a person has in hand and may still judge, in the order in which it was decided."""
+    mine = with_decision().where(_r.claimed_by == judge.key_id, _r.claim_expires_us > now_us)
+    query = mine.where(_in_time(now_us)).order_by(_r.id).limit(MAX_PAGE)
+    return list(connection.execute(query).mappings())
 
 
 def waiting(connection: Connection) -> dict[str, int]:
@@ -144,7 +145,11 @@ def _free(judge: Judge, now_us: int) -> Iterator[ColumnElement[bool]]:
     m = t.review_marks.c
     mine = func.coalesce(_r.claimed_by, judge.key_id) == judge.key_id
     yield or_(mine, func.coalesce(_r.claim_expires_us, 0) <= now_us)
-    yield or_(_r.status != "open", _r.due_us > now_us)
+    yield _in_time(now_us)
     yield ~exists().where(
         m.review_id == _r.id, m.judge.in_(judge.keys), m.kind == "skip", m.created_us > now_us - SKIPPED_US
     )
+
+
+def _in_time(now_us: int) -> ColumnElement[bool]:
+    return or_(_r.status != "open", _r.due_us > now_us)

@@ -33,6 +33,16 @@ async def test_an_automatic_rollback_arrives_on_the_open_page_and_is_said(consol
     await expect(page.get_by_role("button", name="Close investigation…")).to_be_visible()
 
 
+async def test_a_double_click_rolls_back_once(console: Console) -> None:
+    await console.stage.enter("read", Phase.ENFORCED)
+    page = await console.opens("/rollouts/read", "operator")
+    await page.keyboard.press("r")
+    await page.get_by_role("button", name="Roll back", exact=True).dblclick(delay=30)
+    await expect(page.get_by_role("button", name="Close investigation…")).to_be_visible()
+    await expect(page.locator(".ladder .present")).to_contain_text("Advisory")
+    assert console.stage.state("read").phase is Phase.ADVISORY
+
+
 async def test_news_close_neither_a_dialog_nor_the_numbers_that_somebody_reads(console: Console) -> None:
     stage = console.stage
     await observed_twice(stage)

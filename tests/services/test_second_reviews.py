@@ -112,7 +112,9 @@ async def test_another_key_of_the_same_person_is_not_the_second(twice: Stage) ->
     own = review(twice, decision_id)["id"]
     with pytest.raises(Conflict, match="has a verdict"):
         await twice.services.reviews.claim(own, again)
-    assert (await twice.services.reviews.undo(own, again))["status"] == "open", "they take back what they said"
+    assert (await twice.services.reviews.undo(own, again))["status"] == "open", (
+        "they take back what they said"
+    )
 
 
 async def test_nobody_is_the_second_judge_of_their_own_situation(twice: Stage) -> None:

@@ -97,7 +97,6 @@ async def test_a_third_person_decides_a_conflict(thrice: Stage) -> None:
     assert thrice.evidence("read").wrong_allows == 0
     assert ("overridden", "agreement:0") not in counts(thrice)
     assert counts(thrice)["reviewed", "agreement:0"] == 1
-    assert thrice.queue(who="operator") == []
 
 
 async def test_the_first_two_stay_a_pair_and_stay_on_record(thrice: Stage) -> None:
@@ -110,12 +109,6 @@ async def test_the_first_two_stay_a_pair_and_stay_on_record(thrice: Stage) -> No
         ("second", "allow", None),
         ("third", "require_attestation", None),
     ]
-
-
-async def test_what_the_third_decides_reaches_the_guardrails_stream(thrice: Stage) -> None:
-    decision_id = await conflict(thrice, "deny", "allow")
-    await third(thrice, decision_id, "allow")
-    assert review(thrice, decision_id)["verdict"] == "allow"
 
 
 async def test_a_wrong_allow_of_which_two_are_sure_rolls_back_once(thrice: Stage) -> None:

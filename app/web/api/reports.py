@@ -1,5 +1,6 @@
 """Reports over HTTP: made on demand, or as they were kept, in the form that is asked for."""
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -28,16 +29,21 @@ def reports(request: Asked) -> dict[str, Any]:
 @get("/v1/reports/{period:str}", guards=_SEE, sync_to_thread=True)
 def report(
     request: Asked,
-    period: FromPath[Literal["daily", "weekly", "monthly"]],
+    period: FromPath[Period],
     at: FromQuery[str | None] = None,
     form: Annotated[Literal["json", "md", "html"] | None, QueryParameter(name="format")] = None,
 ) -> Response[bytes]:
     """The period that holds `at`, or the present one so far; by `format`, else by the Accept header."""
-    at_us = instant_us("at", at)
-    made = services_of(request).reports.of(Period(period), None if at_us is None else from_us(at_us))
+    made = services_of(request).reports.of(period, instant_of(at))
     response = written(services_of(request), made, form or _accepted(request), framed_by="'none'")
     response.headers["Vary"] = "Accept"
     return response
+
+
+def instant_of(at: str | None) -> datetime | None:
+    """None where nothing is said. Raises `InvalidInput`."""
+    at_us = instant_us("at", at or None)
+    return None if at_us is None else from_us(at_us)
 
 
 def written(

@@ -12,21 +12,19 @@ from app.domain.period import Period
 from app.domain.role import Role
 from app.errors import InvalidInput
 from app.services.reports.reports import Reports
-from app.web.api.reports import written
+from app.web.api.reports import instant_of, written
 from app.web.authentication import Asked, services_of
-from app.web.bodies import instant_us
 from app.web.console.access import seen_by
 from app.web.console.pages import goes_to, page, theme_of
 
 _SEE = [seen_by(Role.REVIEWER, Role.OPERATOR, Role.APPROVER, Role.AUDITOR)]
 
-Periods = Literal["daily", "weekly", "monthly"]
 Form = Annotated[Literal["json", "md", "html"], QueryParameter(name="format")]
 
 
 @get("/reports", guards=_SEE, sync_to_thread=True)
 def reports(
-    request: Asked, period: FromQuery[Periods | None] = None, at: FromQuery[str] = ""
+    request: Asked, period: FromQuery[Period | None] = None, at: FromQuery[str] = ""
 ) -> Response[bytes]:
     """What is kept; with a period, that report."""
     if period is not None:
@@ -44,10 +42,10 @@ def reports(
 
 
 @get("/reports/{period:str}", guards=_SEE, sync_to_thread=True)
-def report(request: Asked, period: FromPath[Periods], at: FromQuery[str] = "") -> Response[bytes]:
+def report(request: Asked, period: FromPath[Period], at: FromQuery[str] = "") -> Response[bytes]:
     """The report in a frame that runs nothing, for it shows what callers wrote."""
     kept = services_of(request).reports
-    span, _ = kept.find(Period(period), _instant(at))
+    span, _ = kept.find(period, instant_of(at))
     return page(
         request,
         "report.html",
@@ -62,7 +60,7 @@ def report(request: Asked, period: FromPath[Periods], at: FromQuery[str] = "") -
 @get("/reports/{period:str}/document", guards=_SEE, sync_to_thread=True)
 def document(
     request: Asked,
-    period: FromPath[Periods],
+    period: FromPath[Period],
     *,
     at: FromQuery[str] = "",
     form: Form = "html",
@@ -70,22 +68,17 @@ def document(
 ) -> Response[bytes]:
     """The report itself, to show in the frame, or to save."""
     services = services_of(request)
-    made = services.reports.of(Period(period), _instant(at))
+    made = services.reports.of(period, instant_of(at))
     response = written(services, made, form, framed_by="'self'", theme="auto" if save else theme_of(request))
     if save:
         response.headers["Content-Disposition"] = f'attachment; filename="phasegate-{made["id"]}.{form}"'
     return response
 
 
-def _day(reports: Reports, period: str, at: datetime) -> str | None:
+def _day(reports: Reports, period: Period, at: datetime) -> str | None:
     """A day as an address names it, where there is a report of its period."""
     try:
-        reports.find(Period(period), at)
+        reports.find(period, at)
     except InvalidInput:
         return None
     return f"{at:%Y-%m-%d}"
-
-
-def _instant(at: str) -> datetime | None:
-    at_us = instant_us("at", at or None)
-    return None if at_us is None else from_us(at_us)

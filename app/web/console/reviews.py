@@ -22,7 +22,7 @@ from app.web.console.pages import goes_to, page
 from app.web.sessions import BY_ITSELF
 
 KINDS = {
-    "binding": "waiting callers",
+    "binding": "a caller waits",
     "drawn": "drawn by chance",
     "report": "reported",
     "picked": "picked by hand",

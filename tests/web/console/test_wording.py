@@ -4,7 +4,9 @@ import pytest
 
 from app.web.console.wording import visible
 
-UNSEEN = "\x00\x1b\x7f\xad\u034f\u061c\u115f\u180e\u200b\u200d\u2028\u202e\u2066\u3164\ufe00\ufeff\uffa0\ufffb"
+UNSEEN = (
+    "\x00\x1b\x7f\xad\u034f\u061c\u115f\u180e\u200b\u200d\u2028\u202e\u2066\u3164\ufe00\ufeff\uffa0\ufffb"
+)
 
 
 @pytest.mark.parametrize("char", [*UNSEEN, *map(chr, (0xE0001, 0xE0041, 0xE01EF))], ids=ascii)
