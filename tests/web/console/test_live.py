@@ -148,6 +148,7 @@ async def test_a_line_ends_in_time_so_that_the_reader_is_asked_again() -> None:
 async def test_a_line_ends_soon_after_its_reader_may_see_no_more(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, act: str
 ) -> None:
+    assert news.__kwdefaults__ is not None
     monkeypatch.setitem(news.__kwdefaults__, "ask_s", 0.0)
     notices, by, browser = stage.services.notices, stage.principal("admin"), Browser(stage)
     if act == "key revoked":

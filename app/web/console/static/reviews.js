@@ -59,7 +59,8 @@ document.addEventListener("htmx:finally:request", event => {
   disarm();
   lookAhead();
   watchClaim();
-  ($("#go-on") ?? desk()).focus({ preventScroll: true });
+  const came = ctx.sourceElement.matches(".nothing"); // by itself: whoever has tabbed on keeps their place
+  if (!came || document.activeElement === document.body) ($("#go-on") ?? desk()).focus({ preventScroll: true });
   say(desk().getAttribute("aria-label"));
   document.body.dispatchEvent(new CustomEvent("judged"));
 });
