@@ -368,12 +368,12 @@ async def test_a_blind_review_hides_the_model_until_it_is_judged(stage: Stage) -
     for number in range(24):
         await stage.decide(legacy="allow", model="deny", actor=f"actor-{number}")
     modes = {row["mode"]: row for row in stage.queue()}
-    hidden = (
+    unseen = (
         "advisory",
         "decision",
         "inclusion_probability",
     )  # that depends on whether model and rules agree
-    assert [modes["blind"][name] for name in hidden] == [None] * 3
+    assert [modes["blind"][name] for name in unseen] == [None] * 3
     assert modes["assisted"]["inclusion_probability"] == 1.0
     assert modes["assisted"]["advisory"]["decision"] == modes["assisted"]["decision"] == "deny"
     blind = modes["blind"]["decision_id"]
