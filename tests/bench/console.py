@@ -84,8 +84,8 @@ async def _cards(stage: Stage) -> dict[str, list[float]]:
     for _ in range(_TIMES):
         taken.append(await _asked(stage, "/reviews/take", data={"review": ""}))
         [held] = stage.services.desk.hand(reviewer)
-        ahead.append(await _asked(stage, f"/reviews/next?after={held['id']}"))
-        await stage.services.reviews.judge(held["id"], Verdict(Decision.ALLOW), reviewer)
+        ahead.append(await _asked(stage, f"/reviews/next?after={held}"))
+        await stage.services.reviews.judge(held, Verdict(Decision.ALLOW), reviewer)
     return {"the queue's next card": taken, "the card after it, fetched ahead": ahead}
 
 

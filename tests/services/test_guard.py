@@ -565,6 +565,9 @@ async def test_agreement_of_a_version_that_saw_the_legacy_answer_passes_no_gate(
 ) -> None:
     async with opened(sqlite_database, tmp_path, model=FakeModel(shows_legacy=True)) as stage:
         await with_evidence(stage)
-        assert stage.services.rollouts.evidence("read")["agreement"]["independent"] is False
+        assert (
+            stage.services.rollouts.evidence("read", stage.principal("operator"))["agreement"]["independent"]
+            is False
+        )
         with pytest.raises(GateNotMet, match="not independent"):
             await promote(stage, "read", Phase.ADVISORY)

@@ -9,8 +9,10 @@ import rich_click as click
 
 from app.cli import EXIT_ERROR
 from app.cli.demo.acts import play
+from app.cli.demo.people import cast
 from app.cli.demo.server import running
 from app.cli.demo.story import Story, Trouble
+from app.cli.demo.visit import prepare
 from app.cli.output import json_option
 from app.client import ClientError
 
@@ -51,10 +53,15 @@ async def _show(story: Story, *, keep: bool) -> None:
     # Ended from outside, the demo takes its server and its files with it.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with running(story) as server:
-        link = await play(server, story, is_visited=keep)
-        if link is not None:
+        async with cast(server.url, server.admin_key) as people:
+            await play(people, story)
+            path = await prepare(people, story) if keep else None
+        story.tell(
+            "end", f"That took {story.elapsed_s:.0f} s. Now `make serve`: the same with the real limits."
+        )
+        if path is not None:
             sentence = "The console stays open until Ctrl-C. This link lets you in, once, within an hour:"
-            facts = {"url": server.url, "link": f"{server.url}{link}", "key": server.admin_key}
+            facts = {"url": server.url, "link": f"{server.url}{path}", "key": server.admin_key}
             story.tell("kept", sentence, below=[facts["link"], f"admin key: {server.admin_key}"], **facts)
             with contextlib.suppress(asyncio.CancelledError):  # the story has been told
                 await server.process.wait()

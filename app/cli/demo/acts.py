@@ -1,29 +1,23 @@
-"""What happens in the demo, act by act?"""
+"""What do a rollout's owner and the model live through, act by act?"""
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from itertools import islice
 
-from app.cli.demo.people import Tally, at_work, stream
-from app.cli.demo.server import DemoServer
+from app.cli.demo.people import Cast, Tally, at_work, stream
 from app.cli.demo.story import Story, Trouble, checklist, guardrail_line, missing, missing_line
-from app.cli.demo.visit import prepare
 from app.client import AsyncClient, ClientError
 from app.client.wire import Document
-from app.domain.role import Role
-from app.policy.rollouts import load_rollouts
 
-_ROLLOUT = "read"
 _PATIENCE_S = 300.0  # for one act; a machine that needs longer is too slow for the story
 _LOOK_EVERY_S = 2.0
 _RAMP_PAUSE_S = 3.0
 _MODEL_ANSWERS = 15
 _PROOFS = 5
 _ANOTHER_SEED = 7
-_CALLER_DEADLINE_S = 30.0  # the server's own is half of that: whoever waits longer has lost something
 
 _PHASES = {
     "shadow": "The rules answer every caller. The model is asked in the background and compared with them.",
@@ -32,83 +26,71 @@ _PHASES = {
 _OUTCOMES = {"pass": "passed", "insufficient": "not yet", "fail": "failed", "error": "cannot be judged"}
 
 
-async def play(server: DemoServer, story: Story, *, is_visited: bool) -> str | None:
-    """The whole story. Raises `Trouble` where it does not go as it should.
-
-    Where people may visit the server afterwards: the path of a link that lets one into the console.
-    """
-    steps = load_rollouts(server.policies_dir / "rollouts.yaml").get(_ROLLOUT).exposure
-    async with AsyncExitStack() as stack:
-        admin = await stack.enter_async_context(AsyncClient(server.url, key=server.admin_key))
-
-        # Each person with their own key: nobody judges what their own key asked.
-        async def person(name: str, *roles: Role) -> AsyncClient:
-            key = await admin.post("/v1/keys", name=name, roles=list(roles))
-            client = AsyncClient(server.url, key=key["key"], deadline_s=_CALLER_DEADLINE_S)
-            return await stack.enter_async_context(client)
-
-        caller, reviewer = await person("caller", Role.CALLER), await person("reviewer", Role.REVIEWER)
-        owner = await person("owner", Role.OPERATOR, Role.APPROVER, Role.AUDITOR)
-        async with at_work(caller, reviewer) as tally:
-            acts = _Acts(owner, story, tally)
-            for phase in ("advisory", "enforced"):
-                await acts.rise(to=phase, steps=steps)
-            await acts.model_answers()
-            await admin.post("/v1/drills/fault", fault="garbage")
-            await acts.breaks()
-            await acts.rules_answer(caller)
-            await admin.post("/v1/drills/fault", fault=None)
-            await acts.promotion_is_refused()
-            _sum_up(tally, story)
-        link = await prepare(admin, owner, caller, story) if is_visited else None
-    story.tell("end", f"That took {story.elapsed_s:.0f} s. Now `make serve`: the same with the real limits.")
-    return link
+async def play(people: Cast, story: Story) -> None:
+    """The whole story. Raises `Trouble` where it does not go as it should."""
+    async with at_work(people) as tally:
+        acts = Acts("read", people.owner, story, tally)
+        for phase in ("shadow", "advisory"):
+            story.chapter(f"`read` is in {phase.upper()}.", _PHASES[phase])
+            await acts.rise(until=1.0)
+        await acts.model_answers()
+        await people.admin.post("/v1/drills/fault", fault="garbage")
+        await acts.breaks()
+        await acts.rules_answer(people.caller)
+        await people.admin.post("/v1/drills/fault", fault=None)
+        await acts.model_is_back()
+        await acts.promotion_is_refused()
+        _sum_up(tally, story)
 
 
-class _Acts:
-    """What the rollout's owner does and sees."""
+class Acts:
+    """What the owner of the rollout `name` does and sees."""
 
-    def __init__(self, owner: AsyncClient, story: Story, tally: Tally) -> None:
-        self._owner, self._story, self._tally = owner, story, tally
+    def __init__(self, name: str, owner: AsyncClient, story: Story, tally: Tally) -> None:
+        self._name, self._owner, self._story, self._tally = name, owner, story, tally
 
-    async def rise(self, *, to: str, steps: tuple[float, ...]) -> None:
-        """Wait for the gate, promote, and widen the exposure step by step."""
-        phase = (await self._owner.rollout(_ROLLOUT))["phase"]
-        self._story.chapter(f"`{_ROLLOUT}` is in {phase.upper()}.", _PHASES[phase])
+    async def rise(self, *, until: float) -> None:
+        """Wait for the gate to the next phase, promote, and widen the exposure step by step `until` a share."""
         told: set[str] | None = None
-        async for rollout in self._looks(_LOOK_EVERY_S, f"the gate to {to} did not pass"):
+        async for rollout in self._looks(_LOOK_EVERY_S, "the gate did not pass"):
             _must_stand(rollout)
-            gate = await self._owner.gate(_ROLLOUT, to=to)
+            to = "advisory" if rollout["phase"] == "shadow" else "enforced"
+            gate = await self._owner.gate(self._name, to=to)
             told = self._tell_gate(gate, told)
             if gate["outcome"] == "pass":
                 break
         revision = rollout["revision"]
-        await self._owner.promote(_ROLLOUT, to=to, reason=gate["sentence"], expected_revision=revision)
-        sentence = f"The owner promotes: {_ROLLOUT} is in {to} for {steps[0]:.0%} of actors."
-        self._story.tell("promoted", sentence, to=to, exposure=steps[0])
-        for step in steps[1:]:
+        await self._owner.promote(self._name, to=to, reason=gate["sentence"], expected_revision=revision)
+        first, *steps = [step for step in rollout["exposure_steps"] if step <= until]
+        sentence = f"The owner promotes: {self._name} is in {to} for {first:.0%} of actors."
+        self._story.tell("promoted", sentence, rollout=self._name, to=to, exposure=first)
+        for step in steps:
             await asyncio.sleep(_RAMP_PAUSE_S)
             wider = {"exposure": step, "reason": "the demo's ramp"}
-            await self._owner.post(f"/v1/rollouts/{_ROLLOUT}/exposure", **wider)
+            await self._owner.post(f"/v1/rollouts/{self._name}/exposure", **wider)
             self._story.tell("exposure", f"The owner widens it to {step:.0%} of actors.", exposure=step)
 
     async def model_answers(self) -> None:
         """Let the model decide for a moment, and look at the guardrails meanwhile."""
         self._story.chapter(
-            f"`{_ROLLOUT}` is in ENFORCED.",
+            f"`{self._name}` is in ENFORCED.",
             "The model answers; the rules stand in where it fails. Guardrails gather evidence that a limit is broken:",
             "at 500 they roll back, which at most 1 in 500 healthy rollouts would ever reach.",
         )
-        enough = self._tally.answered_by["model"] + _MODEL_ANSWERS
+        await self.decides(_MODEL_ANSWERS)
+        await self._tell_example()
+        self._story.tell("watched", "What the guardrails see:")
+        for guardrail in (await self._owner.rollout(self._name))["guardrails"]:
+            self._tell_guardrail(guardrail)
+
+    async def decides(self, times: int) -> None:
+        """Let the model decide so many times."""
+        enough = self._tally.answered_by["model"] + times
         async for rollout in self._looks(0.2, "the model answers too little"):
             _must_stand(rollout)
             if self._tally.answered_by["model"] >= enough:
                 break
-        self._story.tell("deciding", f"The model has decided {_MODEL_ANSWERS} times since.")
-        await self._tell_example()
-        self._story.tell("watched", "What the guardrails see:")
-        for guardrail in (await self._owner.rollout(_ROLLOUT))["guardrails"]:
-            self._tell_guardrail(guardrail)
+        self._story.tell("deciding", f"The model has decided {times} times since.")
 
     async def breaks(self) -> None:
         """Touch nothing until a guardrail has acted on what the broken model answers."""
@@ -116,7 +98,7 @@ class _Acts:
             "The model BREAKS: a drill makes every answer of it garbage. Nobody does anything."
         )
         broken_at = time.monotonic()
-        told = {each["sentence"] for each in (await self._owner.rollout(_ROLLOUT))["guardrails"]}
+        told = {each["sentence"] for each in (await self._owner.rollout(self._name))["guardrails"]}
         async for rollout in self._looks(0.25, "no guardrail noticed"):
             if rollout["phase"] != "enforced":
                 break
@@ -125,15 +107,15 @@ class _Acts:
                     told.add(guardrail["sentence"])
                     self._tell_guardrail(guardrail)
         took_s = round(time.monotonic() - broken_at, 1)
-        transition = (await self._owner.get(f"/v1/rollouts/{_ROLLOUT}/transitions", limit=1))["transitions"][
-            0
-        ]
+        transition = (await self._owner.get(f"/v1/rollouts/{self._name}/transitions", limit=1))[
+            "transitions"
+        ][0]
         if (transition["kind"], transition["automatic"]) != ("rollback", True):
             raise Trouble("the phase fell without an automatic rollback")
         sentence = f"ROLLED BACK by {transition['actor']} after {took_s} s, because of"
         below = [transition["reason"]]
         self._story.tell("rollback", sentence, below=below, seconds=took_s, transition=transition)
-        self._story.chapter(f"`{_ROLLOUT}` is in {rollout['phase'].upper()} again.")
+        self._story.chapter(f"`{self._name}` is in {rollout['phase'].upper()} again.")
 
     async def rules_answer(self, caller: AsyncClient) -> None:
         answers = [await caller.decide(situation) for situation in islice(stream(_ANOTHER_SEED), _PROOFS)]
@@ -143,10 +125,17 @@ class _Acts:
         sentence = f"The model is still broken; the next {_PROOFS} questions are all answered by the rules."
         self._story.tell("legacy", sentence)
 
+    async def model_is_back(self) -> None:
+        """After so many failures the model is asked again once a question to it went well."""
+        async for _ in self._looks(0.2, "the model did not come back"):
+            with contextlib.suppress(ClientError):
+                await self._owner.get("/health/ready")
+                return
+
     async def promotion_is_refused(self) -> None:
-        revision = (await self._owner.rollout(_ROLLOUT))["revision"]
+        revision = (await self._owner.rollout(self._name))["revision"]
         try:
-            await self._owner.promote(_ROLLOUT, to="enforced", reason="again", expected_revision=revision)
+            await self._owner.promote(self._name, to="enforced", reason="again", expected_revision=revision)
         except ClientError as error:
             if error.type != "gate-not-met":
                 raise
@@ -160,7 +149,7 @@ class _Acts:
         """The rollout as it is now, again and again until the patience ends."""
         until = time.monotonic() + _PATIENCE_S
         while time.monotonic() < until:
-            yield await self._owner.rollout(_ROLLOUT)
+            yield await self._owner.rollout(self._name)
             self._tally.check()
             await asyncio.sleep(every_s)
         raise Trouble(f"{trouble} within {_PATIENCE_S:.0f} s")

@@ -1,4 +1,4 @@
-"""Who acts in the demo beside the model: callers who ask, and a reviewer who judges?
+"""Who acts in the demo beside the model: callers who ask, a reviewer who judges and an owner who steers?
 
 Three kinds of readers are asked about: trusted people who read ordinary things; trusted people in whose
 history something is wrong, which the rules cannot read; and people whom nobody has reason to trust yet.
@@ -7,17 +7,23 @@ history something is wrong, which the rules cannot read; and people whom nobody 
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 from app.client import AsyncClient, ClientError, Decision
+from app.domain.role import Role
 
 # About as many questions as two cores let the model look at. In enforced each caller waits for the model,
 # so that four of them are answered well within the deadline even on a busy machine.
 _CALLERS = 4
 _PAUSE_S = 0.8
 _REVIEW_PAUSE_S = 0.3
+_CALLER_DEADLINE_S = 30.0  # the server's own is half of that: whoever waits longer has lost something
+_JUDGED = ("read", "write", "commit")  # the rest waits for whoever looks at the console
+_READ = ("read",)
 _SEED = 20_260_101
 
 _PEOPLE = [
@@ -27,6 +33,10 @@ _PEOPLE = [
 ]
 _ROLES = ("member", "developer", "maintainer", "operator")
 _PLACES = ("docs/handbook", "reports/week", "repo/src/module", "wiki/page", "tickets/case")
+_PLACES_OF = {
+    "deploy": ("env:staging/shop", "env:production/shop"),
+    "grant_role": ("team:platform", "team:payments"),
+}
 _CALM = (None, "no incidents in 90 days", "passed the last access review", "on call this week, no findings")
 _ALARMING = ("MFA was bypassed at the 6th attempt", "two failed logins from a new country this week")
 
@@ -34,6 +44,35 @@ _ORDINARY, _SUSPICIOUS, _UNKNOWN = "ordinary", "suspicious", "unknown"
 _KINDS, _WEIGHTS = (_ORDINARY, _SUSPICIOUS, _UNKNOWN), (84, 9, 7)
 
 TRUSTED_FROM = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Each with their own key: nobody judges what their own key asked."""
+
+    admin: AsyncClient
+    caller: AsyncClient
+    reviewer: AsyncClient
+    owner: AsyncClient
+
+
+@asynccontextmanager
+async def cast(url: str, admin_key: str) -> AsyncIterator[Cast]:
+    """Everybody who acts, for as long as the block runs."""
+    async with AsyncExitStack() as stack:
+        admin = await stack.enter_async_context(AsyncClient(url, key=admin_key))
+
+        async def person(name: str, *roles: Role) -> AsyncClient:
+            made = await admin.post("/v1/keys", name=name, roles=list(roles))
+            client = AsyncClient(url, key=made["key"], deadline_s=_CALLER_DEADLINE_S)
+            return await stack.enter_async_context(client)
+
+        yield Cast(
+            admin,
+            caller=await person("caller", Role.CALLER),
+            reviewer=await person("reviewer", Role.REVIEWER),
+            owner=await person("owner", Role.OPERATOR, Role.APPROVER, Role.AUDITOR),
+        )
 
 
 class Tally:
@@ -71,11 +110,12 @@ class Tally:
 
 
 @asynccontextmanager
-async def at_work(caller: AsyncClient, reviewer: AsyncClient) -> AsyncIterator[Tally]:
-    """Callers and the reviewer, for as long as the block runs."""
-    tally, situations = Tally(), stream(_SEED)
-    tally.judging = asyncio.create_task(_judge(reviewer, tally))
-    tasks = [tally.judging, *(asyncio.create_task(_ask(caller, situations, tally)) for _ in range(_CALLERS))]
+async def at_work(people: Cast, actions: Sequence[str] = _READ, *, seed: int = _SEED) -> AsyncIterator[Tally]:
+    """Callers, who ask about the actions in turn, and the reviewer, for as long as the block runs."""
+    tally, situations = Tally(), stream(seed, actions)
+    tally.judging = asyncio.create_task(_judge(people.reviewer, tally))
+    asking = (asyncio.create_task(_ask(people.caller, situations, tally)) for _ in range(_CALLERS))
+    tasks = [tally.judging, *asking]
     try:
         yield tally
     finally:
@@ -92,8 +132,8 @@ async def _ask(client: AsyncClient, situations: Iterator[dict[str, Any]], tally:
 
 async def _judge(client: AsyncClient, tally: Tally) -> None:
     while True:
-        for review in await client.reviews(status="open", rollout="read"):
-            if review["situation"] is None:
+        for review in await client.reviews(status="open"):
+            if review["situation"] is None or review["rollout"] not in _JUDGED:
                 continue
             try:
                 feedback = await client.verdict(review["id"], decision=careful_verdict(review["situation"]))
@@ -105,13 +145,11 @@ async def _judge(client: AsyncClient, tally: Tally) -> None:
         await asyncio.sleep(_REVIEW_PAUSE_S)
 
 
-def stream(seed: int) -> Iterator[dict[str, Any]]:
-    """Situations without end, no two alike, the same for the same seed."""
+def stream(seed: int, actions: Sequence[str] = _READ) -> Iterator[dict[str, Any]]:
+    """Situations without end, the actions in turn, no two alike, the same for the same seed."""
     chance = random.Random(seed)  # noqa: S311 -- a story, not a secret
-    number = 0
-    while True:
-        number += 1
-        yield _situation(chance, number)
+    for number, action in enumerate(cycle(actions), 1):
+        yield _situation(chance, action, number)
 
 
 def careful_verdict(situation: dict[str, Any]) -> str:
@@ -122,16 +160,16 @@ def careful_verdict(situation: dict[str, Any]) -> str:
     return "allow"
 
 
-def _situation(chance: random.Random, number: int) -> dict[str, Any]:
+def _situation(chance: random.Random, action: str, number: int) -> dict[str, Any]:
     kind = chance.choices(_KINDS, _WEIGHTS)[0]
     low, high = (0.32, 0.5) if kind is _UNKNOWN else (0.72, 0.97)
     parts = ("competence", "reliability", "integrity")
     situation: dict[str, Any] = {
-        "action_type": "read",
+        "action_type": action,
         "actor_role": chance.choice(_ROLES),
         "actor_id": chance.choice(_PEOPLE),
         "t3_tensor": {part: round(chance.uniform(low, high), 2) for part in parts},
-        "resource": f"{chance.choice(_PLACES)}-{number}",
+        "resource": f"{chance.choice(_PLACES_OF.get(action, _PLACES))}-{number}",
     }
     history = chance.choice(_ALARMING if kind is _SUSPICIOUS else _CALM)
     return situation if history is None else {**situation, "recent_history": history}

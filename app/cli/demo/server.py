@@ -25,7 +25,6 @@ _STOP_WITHIN_S = 10.0
 class DemoServer:
     url: str
     admin_key: str
-    policies_dir: Path
     process: asyncio.subprocess.Process
 
 
@@ -35,7 +34,7 @@ async def running(story: Story) -> AsyncIterator[DemoServer]:
     with tempfile.TemporaryDirectory(prefix="phasegate-demo-") as name:
         folder = Path(name)
         settings = load_settings()
-        policies_dir = prepare_policies(settings.policies_dir, folder / "policies")
+        prepare_policies(settings.policies_dir, folder / "policies")
         port, key = _free_port(), f"pg_demo_{secrets.token_urlsafe(24)}"
         output = folder / "output.log"
         with output.open("wb") as sink:
@@ -45,7 +44,7 @@ async def running(story: Story) -> AsyncIterator[DemoServer]:
                 stdout=sink,
                 stderr=sink,
             )
-        server = DemoServer(f"http://127.0.0.1:{port}", key, policies_dir, process)
+        server = DemoServer(f"http://127.0.0.1:{port}", key, process)
         try:
             await _ready(server, output, story)
             yield server
