@@ -5,7 +5,9 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -27,8 +29,8 @@ def test_the_stream_is_the_same_for_the_same_seed_and_never_repeats_itself() -> 
 
 
 def test_every_situation_of_the_stream_is_well_formed_and_judged() -> None:
-    some = list(itertools.islice(stream(1), 200))
-    assert all(parse_situation(situation).action_type == "read" for situation in some)
+    some = list(itertools.islice(stream(1, ("read", "deploy")), 200))
+    assert [parse_situation(each).action_type for each in some] == ["read", "deploy"] * 100
     assert {careful_verdict(situation) for situation in some} == {"allow", "require_attestation"}
 
 
@@ -115,51 +117,75 @@ def test_a_story_for_people_has_its_lines_below(capsys: pytest.CaptureFixture[st
     ]
 
 
+def demo(*options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "app.cli", "demo", "--json", *options]
+    return subprocess.Popen(command, cwd=POLICIES.parent, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def shown() -> Iterator[list[dict[str, Any]]]:
+    """The lines of the whole story, while its server is still there for visitors."""
+    with demo("--keep") as running:
+        assert running.stdout is not None
+        lines = []
+        for line in map(json.loads, running.stdout):
+            lines.append(line)
+            if line["event"] == "kept":
+                break
+        yield lines
+        running.send_signal(signal.SIGTERM)
+    assert running.returncode == 0
+
+
 @pytest.mark.model
-def test_the_demo_ends_with_an_automatic_rollback(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "app.cli", "demo", "--json"],
-        cwd=POLICIES.parent,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert done.returncode == 0, lines[-1:] or done.stderr
-    told = [line["event"] for line in lines]
-    acts = ("promoted", "rollback", "legacy", "refused", "end", "trouble")
-    assert [event for event in told if event in acts] == [
-        "promoted",
-        "promoted",
-        "rollback",
-        "legacy",
-        "refused",
-        "end",
-    ]
+def test_the_demo_tells_of_an_automatic_rollback_to_its_end(shown: list[dict[str, Any]]) -> None:
+    acts = ("rollback", "legacy", "refused", "end", "kept", "trouble")
+    rises = [(line["rollout"], line["to"]) for line in shown if line["event"] == "promoted"]
+    assert [line["event"] for line in shown if line["event"] in acts] == [*acts[:-1]], shown[-1]
+    assert rises == [(name, to) for name in ("read", "write") for to in ("advisory", "enforced")]
     passed = [
-        line["gate"]["to"] for line in lines if line["event"] == "gate" and line["gate"]["outcome"] == "pass"
+        (line["gate"]["rollout"], line["gate"]["to"])
+        for line in shown
+        if line["event"] == "gate" and line["gate"]["outcome"] == "pass"
     ]
-    assert passed == ["advisory", "enforced"]
-    [rollback] = [line for line in lines if line["event"] == "rollback"]
+    assert passed == rises
+    [rollback] = [line for line in shown if line["event"] == "rollback"]
     assert rollback["transition"]["automatic"] is True
-    [summary] = [line for line in lines if line["event"] == "summary"]
+    [summary] = [line for line in shown if line["event"] == "summary"]
     assert summary["lost"] == 0
     assert summary["answered_by"]["model"] > 0
 
 
 @pytest.mark.model
+def test_a_visitor_of_the_demo_finds_every_phase_a_rollback_a_candidate_and_work(
+    shown: list[dict[str, Any]],
+) -> None:
+    kept = shown[-1]
+    with httpx.Client(base_url=kept["url"], headers={"Authorization": f"Bearer {kept['key']}"}) as admin:
+        rollouts = {each["name"]: each for each in admin.get("/v1/rollouts").json()["rollouts"]}
+        [experiment] = admin.get("/v1/experiments").json()["experiments"]
+        judged, still_open = (
+            {each["rollout"] for each in admin.get("/v1/reviews", params=of).json()["reviews"]}
+            for of in ({"status": "judged", "limit": "200"}, {"status": "open", "limit": "200"})
+        )
+    seen = {name: (each["phase"], each["exposure"]) for name, each in rollouts.items()}
+    assert (seen["write"], seen["read"][0], seen["commit"][0]) == (("enforced", 0.5), "advisory", "shadow")
+    assert rollouts["read"]["status"]["state"] == "rolled_back"
+    assert (experiment["rollout"], sum(experiment["paired"]["agreement"].values()) > 0) == ("commit", True)
+    assert judged >= {"write", "commit"}
+    assert still_open >= {"read", "admin"}
+    with httpx.Client(follow_redirects=True) as guest:
+        assert guest.get(kept["link"]).is_success
+        assert "write" in guest.get(kept["url"]).text
+
+
+@pytest.mark.model
 def test_a_demo_that_is_ended_takes_its_server_with_it_and_is_no_success() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "demo", "--json"],
-        cwd=POLICIES.parent,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as demo:
-        assert demo.stdout is not None
-        ready = next(line for line in map(json.loads, demo.stdout) if line["event"] == "ready")
-        demo.send_signal(signal.SIGTERM)
-        *_, last = map(json.loads, demo.stdout)
-    assert (demo.returncode, last["event"]) == (1, "stopped")
+    with demo() as running:
+        assert running.stdout is not None
+        ready = next(line for line in map(json.loads, running.stdout) if line["event"] == "ready")
+        running.send_signal(signal.SIGTERM)
+        *_, last = map(json.loads, running.stdout)
+    assert (running.returncode, last["event"]) == (1, "stopped")
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{ready['url']}/health")

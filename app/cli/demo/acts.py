@@ -107,9 +107,8 @@ class Acts:
                     told.add(guardrail["sentence"])
                     self._tell_guardrail(guardrail)
         took_s = round(time.monotonic() - broken_at, 1)
-        transition = (await self._owner.get(f"/v1/rollouts/{self._name}/transitions", limit=1))[
-            "transitions"
-        ][0]
+        past = await self._owner.get(f"/v1/rollouts/{self._name}/transitions", limit=1)
+        transition = past["transitions"][0]
         if (transition["kind"], transition["automatic"]) != ("rollback", True):
             raise Trouble("the phase fell without an automatic rollback")
         sentence = f"ROLLED BACK by {transition['actor']} after {took_s} s, because of"

@@ -11,14 +11,12 @@ from app.domain.clock import rfc3339, to_us
 _SEED = 11
 # Asked in turn: every second question lets `write` rise, the third of `commit` never agree enough.
 _ACTIONS = ("write", "commit", "write", "read", "write", "deploy", "write", "commit", "write", "grant_role")
-_MODEL_ANSWERS = 8
 _LEFT_OPEN = 16  # reviews of `read`, for the guest
 _PEOPLE = {
     "olga": ["operator", "approver", "auditor", "reviewer"],
     "rob": ["reviewer"],
     "ada": ["auditor"],
 }
-_GUEST = "olga"
 # The rules ask a person about whom nobody has reason to trust yet.
 _IN_DOUBT = {
     "action_type": "read",
@@ -36,18 +34,16 @@ async def prepare(people: Cast, story: Story) -> str:
     `read` is rolled back by the story; `write` rises until half of its actors get the model's answers, `commit`
     stays in shadow with a candidate beside its version, and what is drawn at the end waits for a person.
     """
-    story.chapter(
-        "The doors open.", "Callers ask about more than reading, and `write` takes the same way up."
-    )
+    story.chapter("The doors open.", "Callers ask about more than reading; `write` takes the same way up.")
     await _furnish(people)
     async with at_work(people, _ACTIONS, seed=_SEED) as tally:
         acts = Acts("write", people.owner, story, tally)
         await acts.rise(until=1.0)
         await acts.rise(until=0.5)
-        await acts.decides(_MODEL_ANSWERS)
+        await acts.decides(8)
     for situation in (*islice(stream(_SEED), _LEFT_OPEN), _IN_DOUBT):
         await people.caller.decide(situation)
-    link = await people.admin.post(f"/v1/users/{_GUEST}/link")
+    link = await people.admin.post("/v1/users/olga/link")
     return str(link["path"])
 
 
@@ -62,9 +58,5 @@ async def _furnish(people: Cast) -> None:
     await people.owner.post("/v1/freezes", **freeze, **hours)
     versions = (await people.owner.get("/v1/versions"))["versions"]
     other = next(each["id"] for each in versions if each["parent"] and each["loaded"] is not None)
-    wish = {
-        "action": "candidate",
-        "version": other,
-        "reason": "is it better if it is shown the rules' answer?",
-    }
+    wish = {"action": "candidate", "version": other, "reason": "better if shown the rules' answer?"}
     await people.owner.post("/v1/rollouts/commit/version", **wish)
