@@ -17,6 +17,8 @@ _FACTS = (
     *("approval", "version", "candidate", "previous", "revision", "epoch", "epoch_started_at"),
 )
 
+_KILLED = "the kill switch is engaged: the legacy engine answers everything"
+
 
 @click.group(cls=NounGroup, alone="list", named="show")
 def rollouts() -> None:
@@ -31,6 +33,8 @@ def list_rollouts(*, as_json: bool) -> None:
         found = client.rollouts()
     columns = ("name", "phase", "exposure", "ceiling", "risk", "version", "revision", "state")
     emit_list({"rollouts": found}, "rollouts", columns, as_json=as_json, row=_row)
+    if any(each.get("kill_switch") for each in found):
+        say(_KILLED)
 
 
 def _row(rollout: Mapping[str, Any]) -> list[object]:
@@ -55,6 +59,8 @@ def _show(found: Document) -> None:
     emit_guardrails(found["guardrails"])
     if found.get("ramp"):
         say(f"ramp: {found['ramp']['sentence']}")
+    if found.get("kill_switch"):
+        say(_KILLED)
     status = found["status"]
     if status["state"] in ("ready", "not_yet") and found["gate"]:
         click.echo()

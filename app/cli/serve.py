@@ -46,7 +46,7 @@ def welcome(settings: Settings, link: str | None = None) -> str:
     return f"""
 Phasegate serves on {settings.url}
   console    {settings.url}{link or "/"}{once}
-  reference  {settings.url}/schema
+  reference  {settings.url}/reference
   admin key  {settings.key_file}
   log        {log}
   model      {model}

@@ -1,5 +1,7 @@
 """Who may sign in to the console, and as what?"""
 
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 import rich_click as click
@@ -25,8 +27,14 @@ def list_users(*, as_json: bool) -> None:
     """All users, disabled ones included."""
     with server(as_json=as_json) as client:
         document = client.get("/v1/users")
-    columns = ("id", "name", "roles", "actors", "ways", "created_at", "disabled_at")
-    emit_list(document, "users", columns, as_json=as_json)
+    columns = ("id", "name", "roles", "actors", "signs_in_by", "created_at", "disabled_at")
+    emit_list(document, "users", columns, as_json=as_json, row=_row)
+
+
+def _row(user: Mapping[str, Any]) -> list[object]:
+    ways = [{"oidc": "OpenID"}.get(way, way) for way in user["ways"]] or ["link"]
+    facts = (user.get(name) for name in ("id", "name", "roles", "actors"))
+    return [*facts, ways, user.get("created_at"), user.get("disabled_at")]
 
 
 @users.command()
@@ -100,9 +108,9 @@ def _in_path(name: str) -> str:
     return quote(name, safe="")
 
 
-def _show_link(made: dict[str, object], *, as_json: bool) -> None:
+def _show_link(made: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         emit_json(made)
         return
     click.echo(f"{load_settings().url}{made['path']}")
-    say("lets them in once, within an hour; shown this once")
+    say(f"{made['user']['name']}: lets them in once, within an hour; shown this once")

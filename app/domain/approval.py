@@ -65,6 +65,6 @@ def approvals(
     elif len(given) > len(good):
         said += "; one's own does not count, nor a second one of the same person"
     if missing:
-        said += f"; an approver other than who promotes: `phasegate approve {rollout} --to {to} --reason …`"
+        said += f"; an approver other than who promotes: phasegate approve {rollout} --to {to} --reason …"
     outcome = GateOutcome.INSUFFICIENT if missing else GateOutcome.PASS
     return Condition("approvals", outcome, said, float(len(good)), None, float(at_least), len(given), missing)

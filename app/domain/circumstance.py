@@ -55,8 +55,10 @@ def hindrances(
 def investigation(case: Investigation, *, observed_days: float, days: float) -> Condition:
     """The last rollback is explained, and the version has been observed for `days` since."""
     if case.is_open:
-        return Condition("investigation", GateOutcome.FAIL, f"investigation {case.id} is open")
-    said = f"{span(observed_days)} of {span(days)} observed since investigation {case.id} closed"
+        return Condition(
+            "investigation", GateOutcome.FAIL, f"close its investigation, then {span(days)} of observation"
+        )
+    said = f"{span(observed_days)} of {span(days)} observed since its investigation closed"
     return waited("investigation", said, observed_days, days)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 _DAY_S = 86_400.0
+HOPELESS = "at this rate no number of"  # what it says of a condition that no waiting fulfils
 _BY_PEOPLE = ("approvals", "validation")  # no waiting fulfils them
 
 
@@ -57,7 +58,7 @@ def unmet(conditions: Iterable[Condition]) -> list[Condition]:
 def brief(judged: Condition) -> str:
     """What is missing and when it may be there, without the figures that prove it."""
     name, said = judged.name.replace("_", " "), judged.sentence
-    if ", but " in said:
+    if judged.needed is None and ", but " in said:
         return f"{name}: {said.split(', but ', 1)[1]}"
     if judged.name == "approvals" or judged.needed is None:
         return said
@@ -72,12 +73,16 @@ def told(judged: Condition, per_day: float | None, what: str) -> Condition:
     if judged.outcome is not GateOutcome.INSUFFICIENT:
         return judged
     if more is None:
-        return replace(judged, sentence=f"{judged.sentence}: at the rate seen no number of {what}s proves it")
+        is_low = judged.bound is not None and judged.value is not None and judged.bound < judged.value
+        said = f"too {'low' if is_low else 'high'}: {HOPELESS} {what}s would do; the model or the rules must change"
+        return replace(judged, sentence=f"{judged.sentence}: {said}")
     said = f"{judged.sentence}: {more} more {what}" + "s" * (more > 1)
     if per_day is None:
         return replace(judged, sentence=said)
     if not per_day:
-        return replace(judged, sentence=f"{said}, but none came in the last 24 h")
+        # An epoch that has had some has been without for a whole day; a young one may just have begun.
+        none = "none came in the last 24 h" if judged.n else "none yet in this epoch"
+        return replace(judged, sentence=f"{said}, but {none}")
     eta_s = more / per_day * _DAY_S
     return replace(judged, eta_s=eta_s, sentence=f"{said}, about {_about(eta_s)}")
 
@@ -111,8 +116,21 @@ def span(days: float) -> str:
     return f"{hours:.3g} h" if hours >= 1 else f"{days * _DAY_S:.3g} s"
 
 
+def percent(share: float) -> str:
+    """A share that somebody has set, as it is: 0.025 is `2.5 %`."""
+    return f"{share * 100:.4g} %"
+
+
 def rate(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.4g}"
+    """A share that was seen, to one decimal place; two digits of it, where that would read as none or all."""
+    if value is None:
+        return "unknown"
+    said = round(value * 100, 1)
+    if said == 0 and value:
+        return f"{value * 100:.2g} %"
+    if said == 100 and value != 1:  # noqa: PLR2004 - all of it
+        return f"{100 - float(f'{(1 - value) * 100:.2g}'):.10g} %"
+    return f"{said:g} %"
 
 
 def _about(seconds: float) -> str:

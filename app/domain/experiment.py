@@ -13,7 +13,7 @@ from enum import StrEnum
 from app.domain import proofs
 from app.domain.advisory import Advisory
 from app.domain.circumstance import hindrances
-from app.domain.condition import Condition, GateOutcome, rate, told, unproven, worst
+from app.domain.condition import Condition, GateOutcome, percent, rate, told, unproven, worst
 from app.domain.counters import Count, Metric
 from app.domain.decision import Decision, LegacyAnswer
 from app.domain.evidence import Evidence
@@ -183,7 +183,7 @@ def _paired(name: str, pairs: Sequence[Pairs], alpha: float, days: float) -> Con
     alone = [round(sum(getattr(group, side) for group in pairs)) for side in ("active", "candidate")]
     said = (
         f"{name}: of {n} situations {alone[0]} only the active version had right, {alone[1]} only the "
-        f"candidate; upper bound of the difference {rate(bound)}, needs below {WORSE_BELOW}"
+        f"candidate; upper bound of the difference {rate(bound)}, needs below {percent(WORSE_BELOW)}"
     )
     value = difference(pairs) if n else None
     return told(
@@ -206,7 +206,7 @@ def _split(name: str, active: Sequence[Group], candidate: Sequence[Group], alpha
         outcome = GateOutcome.FAIL
     said = (
         f"{name}: {n[0]} situations of the active version, {n[1]} of the candidate; upper bound of the "
-        f"difference {rate(bound)}, needs below {WORSE_BELOW}"
+        f"difference {rate(bound)}, needs below {percent(WORSE_BELOW)}"
     )
     return Condition(name, outcome, said, None, bound, WORSE_BELOW, min(n))
 

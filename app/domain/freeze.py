@@ -112,4 +112,4 @@ def _blocked(freezes: list[Freeze], at: datetime) -> tuple[str, datetime | None]
     if starts:
         return "outside the hours that are allowed", min(starts)
     ended = allowed[-1].id
-    return f"the hours that were allowed are over: `phasegate freeze end {ended} --reason …`", None
+    return f"the hours that were allowed are over: phasegate freeze end {ended} --reason …", None

@@ -13,6 +13,8 @@ from hashlib import sha256
 
 from app.domain.assessment import Assessment, Facts, GuardrailOutcome, bare, settled
 from app.domain.clock import rfc3339, to_us
+from app.domain.condition import percent
+from app.domain.condition import rate as share
 from app.domain.drift import PAIRS_AT_LEAST, fold_weeks, limit_of, marked, this_week
 from app.domain.limits import Action, Guardrail, Risk, default_action
 from app.domain.rollout import RolloutPolicy
@@ -206,9 +208,7 @@ def _judge(
     raised = breached and state.alarm is None
     if raised:
         state = replace(state, alarm=peak)
-    said = (
-        f"{_WATCHED[guardrail][0]} {'unknown' if rate is None else f'{rate:.4g}'} of {n}, limit {limit:.4g}"
-    )
+    said = f"{_WATCHED[guardrail][0]} {share(rate)} of {n}, limit {percent(limit)}"
     evidence = f"{_readable(peak)} reached" if breached else f"{_readable(e_value)} of"
     said += f": evidence {evidence} {threshold:.4g}"
     outcome = GuardrailOutcome.OK

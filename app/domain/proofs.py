@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from math import ceil
 
 from app.domain.clock import spoken
-from app.domain.condition import Condition, GateOutcome, enough, rate, span, told, unproven, waited
+from app.domain.condition import Condition, GateOutcome, enough, percent, rate, span, told, unproven, waited
 from app.domain.counters import Metric, bucket_edge_ms
 from app.domain.evidence import Evidence
 from app.domain.reliability import ac1
@@ -61,7 +61,7 @@ def reviewers(evidence: Evidence, *, limit: float, alpha: float, per_day: float 
     judged = _above("reviewers", "reviewers' agreement", "judged twice", n, alike, limit=limit, alpha=alpha)
     beyond_chance = ac1(pairs)
     if beyond_chance is not None:
-        judged = replace(judged, sentence=f"{judged.sentence}, AC1 {rate(beyond_chance)}")
+        judged = replace(judged, sentence=f"{judged.sentence}, AC1 {beyond_chance:.3g}")
         if judged.outcome is GateOutcome.PASS and beyond_chance < limit:
             return unproven(judged, ": their agreement is hardly more than chance would bring")
     return told(judged, per_day, "double review")
@@ -105,7 +105,7 @@ def wrong_allows(evidence: Evidence, *, limit: float, alpha: float, per_day: flo
         return replace(bare, limit=limit)
     n = evidence.reviewed_allows
     bound = no_events_upper(n, alpha)
-    said = f"{bare.sentence}, upper bound {rate(bound)}, needs below {rate(limit)}"
+    said = f"{bare.sentence}, upper bound {rate(bound)}, needs below {percent(limit)}"
     at_least = no_events_needed(limit, alpha)
     judged = enough("wrong_allows", said, n, at_least, per_day=per_day, what="judged allow")
     return replace(judged, value=0.0, bound=bound, limit=limit)
@@ -128,7 +128,7 @@ def reviewed(evidence: Evidence, *, at_least: int, per_day: float | None) -> Con
 def reviews_judged(evidence: Evidence, *, per_day: float | None) -> Condition:
     """Nearly all of what was drawn is judged: what lies unjudged may be what is wrong."""
     drawn, n = evidence.n(Metric.DRAWN), evidence.n(Metric.REVIEWED)
-    said = f"{n} of {drawn} draws judged, needs {rate(JUDGED_AT_LEAST)} of them"
+    said = f"{n} of {drawn} draws judged, needs {percent(JUDGED_AT_LEAST)} of them"
     asked = ceil(JUDGED_AT_LEAST * drawn)
     judged = enough("reviews_judged", said, n, asked, per_day=per_day, what="verdict")
     return replace(judged, value=n / drawn if drawn else None, limit=JUDGED_AT_LEAST, n=drawn)
@@ -166,11 +166,11 @@ def validation(found: Validated | str | None, *, version: str, limit: float) -> 
         said = f"the suites are not what {version} was last validated on"
         if found is None:
             said = f"no validation of {version} over {VALIDATED_AT_LEAST} situations or more"
-        said += f": run `phasegate validate {version} --record`"
+        said += f": run phasegate validate {version} --record"
         return Condition("validation", GateOutcome.INSUFFICIENT, said, limit=limit)
     outcome = GateOutcome.PASS if found.pass_rate > limit else GateOutcome.FAIL
     said = f"validation {rate(found.pass_rate)} of {found.n}, {found.wrong_allows} wrong allows"
-    said += f", needs above {rate(limit)}"
+    said += f", needs above {percent(limit)}"
     return Condition("validation", outcome, said, found.pass_rate, None, limit, found.n)
 
 
@@ -188,7 +188,7 @@ def _below(
     outcome, more = proof(groups, limit, alpha)
     value, bound = (weighted_rate(groups), upper(groups, alpha)) if n else (None, None)
     said = _seen(f"{name} rate", rate(value), n, done, f"upper bound {rate(bound)}")
-    said += f", needs below {rate(limit)}"
+    said += f", needs below {percent(limit)}"
     return told(Condition(name, outcome, said, value, bound, limit, n, more), per_day, f"{done} decision")
 
 
@@ -198,7 +198,7 @@ def _above(name: str, what: str, done: str, n: int, alike: int, *, limit: float,
     outcome, more = proof(groups, 1 - limit, alpha)
     value, bound = (alike / n, 1 - upper(groups, alpha)) if n else (None, None)
     said = _seen(what, rate(value), n, done, f"lower bound {rate(bound)}")
-    said += f", needs above {rate(limit)}"
+    said += f", needs above {percent(limit)}"
     return Condition(name, outcome, said, value, bound, limit, n, more)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from app.domain.circumstance import Surroundings, hindrances
 from app.domain.clock import rfc3339, to_us
-from app.domain.condition import Condition, GateOutcome, enough, span, waited
+from app.domain.condition import Condition, GateOutcome, enough, percent, span, waited
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence
 from app.domain.ratio import SampleRatio, sample_ratio
@@ -201,7 +201,3 @@ def _ratio(ratio: SampleRatio | None) -> Condition:
     outcome = GateOutcome.FAIL if ratio.is_broken else GateOutcome.PASS
     share = ratio.inside / ratio.n
     return Condition("sample_ratio", outcome, ratio.sentence, share, None, ratio.expected, ratio.n)
-
-
-def percent(share: float) -> str:
-    return f"{share * 100:.4g} %"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.domain.beta import log_beta
+from app.domain.condition import percent
 from app.domain.counters import Count, Metric
 from app.domain.evidence import Evidence
 
@@ -31,7 +32,7 @@ class SampleRatio:
 
     @property
     def sentence(self) -> str:
-        said = f"{self.inside} of {self.n} actors exposed, expected {self.expected:.4g} of them"
+        said = f"{self.inside} of {self.n} actors exposed, expected {percent(self.expected)} of them"
         return f"{said}: no chance of the draw" if self.is_broken else said
 
     def to_wire(self) -> dict[str, Any]:

@@ -86,6 +86,12 @@ class Row:
         """Decisions a minute in the busiest of the hours."""
         return max(self.hours)
 
+    @property
+    def marks(self) -> frozenset[str]:
+        """By what else than its state it is found: `drifted`, `stale`."""
+        drifted = {"drifted" for name, said in self.telling if name in _DRIFT and said in _DRIFTED}
+        return frozenset(drifted | {"stale" for _, said in self.telling if said == GuardrailOutcome.STALE})
+
 
 @dataclass(frozen=True, slots=True)
 class Board:
@@ -99,17 +105,11 @@ class Board:
         now_us = to_us(self.now())
         since_us, lately_us = now_us - HOURS * _HOUR_US, now_us - LATELY_MINUTES * 60_000_000
         with self.plane.database.read() as connection:
-            plane, standings = self.overview.read(connection)
+            _, standings = self.overview.read(connection)
             traffic = traffic_of_all(connection, since_us=since_us, lately_us=lately_us)
             said, opened = said_of_all(connection), open_by_kind(connection)
         rows = [
-            _row(
-                each,
-                said.get(each.state.name, ()),
-                traffic.get(each.state.name, Traffic()),
-                now_us,
-                kill_switch=plane.kill_switch,
-            )
+            _row(each, said.get(each.state.name, ()), traffic.get(each.state.name, Traffic()), now_us)
             for each in standings
         ]
         rows.sort(key=lambda row: (_urgency(row.state), row.name))
@@ -123,26 +123,25 @@ class Board:
             "open_reviews": sum(opened.values()),
             "waiting_callers": opened.get("binding", 0),
             "model": "circuit open" if model.circuit_open else model.state,
-            "drifted": sum(any(_is_drift(*each) for each in row.telling) for row in rows),
-            "stale": sum(any(each[1] == GuardrailOutcome.STALE for each in row.telling) for row in rows),
+            "marks": Counter(mark for row in rows for mark in row.marks),
         }
 
 
 def filtered(rows: Iterable[Row], *, q: str = "", phase: str = "", state: str = "") -> list[Row]:
-    """The rows whose name or version holds `q`, whatever its case, in that phase and state; "" is any."""
+    """The rows whose name or version holds `q`, whatever its case, in that phase and state or mark; "" is any."""
     wanted = q.strip().casefold()
     return [
         row
         for row in rows
         if (wanted in row.name.casefold() or wanted in row.version.casefold())
         and phase in ("", row.phase)
-        and state in ("", row.state)
+        and (state in ("", row.state) or state in row.marks)
     ]
 
 
-def _row(seen: Standing, said: Sequence[Said], traffic: Traffic, now_us: int, *, kill_switch: bool) -> Row:
+def _row(seen: Standing, said: Sequence[Said], traffic: Traffic, now_us: int) -> Row:
     policy, state, evidence = seen.policy, seen.state, seen.evidence
-    standing, sentence, more = _told(seen, said, kill_switch=kill_switch)
+    standing, sentence, more = _told(seen, said)
     return Row(
         name=state.name,
         phase=state.phase,
@@ -174,9 +173,9 @@ def _by_hour(traffic: Traffic, now_us: int) -> list[float]:
     return [*past, traffic.by_hour.get(now, 0) / max(into_it / 60e6, LATELY_MINUTES)]
 
 
-def _told(seen: Standing, said: Iterable[Said], *, kill_switch: bool) -> tuple[str, str, int]:
+def _told(seen: Standing, said: Iterable[Said]) -> tuple[str, str, int]:
     """The state of a rollout, one short sentence, and how many more conditions of its gate are unmet."""
-    status = describe(seen.state, seen.policy, seen.gate, kill_switch=kill_switch, why=seen.why)
+    status = describe(seen.state, seen.policy, seen.gate, why=seen.why)
     standing = status["state"]
     if standing == "rolled_back":
         return standing, f"rolled back to {seen.state.phase}: {seen.why}", 0
@@ -222,10 +221,6 @@ def _rate(groups: tuple[Group, ...], alpha: float, n: int, limit: float | None) 
 @lru_cache(maxsize=4096)  # of counts that change seldom, for everybody who looks
 def _bounds(groups: tuple[Group, ...], alpha: float) -> tuple[float, float]:
     return lower(groups, alpha), upper(groups, alpha)
-
-
-def _is_drift(name: str, outcome: str) -> bool:
-    return name in _DRIFT and outcome in _DRIFTED
 
 
 def _urgency(state: str) -> int:

@@ -15,7 +15,7 @@ from app.domain.sequential import lower_bound, upper_bound
 from app.errors import Conflict, Forbidden, InvalidInput
 from app.services.documents import review_document
 from app.services.plane import Plane
-from app.services.verdicts import category_of, check_not_own, claim
+from app.services.verdicts import binds, category_of, check_not_own, claim
 from app.store import marks
 from app.store.decisions import advisory_wire, candidate_advisory, find
 from app.store.ledger import Ledger
@@ -40,6 +40,10 @@ class Choice:
     kind: str | None = None
     flagged: bool = False
 
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted(rollout=self.rollout, kind=self.kind, flagged=self.flagged)
+
 
 @dataclass(frozen=True, slots=True)
 class Desk:
@@ -53,7 +57,7 @@ class Desk:
 
         def work(tx: Transaction) -> dict[str, Any] | None:
             judge = judge_of(tx.connection, principal)
-            held = {row["id"] for row in held_by(tx.connection, judge, now_us)}
+            held = {row["id"] for row in held_by(tx.connection, judge, choice.wanted, now_us)}
             if len(held) >= HAND:
                 raise Conflict("hand-full", f"you hold {HAND} reviews; judge or skip one of them first")
             return _first(tx, _offered(tx.connection, judge, choice, now_us, beside=held), judge, now_us)
@@ -63,12 +67,12 @@ class Desk:
     async def proceed(
         self, choice: Choice, principal: Principal, *, wanted: str | None = None
     ) -> dict[str, Any] | None:
-        """The oldest review in hand, claimed anew, else the next, `wanted` where that is still free."""
+        """The oldest in hand of that choice, claimed anew, else the next, `wanted` where that is still free."""
         now_us = to_us(self.now())
 
         def work(tx: Transaction) -> dict[str, Any] | None:
             judge = judge_of(tx.connection, principal)
-            held = _first(tx, held_by(tx.connection, judge, now_us), judge, now_us)
+            held = _first(tx, held_by(tx.connection, judge, choice.wanted, now_us), judge, now_us)
             if held is not None:
                 return held
             offered = _offered(tx.connection, judge, choice, now_us, beside=set())
@@ -87,7 +91,7 @@ class Desk:
         return await self.ledger.run(work)
 
     async def skip(self, review_id: str, principal: Principal) -> None:
-        """Let a review go; for an hour it is not offered to this person."""
+        """Let a review go; this person is offered others for an hour, or a minute where a caller waits."""
         now_us = to_us(self.now())
 
         def work(tx: Transaction) -> None:
@@ -150,23 +154,26 @@ class Desk:
                 _document(connection, row, judge) if own is None else _revealed(connection, row, judge, own)
             )
 
-    def last(self, principal: Principal) -> str | None:
-        """The review of this person's latest verdict that stands."""
+    def last(self, principal: Principal) -> dict[str, Any] | None:
+        """Tell this person's latest verdict that stands; `binds`: it stands for good."""
         with self.plane.database.read() as connection:
             verdict = marks.last_verdict(connection, judge_of(connection, principal))
-        return None if verdict is None else str(verdict["review_id"])
+            if verdict is None:
+                return None
+            stands = binds(review_row(connection, verdict["review_id"]), verdict["source"])
+        return {**{name: verdict[name] for name in ("review_id", "decision", "rollout")}, "binds": stands}
 
-    def hand(self, principal: Principal) -> list[str]:
-        """The reviews that this person holds, oldest first."""
+    def hand(self, choice: Choice, principal: Principal) -> list[str]:
+        """The reviews of that choice that this person holds, oldest first."""
         with self.plane.database.read() as connection:
-            held = held_by(connection, judge_of(connection, principal), to_us(self.now()))
+            held = held_by(connection, judge_of(connection, principal), choice.wanted, to_us(self.now()))
         return [row["id"] for row in held]
 
-    def resumed(self, principal: Principal) -> dict[str, Any] | None:
-        """The review in hand that this person saw last."""
+    def resumed(self, choice: Choice, principal: Principal) -> dict[str, Any] | None:
+        """The review in hand of that choice that this person saw last."""
         with self.plane.database.read() as connection:
             judge = judge_of(connection, principal)
-            held = held_by(connection, judge, to_us(self.now()))
+            held = held_by(connection, judge, choice.wanted, to_us(self.now()))
             last = max(held, key=lambda row: row["claim_expires_us"], default=None)
             return None if last is None else _document(connection, last, judge)
 
@@ -175,7 +182,7 @@ class Desk:
         now_us = to_us(self.now())
         with self.plane.database.read() as connection:
             judge = judge_of(connection, principal)
-            held = [row for row in held_by(connection, judge, now_us) if row["id"] != after]
+            held = [row for row in held_by(connection, judge, choice.wanted, now_us) if row["id"] != after]
             rows = held or _offered(connection, judge, choice, now_us, beside={after})
             return _document(connection, rows[0], judge) if rows else None
 
@@ -187,7 +194,10 @@ class Desk:
         return [_flag(row, settles=is_operator or row["judge"] in judge.keys) for row in found]
 
     def pace(self, principal: Principal) -> dict[str, Any]:
-        """Today's work (UTC), what waits, and how far this person's verdicts agree with the model's answers."""
+        """Today's work (UTC), what waits, and how far this person's verdicts agree with the model's answers.
+
+        `caller`: the review of one who waits and whom this person may take now.
+        """
         now_us = to_us(self.now())
         with self.plane.database.read() as connection:
             judge = judge_of(connection, principal)
@@ -198,7 +208,11 @@ class Desk:
                 day_us=now_us - now_us % _DAY_US,
                 hour_us=now_us - _HOUR_US,
             )
+            free = Wanted(free_us=now_us, waits=True)
+            held = {row["id"] for row in held_by(connection, judge, Wanted(waits=True), now_us)}
+            callers = queue(connection, judge, free, limit=len(held) + 1)
             return {
+                "caller": next((row["id"] for row in callers if row["id"] not in held), None),
                 "today": done["today"],
                 "hour": done["hour"],
                 "days": _PACE_DAYS,
@@ -220,15 +234,21 @@ def _offered(
     *,
     beside: set[str],
 ) -> list[RowMapping]:
-    """The next few, a waiting caller's before all, without those that are in hand already."""
-    wanted = Wanted(rollout=choice.rollout, kind=choice.kind, flagged=choice.flagged, free_us=now_us)
+    """The next few, a waiting caller's before all, without those that are in hand already.
+
+    Where nothing else is left, also the waiting callers that this person has just skipped.
+    """
+    wanted = replace(choice.wanted, free_us=now_us)
     enough = len(beside) + HAND
     urgent = []
     if choice.kind is None:
         urgent = queue(connection, judge, replace(wanted, kind="binding"), limit=enough)
     rows = urgent + queue(connection, judge, wanted, limit=enough + len(urgent))
-    by_id = {row["id"]: row for row in rows}
-    return [row for review_id, row in by_id.items() if review_id not in beside]
+    by_id = {row["id"]: row for row in rows if row["id"] not in beside}
+    if not by_id:
+        skipped = queue(connection, judge, replace(wanted, waits=True, skipped=True), limit=enough)
+        return [row for row in skipped if row["id"] not in beside]
+    return list(by_id.values())
 
 
 def _first(tx: Transaction, rows: list[RowMapping], judge: Judge, now_us: int) -> dict[str, Any] | None:
@@ -245,31 +265,41 @@ def _claimed(tx: Transaction, review_id: str, judge: Judge, now_us: int) -> dict
 
 
 def _document(connection: Connection, row: RowMapping, judge: Judge) -> dict[str, Any]:
-    """The `review` shape with this person's own marks; `judged_before`: they took back a verdict on it."""
-    own = marks.marks_of(connection, row["id"], judge)
+    """The `review` shape with this person's own marks; `judged_before`: they took a verdict on it back."""
+    own, document = marks.marks_of(connection, row["id"], judge), review_document(connection, row, judge)
+    judged_before = document["asked_as"] == "first" and marks.had_judged(connection, row["id"], judge)
     return {
-        **review_document(connection, row, judge),
+        **document,
+        **(_model_said(connection, row) if judged_before else {}),
         "flagged": own["flag"]["note"] or "" if "flag" in own else None,
-        "judged_before": marks.had_judged(connection, row["id"], judge),
+        "judged_before": judged_before,
         "own": None,
+    }
+
+
+def _model_said(connection: Connection, row: RowMapping) -> dict[str, Any]:
+    """What a blind review tells whoever has judged it: from then on they judge it assisted."""
+    wide = find(connection, row["decision_id"])
+    assert wide is not None
+    return {
+        "mode": ReviewMode.ASSISTED,
+        "advisory": advisory_wire(wide),
+        "inclusion_probability": row["inclusion_probability"],
+        "decision": row["first_decision"],
     }
 
 
 def _revealed(connection: Connection, row: RowMapping, judge: Judge, own: RowMapping) -> dict[str, Any]:
     """A judged review: the model's answer whatever still waits, and one's own verdict, not the others'."""
-    wide = find(connection, row["decision_id"])
-    assert wide is not None
-    seen = candidate_advisory(connection, row["decision_id"])
+    document, seen = _document(connection, row, judge), candidate_advisory(connection, row["decision_id"])
     return {
-        **_document(connection, row, judge),
-        "mode": ReviewMode.BLIND if own["source"] in LATER else row["mode"],
-        "advisory": advisory_wire(wide),
-        "inclusion_probability": row["inclusion_probability"],
+        **document,
+        **_model_said(connection, row),
+        "mode": ReviewMode.BLIND if own["source"] in LATER else document["mode"],
         "candidate": None if seen is None else advisory_wire(seen),
-        "decision": row["first_decision"],
         "own": {
-            **{name: own[name] for name in ("decision", "notes", "source")},
-            "category": category_of(own),
+            **{name: own[name] for name in ("decision", "category", "notes", "source")},
+            "presumed": category_of(own),
             "at": rfc3339(own["created_us"]),
         },
     }

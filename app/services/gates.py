@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Table
 
 from app.domain.circumstance import OtherRollout, Surroundings
 from app.domain.clock import from_us, to_us
-from app.domain.condition import Condition, GateOutcome, unmet
+from app.domain.condition import Condition, GateOutcome, span, unmet
 from app.domain.condition import brief as in_brief
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence, from_totals, unreadable
@@ -194,30 +194,31 @@ def ceiling_gate(policy: RolloutPolicy, to: Phase) -> Gate:
 
 
 def describe(
-    state: RolloutState, policy: RolloutPolicy, gate: Gate | None, *, kill_switch: bool, why: str | None
+    state: RolloutState, policy: RolloutPolicy, gate: Gate | None, *, why: str | None
 ) -> dict[str, Any]:
     """The one plain sentence of a rollout: ready, not yet, rolled back and `why`, held, or at its ceiling.
 
-    `brief` says of a gate that is not open only what stands in the way most, `more` how much else does.
+    `brief` says of a gate that is not open only what stands in the way most, `more` how much else does. The
+    kill switch concerns all of them: `brief` names it where nothing of the rollout's own is in the way.
     """
-    standing, sentence = _standing(state, policy, gate, kill_switch=kill_switch, why=why)
+    standing, sentence = _standing(state, policy, gate, why=why)
     brief, more = sentence, 0
     if standing == "not_yet" and gate is not None:
-        first, *others = unmet(gate.conditions)
+        missing = unmet(gate.conditions)
+        first, *others = [each for each in missing if each.name != "kill_switch"] or missing
         brief, more = in_brief(first), len(others)
     return {"state": standing, "sentence": sentence, "brief": brief, "more": more}
 
 
 def _standing(
-    state: RolloutState, policy: RolloutPolicy, gate: Gate | None, *, kill_switch: bool, why: str | None
+    state: RolloutState, policy: RolloutPolicy, gate: Gate | None, *, why: str | None
 ) -> tuple[str, str]:
-    if kill_switch:
-        return "held", "the kill switch is engaged: the legacy engine answers everything"
     if state.held:
         return "held", f"held: {state.hold_reason}"
     case = state.investigation
     if state.rolled_back and case is not None and case.is_open:
-        return "rolled_back", f"rolled back to {state.phase}: {why}; investigation {case.id} is open"
+        then = f"close its investigation, then {span(policy.rollback_observe_days)} of observation"
+        return "rolled_back", f"rolled back to {state.phase}: {why}; {then}"
     if gate is None:
         return "at_ceiling", f"at its ceiling: {policy.ceiling}"
     return "ready" if gate.outcome is GateOutcome.PASS else "not_yet", gate.sentence

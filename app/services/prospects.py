@@ -3,9 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from app.domain.condition import span
+from app.domain.condition import percent, span
 from app.domain.phase import Phase
-from app.domain.ramp import percent
 from app.domain.rollout import (
     Approval,
     Combine,

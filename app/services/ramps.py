@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.domain.clock import to_us
+from app.domain.condition import percent
 from app.domain.counters import Metric
 from app.domain.evidence import Evidence
 from app.domain.phase import Phase
@@ -17,7 +18,6 @@ from app.domain.ramp import (
     Watched,
     assess_ramp,
     carried_out,
-    percent,
     steps_up_to,
     to_wire,
 )
@@ -168,11 +168,11 @@ def _check(
             "in-shadow", f"{name} is in shadow, which applies to everybody: there is nothing to widen"
         )
     if state.running_ramp is not None:
-        stop = f"`phasegate ramp stop {name} --reason …`"
+        stop = f"phasegate ramp stop {name} --reason …"
         raise Conflict("ramp-running", f"{name} has a running ramp already: {stop} ends it")
     refuse_hindered(connection, state, now)
     if state.exposure not in policy.exposure:
-        mend = f"`phasegate exposure {name} PERCENT` takes it to one of {listed}"
+        mend = f"phasegate exposure {name} PERCENT takes it to one of {listed}"
         raise Conflict("not-at-step", f"{name} is at {at}, which is no step: {mend}")
     if to <= state.exposure:
         raise Conflict("not-next-step", f"{name} is at {at}: {percent(to)} is no step above")

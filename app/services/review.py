@@ -22,7 +22,6 @@ from app.services.tally import follow, policy_of, recount, tally
 from app.services.verdicts import (
     Verdict,
     binds,
-    category_of,
     check_not_own,
     claim,
     foremost,
@@ -147,7 +146,7 @@ class Reviews:
             last = own_last(standing_verdicts(tx.connection, review_id), judge)
             if last["decision"] != verdict.decision:
                 raise Conflict("already-judged", "your verdict is another one; undo it to judge anew")
-            if (verdict.category, verdict.notes) != (category_of(last), last["notes"]):
+            if (verdict.category, verdict.notes) != (last["category"], last["notes"]):
                 write_verdict(tx, row, verdict, judge, now_us=now_us, source=last["source"], supersedes=last)
             return review_document(tx.connection, lock_review(tx, review_id), judge)
 

@@ -63,7 +63,7 @@ class Rollouts:
         document["suggestion"] = None
         if judged >= EXAMPLES_AT_LEAST:
             said = f"{EXAMPLES_AT_LEAST} or more verdicts since this version began"
-            document["suggestion"] = f"{said}: `phasegate learn {name}` may make a better one"
+            document["suggestion"] = f"{said}: phasegate learn {name} may make a better one"
         return document
 
     def gate(self, name: str, to: Phase | None) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class Rollouts:
             "ramp": self.ramps.document(connection, policy, state, seen.evidence),
             "kill_switch": kill_switch,
             "investigation": None if case is None else _investigation(case),
-            "status": describe(state, policy, seen.gate, kill_switch=kill_switch, why=seen.why),
+            "status": describe(state, policy, seen.gate, why=seen.why),
         }
 
 

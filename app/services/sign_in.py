@@ -84,8 +84,8 @@ class SignIn:
         log.info(Event.SIGNED_IN, by="password", principal=user.id)
         return token
 
-    async def by_link(self, link: str, *, address: str) -> tuple[str, bool]:
-        """The token of a new session, and whether the user has a password yet; the link is used up."""
+    async def by_link(self, link: str, *, address: str) -> str:
+        """The token of a new session; the link is used up."""
         self._not_too_often(address)
         now_us = to_us(self._now())
 
@@ -101,7 +101,7 @@ class SignIn:
             raise self._refused("link", address, None, "this link was used, has run out, or never was one")
         token, user = found
         log.info(Event.SIGNED_IN, by="link", principal=user.id)
-        return token, user.password_hash is not None
+        return token
 
     async def by_key(self, key: str, *, address: str) -> str:
         """The token of a session of an API key, which ends with the key."""

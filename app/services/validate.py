@@ -171,7 +171,7 @@ class Validations:
             said = wanted[version].error or f"its model is {wanted[version].state}"
         return (
             f"{version} cannot be asked here ({said}); "
-            f"`phasegate validate {version}` needs no server, but is not recorded"
+            f"phasegate validate {version} needs no server, but is not recorded"
         )
 
     def _earlier(self, version: str, suites: Suites) -> dict[str, Any]:

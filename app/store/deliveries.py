@@ -65,7 +65,8 @@ class Claimed:
 def enqueue(tx: Transaction, *, kind: str, body: Mapping[str, Any], now_us: int) -> None:
     """Tell every webhook that wants this kind, as soon as this transaction is committed.
 
-    `body` becomes `data`; its `sentence`, after its `rollout` if it has one, is what people are shown. No
+    `body` becomes `data`; its `sentence`, after its `rollout` if it has one that the sentence does not name, is what
+    people are shown. No
     situation, actor or reviewer's note belongs in it: it leaves the plane.
     """
     for webhook in live_webhooks(tx.connection):
@@ -185,6 +186,7 @@ def _changes(tx: Transaction, delivery_id: str, was: int, **columns: Any) -> boo
 def _text(body: Mapping[str, Any]) -> str:
     """On one line, and with the three characters escaped by which Slack is told to mention a channel."""
     about = body.get("rollout", "*")
-    said: str = body["sentence"] if about == "*" else f"{about}: {body['sentence']}"
+    names_it = about == "*" or "actor_name" in body  # as the sentence of a transition does
+    said: str = body["sentence"] if names_it else f"{about}: {body['sentence']}"
     escaped = said.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return " ".join(escaped.split())

@@ -1,12 +1,14 @@
 """Which changes of rollouts and of the plane match a question, and what does each say in a sentence?"""
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, or_, select
 
 from app.domain.clock import rfc3339
+from app.domain.condition import percent
 from app.store import tables as t
 from app.store.people import PEOPLE
 
@@ -68,17 +70,53 @@ def transition_document(row: RowMapping | dict[str, Any]) -> dict[str, Any]:
     return {**told, "sentence": _sentence(told)}
 
 
+# What somebody did to a rollout, and the members of its new state that say so already.
+_DONE = {
+    "promote": ("promoted {it} to {phase}", {"phase"}),
+    "rollback": ("rolled {it} back to {phase}", {"phase"}),
+    "exposure": ("changed the exposure of {it}", set[str]()),
+    "ramp": ("changed the ramp of {it}", set[str]()),
+    "hold": ("held {it}", {"held"}),
+    "resume": ("resumed {it}", {"held"}),
+    "investigation": ("closed the investigation of {it}", set[str]()),
+    "approval": ("approved {it} for {approved}", {"approved"}),
+    "approval_void": ("took back the approval of {it}", {"approved"}),
+    "candidate": ("made {candidate} the candidate of {it}", {"candidate"}),
+    "activate": ("activated {version} in {it}", {"version", "candidate"}),
+    "revert": ("reverted {it} to {version}", {"version"}),
+    "withdraw": ("withdrew the candidate of {it}", {"candidate"}),
+    "version": ("took {it} to {version}", {"version"}),
+    "policy": ("applied another policy to {it}", set[str]()),
+}
+_BEGUN_OR_ENDED = {  # of these the new state says which
+    "kill_switch": ("engaged the kill switch", "released the kill switch"),
+    "freeze": ("declared a freeze of {it}", "ended a freeze of {it}"),
+    "webhook": ("added the webhook {webhook}", "removed the webhook {was}"),
+}
+
+
 def _sentence(transition: dict[str, Any]) -> str:
-    """`rollback by automation, phase enforced to advisory: guardrail error: …`."""
-    before, after = transition["from"], transition["to"]
+    """`oscar promoted read to advisory: …`, `the service rolled read back to shadow by itself: …`; the reason
+    as it was written.
+    """
+    before, after, kind = transition["from"], transition["to"], transition["kind"]
+    done, known = _DONE.get(kind, (kind.replace("_", " ") + " of {it}", set[str]()))
+    if kind in _BEGUN_OR_ENDED:
+        begun, ended = _BEGUN_OR_ENDED[kind]
+        done, known = (begun if after.get(kind) else ended), {kind}
+    it = "every rollout" if transition["rollout"] == "*" else transition["rollout"]
+    by, itself = transition["actor_name"] or transition["actor"], ""
+    if transition["automatic"]:
+        by, itself = "the service", " by itself"
     changes = [
         _change(name.replace("_", " "), before.get(name), value)
         for name, value in after.items()
-        if name not in ("epoch", "revision", "hold_reason") and before.get(name) != value
+        if name not in known | {"epoch", "revision", "hold_reason"} and before.get(name) != value
     ]
-    by = transition["actor_name"] or transition["actor"]
-    done = ", ".join([f"{transition['kind'].replace('_', ' ')} by {by}", *changes])
-    return f"{done}: {transition['reason']}"
+    said = (
+        f"{by} {done.format_map(defaultdict(lambda: 'another', after, it=it, was=before.get(kind)))}{itself}"
+    )
+    return f"{', '.join([said, *changes])}: {transition['reason']}"
 
 
 def _change(name: str, before: Any, after: Any) -> str:
@@ -86,4 +124,6 @@ def _change(name: str, before: Any, after: Any) -> str:
         return name if after else f"no longer {name}"
     if after is None:
         return f"no {name} any more"
+    if name == "exposure":
+        before, after = percent(before or 0), percent(after)
     return f"{name} {after}" if before is None else f"{name} {before} to {after}"

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Select,
     Subquery,
     and_,
+    case,
     exists,
     func,
     or_,
@@ -21,9 +22,10 @@ from sqlalchemy import (
 from app.store import tables as t
 from app.store.reviews import LATER, MAX_PAGE, PRIORITY, Judge, verdict_of, with_decision
 
-SKIPPED_US = 3_600_000_000  # how long a skipped review stays behind for who skipped it
-
 _r = t.reviews.c
+_CALLER_WAITS = and_(_r.kind == "binding", _r.status == "open")
+# How long a skipped review stays behind for who skipped it.
+_SKIPPED_US = case((_CALLER_WAITS, 60_000_000), else_=3_600_000_000)
 _URGENT_AS = {  # what may make a review of a kind urgent; anybody may report any of them
     "binding": ("report", "binding"),
     "drawn": ("report", "too_permissive", "drawn"),
@@ -35,7 +37,7 @@ _URGENT_AS = {  # what may make a review of a kind urgent; anybody may report an
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which reviews of the queue. `free_us`: as of then nobody else holds them, they are in time, and the
-    person has not just skipped them.
+    person has not just skipped them; `skipped`: these too. `waits`: a caller waits for them.
     """
 
     status: str = "open"
@@ -43,6 +45,8 @@ class Wanted:
     kind: str | None = None
     flagged: bool = False
     free_us: int | None = None
+    waits: bool = False
+    skipped: bool = False
 
 
 def queue(
@@ -66,10 +70,10 @@ def queue(
     return sorted(rows, key=lambda row: page.index(row["id"]))
 
 
-def held_by(connection: Connection, judge: Judge, now_us: int) -> list[RowMapping]:
-    """What a person has in hand and may still judge, in the order in which it was decided."""
+def held_by(connection: Connection, judge: Judge, wanted: Wanted, now_us: int) -> list[RowMapping]:
+    """What a person has in hand of that choice and may still judge, in the order in which it was decided."""
     mine = with_decision().where(_r.claimed_by == judge.key_id, _r.claim_expires_us > now_us)
-    query = mine.where(_in_time(now_us)).order_by(_r.id).limit(MAX_PAGE)
+    query = mine.where(_in_time(now_us), *_chosen(wanted)).order_by(_r.id).limit(MAX_PAGE)
     return list(connection.execute(query).mappings())
 
 
@@ -86,11 +90,13 @@ def waiting(connection: Connection) -> dict[str, int]:
 def next_return_us(connection: Connection, judge: Judge, now_us: int) -> int | None:
     """When the first of the reviews that a person skipped comes back, or None."""
     m = t.review_marks.c
-    skipped = select(func.min(m.created_us)).where(
-        m.kind == "skip", m.judge.in_(judge.keys), m.created_us > now_us - SKIPPED_US
+    back_us = m.created_us + _SKIPPED_US
+    skipped = (
+        select(func.min(back_us))
+        .join(t.reviews, _r.id == m.review_id)
+        .where(m.kind == "skip", m.judge.in_(judge.keys), back_us > now_us)
     )
-    first_us = connection.execute(skipped).scalar()
-    return None if first_us is None else first_us + SKIPPED_US
+    return connection.execute(skipped).scalar()
 
 
 def _urgent(judge: Judge, wanted: Wanted, urgency: int, limit: int) -> Select[Any]:
@@ -129,26 +135,33 @@ def _part(judge: Judge, wanted: Wanted, which: ColumnElement[bool], urgency: int
         s = t.situations.c
         query = query.join(t.situations, s.decision_id == _r.decision_id, isouter=True)
         query = query.where(or_(s.actor_id.is_(None), s.actor_id.not_in(judge.actors)))
-    if wanted.rollout is not None:
-        query = query.where(_r.rollout == wanted.rollout)
-    if wanted.kind is not None:
-        query = query.where(_r.kind == wanted.kind)
-    m = t.review_marks.c
-    if wanted.flagged:
-        query = query.where(_r.id.in_(select(m.review_id).where(m.kind == "flag")))
+    query = query.where(*_chosen(wanted))
     if wanted.free_us is not None:
-        query = query.where(*_free(judge, wanted.free_us))
+        query = query.where(*_free(judge, wanted.free_us, skipped=wanted.skipped))
     return query.order_by(_r.id).limit(limit).subquery()
 
 
-def _free(judge: Judge, now_us: int) -> Iterator[ColumnElement[bool]]:
+def _chosen(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
+    """What a person may choose by."""
+    m = t.review_marks.c
+    if wanted.rollout is not None:
+        yield _r.rollout == wanted.rollout
+    if wanted.kind is not None:
+        yield _r.kind == wanted.kind
+    if wanted.flagged:
+        yield _r.id.in_(select(m.review_id).where(m.kind == "flag"))
+    if wanted.waits:
+        yield _CALLER_WAITS
+
+
+def _free(judge: Judge, now_us: int, *, skipped: bool) -> Iterator[ColumnElement[bool]]:
     m = t.review_marks.c
     mine = func.coalesce(_r.claimed_by, judge.key_id) == judge.key_id
     yield or_(mine, func.coalesce(_r.claim_expires_us, 0) <= now_us)
     yield _in_time(now_us)
-    yield ~exists().where(
-        m.review_id == _r.id, m.judge.in_(judge.keys), m.kind == "skip", m.created_us > now_us - SKIPPED_US
-    )
+    if not skipped:
+        recent = m.created_us + _SKIPPED_US > now_us
+        yield ~exists().where(m.review_id == _r.id, m.judge.in_(judge.keys), m.kind == "skip", recent)
 
 
 def _in_time(now_us: int) -> ColumnElement[bool]:

@@ -17,6 +17,7 @@ from sqlalchemy import Table
 
 from app.domain.clock import to_us
 from app.domain.decision import Decision
+from app.services.desk import Choice
 from app.services.verdicts import Verdict
 from app.store import tables as t
 from app.store.database import Database
@@ -83,7 +84,7 @@ async def _cards(stage: Stage) -> dict[str, list[float]]:
     reviewer = stage.principal("reviewer")
     for _ in range(_TIMES):
         taken.append(await _asked(stage, "/reviews/take", data={"review": ""}))
-        [held] = stage.services.desk.hand(reviewer)
+        [held] = stage.services.desk.hand(Choice(), reviewer)
         ahead.append(await _asked(stage, f"/reviews/next?after={held}"))
         await stage.services.reviews.judge(held, Verdict(Decision.ALLOW), reviewer)
     return {"the queue's next card": taken, "the card after it, fetched ahead": ahead}

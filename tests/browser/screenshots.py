@@ -32,11 +32,14 @@ def take(url: str, link: str) -> None:
     """Both pictures, 1280 pixels wide, of the server at `url`, let in by a link."""
     IMAGES.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=chromium(), args=["--no-sandbox", "--disable-lcd-text"]
+        )
         page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
         page.goto(link)
         page.wait_for_url("**/account")
         page.goto(url)
+        page.get_by_role("link", name="write", exact=True).wait_for()
         keep(page, "board")
         page.goto(f"{url}/reviews")
         page.locator("#desk[data-state=open] .verdicts button:not([aria-disabled=true])").first.wait_for()
@@ -46,7 +49,7 @@ def take(url: str, link: str) -> None:
 
 def keep(page: Page, name: str) -> None:
     path = IMAGES / f"{name}.png"
-    page.screenshot(path=path)
+    page.screenshot(path=path, full_page=True)
     assert path.stat().st_size <= MOST_BYTES, f"{path} has {path.stat().st_size} bytes"
 
 

@@ -141,3 +141,22 @@ async def test_the_queue_shows_by_when_a_waiting_caller_needs_an_answer(console:
     page = await console.opens("/reviews", "reviewer")
     await expect(page.get_by_role("main")).to_contain_text(re.compile("caller|waits|waiting"))
     await expect(page.get_by_role("main")).to_contain_text(re.compile(r"1[0-5]:\d\d|1[0-5] min"))
+
+
+async def test_a_page_whose_server_is_gone_says_from_when_it_is_until_it_is_back(console: Console) -> None:
+    page = await console.opens("/", "operator")
+    lost = page.get_by_role("status").filter(has_text="Connection lost")
+    await page.wait_for_function("() => feed.readyState === EventSource.OPEN")
+    await expect(lost).to_have_count(0)
+    await page.route("**/live", lambda route: route.abort())
+    await page.evaluate("() => { feed.close(); listen(); }")  # a line that is open is not routed again
+    await expect(lost).to_contain_text(re.compile(r"from \d\d:\d\d:\d\d UTC"))
+    await page.unroute("**/live")
+    await expect(lost).to_have_count(0)
+
+
+@pytest.mark.parametrize("keys", ["?", "Shift+?"])
+async def test_the_help_opens_by_its_character_whatever_the_keyboard(console: Console, keys: str) -> None:
+    page = await console.opens("/", "operator")
+    await page.keyboard.press(keys)
+    await expect(page.get_by_role("dialog", name="Keys")).to_be_visible()

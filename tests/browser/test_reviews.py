@@ -174,3 +174,17 @@ async def test_the_next_card_stands_there_before_the_verdict_is_answered(queue: 
     await page.keyboard.press("1")
     await expect(page.locator("#desk")).to_have_attribute("data-review", next_card)
     assert await page.evaluate("window.stood") == f"card-{next_card}"
+
+
+async def test_a_caller_who_begins_to_wait_is_announced_and_taken_by_a_key(queue: Console) -> None:
+    page = await queue.opens("/reviews", "reviewer")
+    await is_ready(page)
+    card = str(await page.locator("#desk").get_attribute("data-review"))
+    await queue.stage.enter("write", Phase.ADVISORY)
+    waiting = (await queue.stage.decide("write", legacy="require_attestation"))["review"]["id"]
+    queue.stage.services.notices.publish("review", {})
+    await expect(page.get_by_role("button", name="A caller waits")).to_be_visible()
+    await expect(page.locator("#desk")).to_have_attribute("data-review", card)
+    await page.keyboard.press("w")
+    await expect(page.locator("#desk")).to_have_attribute("data-review", waiting)
+    await expect(page.get_by_role("button", name="A caller waits")).to_have_count(0)

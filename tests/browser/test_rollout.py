@@ -29,7 +29,7 @@ async def test_an_automatic_rollback_arrives_on_the_open_page_and_is_said(consol
     [rollback] = await stage.looks(times=3, every_s=5)
     assert rollback["automatic"]
     await expect(present).to_contain_text("Advisory")
-    await expect(page.get_by_role("alert").filter(has_text="rollback by automation")).to_be_visible()
+    await expect(page.get_by_role("alert").filter(has_text="the service rolled read back")).to_be_visible()
     await expect(page.get_by_role("button", name="Close investigation…")).to_be_visible()
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -66,7 +67,7 @@ GATE = {
             "outcome": "pass",
             "value": 0.9,
             "needed": 0,
-            "sentence": "agreement 0.9 of 50",
+            "sentence": "agreement 90 % of 50",
         },
         {"name": "error", "outcome": "insufficient", "value": None, "needed": 36, "sentence": "nothing seen"},
         {
@@ -90,7 +91,7 @@ GATE = {
 
 def test_a_checklist_shows_what_rests_on_evidence_and_all_that_is_missing() -> None:
     assert checklist(GATE) == [
-        "✓ agreement 0.9 of 50",
+        "✓ agreement 90 % of 50",
         "· nothing seen",
         "· soak 0 s of 9 s",
         "✗ one is open",
@@ -100,7 +101,7 @@ def test_a_checklist_shows_what_rests_on_evidence_and_all_that_is_missing() -> N
 
 @pytest.mark.parametrize("name", ["error", "self_disagreement"])
 def test_a_guardrails_line_says_what_it_saw(name: str) -> None:
-    guardrail = {"name": name, "outcome": "insufficient", "sentence": "error rate 0.2 of 40, limit 0.05"}
+    guardrail = {"name": name, "outcome": "insufficient", "sentence": "error rate 20 % of 40, limit 5 %"}
     assert guardrail_line(guardrail).split() == [name, "insufficient", *guardrail["sentence"].split()]
 
 
@@ -174,9 +175,11 @@ def test_a_visitor_of_the_demo_finds_every_phase_a_rollback_a_candidate_and_work
     assert (experiment["rollout"], sum(experiment["paired"]["agreement"].values()) > 0) == ("commit", True)
     assert judged >= {"write", "commit"}
     assert still_open >= {"read", "admin"}
-    with httpx.Client(follow_redirects=True) as guest:
-        assert guest.get(kept["link"]).is_success
-        assert "write" in guest.get(kept["url"]).text
+    with httpx.Client(follow_redirects=True, headers={"Origin": kept["url"]}) as guest:
+        form = re.search(r'name="form" value="([^"]+)"', guest.get(kept["link"]).text)
+        assert form is not None
+        assert guest.post(kept["link"], data={"form": form[1]}).is_success
+        assert "Rolled back to advisory" in guest.get(kept["url"]).text
 
 
 @pytest.mark.model

@@ -23,6 +23,7 @@ def test_a_new_user_gets_a_link_and_stdout_nothing_else(peer: Peer, run: Run) ->
     peer.answer = answer
     result = run("users", "create", "ada", "--role", "reviewer", "--actor", "ada@here")
     assert (result.exit_code, result.stdout) == (0, f"{peer.url}/sign-in/secret\n")
+    assert "ada: lets them in once" in result.stderr
     assert peer.seen[0].body == {"name": "ada", "roles": ["reviewer"], "actors": ["ada@here"]}
     assert peer.seen[1].path == "/v1/users/u_1/link"
     assert json.loads(run("users", "link", "ada", "--json").stdout) == LINK
@@ -31,6 +32,8 @@ def test_a_new_user_gets_a_link_and_stdout_nothing_else(peer: Peer, run: Run) ->
 def test_users_are_listed_without_a_verb(peer: Peer, run: Run) -> None:
     peer.answer = answer
     assert run("users").stdout.splitlines()[1].split()[:3] == ["u_1", "ada", "reviewer"]
+    assert "link" in run("users").stdout.splitlines()[1].split()
+    assert "signs_in_by" in run("users").stdout.splitlines()[0]
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def asked(gate: Gate) -> Condition:
 def test_without_a_second_person_it_is_insufficient_and_says_the_command() -> None:
     gate = judged()
     assert (gate.outcome, asked(gate).needed, gate.is_carried) == (INSUFFICIENT, 1, True)
-    assert "`phasegate approve read --to enforced --reason …`" in asked(gate).sentence
+    assert "phasegate approve read --to enforced --reason …" in asked(gate).sentence
 
 
 def test_a_second_person_opens_the_gate_and_is_named() -> None:

@@ -104,7 +104,7 @@ def test_allowed_hours_that_are_all_over_say_what_ends_the_rest() -> None:
     found = frozen([once], "read", local(23, 9))
     assert found is not None
     assert found.until is None
-    assert "`phasegate freeze end f9" in found.sentence
+    assert "phasegate freeze end f9" in found.sentence
 
 
 @given(st.integers(0, 60 * 24 * 400), st.booleans())

@@ -107,8 +107,8 @@ def test_agreement_needs_proof_either_way(disagreed: int, outcome: GateOutcome) 
 
 def test_a_condition_tells_its_figures_in_a_sentence() -> None:
     condition = one(judged(evidence(shadow_totals(100, disagreed=5))), "agreement")
-    assert condition.sentence.startswith("agreement 0.95 of 100 compared, lower bound 0.8")
-    assert condition.sentence.endswith(f", needs above 0.9: {condition.needed} more compared decisions")
+    assert condition.sentence.startswith("agreement 95 % of 100 compared, lower bound 8")
+    assert condition.sentence.endswith(f", needs above 90 %: {condition.needed} more compared decisions")
 
 
 def test_agreement_with_a_shown_legacy_answer_is_insufficient_however_high() -> None:
@@ -199,7 +199,7 @@ def validation_of(found: Validated | str | None) -> Condition:
 def test_validation_must_lie_above_the_limit(passed: int, outcome: GateOutcome) -> None:
     found = validation_of(Validated(60, passed / 60, 1, current=True))
     assert found.outcome is outcome
-    assert found.sentence.endswith(" of 60, 1 wrong allows, needs above 0.95")
+    assert found.sentence.endswith(" of 60, 1 wrong allows, needs above 95 %")
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_validation_must_lie_above_the_limit(passed: int, outcome: GateOutcome) 
 def test_without_a_validation_of_todays_suites_there_is_none(found: Validated | None) -> None:
     condition = validation_of(found)
     assert condition.outcome is INSUFFICIENT
-    assert condition.sentence.endswith("run `phasegate validate v1 --record`")
+    assert condition.sentence.endswith("run phasegate validate v1 --record")
 
 
 def test_suites_that_cannot_be_read_never_pass() -> None:

@@ -27,7 +27,7 @@ def test_how_many_are_missing_and_how_long_that_takes_is_said_to_people() -> Non
 def test_without_traffic_there_is_no_estimate_and_the_sentence_says_so() -> None:
     judged = actors(evidence({}), at_least=10, per_day=0.0)
     assert judged.eta_s is None
-    assert judged.sentence.endswith("10 more actors, but none came in the last 24 h")
+    assert judged.sentence.endswith("10 more actors, but none yet in this epoch")
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_after_a_step_time_and_observations_begin_anew() -> None:
 def test_a_broken_sample_ratio_ends_the_ramp_at_the_first_step_before_anything_else_is_read() -> None:
     skewed = evidence(more=counted((400, 200), share=0.25))
     assessment = judged(state(at=0.25), skewed, guardrails=(ALERT,))
-    assert assessment.why == "200 of 400 actors exposed, expected 0.25 of them: no chance of the draw"
+    assert assessment.why == "200 of 400 actors exposed, expected 25 % of them: no chance of the draw"
     after = carried_out(state(at=0.25), assessment, skewed, now=NOW)
     assert (after.exposure, after.ramp and after.ramp.state) == (0.05, RampState.STOPPED)
 

@@ -103,7 +103,7 @@ def test_a_skewed_set_breaks_the_ratio_and_says_its_numbers() -> None:
     ratio = ratio_of(counted((1_000, 120)))
     assert ratio is not None
     assert ratio.is_broken
-    assert ratio.sentence == "120 of 1000 actors exposed, expected 0.05 of them: no chance of the draw"
+    assert ratio.sentence == "120 of 1000 actors exposed, expected 5 % of them: no chance of the draw"
 
 
 def test_a_right_share_is_not_broken() -> None:

@@ -65,7 +65,7 @@ async def test_a_promotion_waits_for_a_second_person_and_then_goes(advised: Stag
     with pytest.raises(GateNotMet) as refusal:
         await promote(advised, "read", ENFORCED, who="operator")
     assert open_ones(refusal) == ["approvals"]
-    assert "`phasegate approve read --to enforced" in refusal.value.gate["sentence"]
+    assert "phasegate approve read --to enforced" in refusal.value.gate["sentence"]
     given = await approve(advised)
     assert (given["kind"], given["evidence"]["to"]) == ("approval", "enforced")
     gate = advised.services.rollouts.gate("read", ENFORCED)

@@ -103,7 +103,7 @@ async def test_a_breach_comes_first_and_says_which(stage: Stage) -> None:
     await stage.looks(every_s=5)
     first = stage.services.board.read()["rows"][0]
     assert (first.name, first.state) == ("read", "breach")
-    assert first.sentence.startswith("guardrail error: error rate 1 of 20")
+    assert first.sentence.startswith("guardrail error: error rate 100 % of 20")
     assert ("error", "breach") in first.telling
 
 

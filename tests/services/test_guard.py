@@ -105,7 +105,7 @@ async def test_a_warning_is_announced_once_to_followers_and_webhooks(stage: Stag
     assert await stage.looks(times=3, every_s=61) == []
     ((kind, body),) = await told
     assert (kind, body["rollout"], body["outcome"]) == ("guardrail", "read", "warning")
-    assert body["sentence"].startswith("guardrail error: warning: error rate 1 of 2")
+    assert body["sentence"].startswith("guardrail error: warning: error rate 100 % of 2")
     assert stage.rows(t.deliveries) == 1
 
 
@@ -298,7 +298,7 @@ async def test_other_traffic_alone_is_told_and_nothing_is_rolled_back(stage: Sta
     assert assessment(stage, "read", "paired_shift")["outcome"] == "ok"
     ((kind, body),) = await told
     assert (kind, body["name"], body["outcome"]) == ("guardrail", "shift", "breach")
-    assert body["sentence"].startswith("guardrail shift: breach: shift of the distribution 1 of 20")
+    assert body["sentence"].startswith("guardrail shift: breach: shift of the distribution 100 % of 20")
 
 
 @pytest.mark.parametrize(("n", "outcome"), [(299, "insufficient"), (300, "ok")])

@@ -202,7 +202,10 @@ async def test_a_rollout_that_was_rolled_back_says_why(stage: Stage) -> None:
     await roll_back(stage)
     status = stage.services.rollouts.one("read")["status"]
     assert status["state"] == "rolled_back"
-    assert "rolled back to advisory: it went wrong; investigation" in status["sentence"]
+    assert (
+        "rolled back to advisory: it went wrong; close its investigation, then 7 days of observation"
+        in status["sentence"]
+    )
 
 
 async def test_promotion_again_needs_observed_days_after_the_investigation(stage: Stage) -> None:
@@ -212,7 +215,7 @@ async def test_promotion_again_needs_observed_days_after_the_investigation(stage
         "read", cause="model", fix="retrained", by=stage.principal("operator")
     )
     await with_evidence(stage)
-    with pytest.raises(GateNotMet, match="7 days observed since investigation"):
+    with pytest.raises(GateNotMet, match="7 days observed since its investigation"):
         await promote(stage, "read", Phase.ADVISORY)
     await stage.serves("read", days=7)
     await promote(stage, "read", Phase.ADVISORY)

@@ -151,7 +151,7 @@ async def test_a_broken_sample_ratio_stops_the_ramp_at_the_first_step(widening: 
     await traffic(widening, exposed=20, only_exposed=True)
     [stopped] = await minutes(widening, 1)
     assert (stopped["kind"], stopped["to"]["exposure"]) == ("exposure", 0.05)
-    assert "20 of 20 actors exposed, expected 0.25" in stopped["reason"]
+    assert "20 of 20 actors exposed, expected 25 %" in stopped["reason"]
     ramp = widening.state("read").ramp
     assert ramp is not None
     assert ramp.state is RampState.STOPPED

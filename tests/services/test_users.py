@@ -76,7 +76,7 @@ async def test_what_a_user_did_bears_their_name(any_stage: Stage) -> None:
     ada = (await session(any_stage, token)).principal
     made = await any_stage.services.levers.hold("read", by=ada, reason="a look")
     assert made["actor_name"] == "ada"
-    assert "by ada" in made["sentence"]
+    assert made["sentence"] == "ada held read: a look"
     assert any_stage.services.rollouts.transitions("read", limit=1)[0]["actor_name"] == "ada"
 
 

@@ -164,7 +164,7 @@ async def test_a_gate_opens_only_by_a_validation_above_its_limit(gated: Stage) -
     assert after.outcome is GateOutcome.PASS
     condition = next(each for each in after.conditions if each.name == "validation")
     assert (condition.value, condition.n, condition.limit) == (55 / 60, 60, 0.9)
-    assert condition.sentence == "validation 0.9167 of 60, 0 wrong allows, needs above 0.9"
+    assert condition.sentence == "validation 91.7 % of 60, 0 wrong allows, needs above 90 %"
 
 
 async def test_a_validation_at_or_below_the_limit_fails_the_gate(gated: Stage) -> None:

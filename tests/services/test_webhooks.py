@@ -99,8 +99,7 @@ async def test_a_transition_is_told_with_a_signature_that_holds(any_stage: Stage
     assert seen.headers["webhook-timestamp"] == str(int(any_stage.clock.now().timestamp()))
     assert seen.body["type"] == "phasegate.transition"
     assert seen.body["id"] == seen.headers["webhook-id"]
-    assert seen.body["text"].startswith("read: hold by ")
-    assert seen.body["text"].endswith(", held: look first")
+    assert seen.body["text"].endswith(" held read: look first")
     assert (seen.body["data"]["kind"], seen.body["data"]["to"]["held"]) == ("hold", True)
     assert (last(any_stage)["status"], last(any_stage)["response"]) == ("delivered", 204)
 
@@ -120,7 +119,7 @@ async def test_a_webhook_hears_first_that_it_was_added(stage: Stage, receiver: P
     await stage.services.webhooks.add(url=f"{receiver.url}/a/secret/path", kinds=(), by=by)
     await deliver(stage)
     [seen] = receiver.seen
-    assert seen.body["text"].startswith("webhook by ")
+    assert " added the webhook http://" in seen.body["text"]
     assert "secret" not in json.dumps(seen.body)
 
 
@@ -304,7 +303,7 @@ async def test_no_situation_leaves_the_plane(stage: Stage, receiver: Peer) -> No
     await stage.call("POST", f"/v1/decisions/{decided['id']}/report", body, who="operator")
     await deliver(stage)
     said = " ".join(seen.raw.decode() for seen in receiver.seen)
-    assert "rollback by automation" in said
+    assert "the service rolled deploy back" in said
     for private in ("somebody-known", "a secret plan", "what I think of it"):
         assert private not in said
 

@@ -25,7 +25,7 @@ class Effect:
 
 
 def sentence(advisory: Advisory, effects: Sequence[Effect], *, lines: Sequence[Line]) -> str:
-    """One sentence, such as "deny, mainly because of details, *...*: without it allow at 0.71"."""
+    """One sentence, such as "deny, mainly because of details, “...”: without it allow at 0.71"."""
     most = max(effects, key=lambda effect: effect.effect, default=None)
     if most is None:
         return _opening(advisory)
@@ -38,7 +38,7 @@ def sentence(advisory: Advisory, effects: Sequence[Effect], *, lines: Sequence[L
         without += f" at {most.probability_without:.2f}"
     if most.decision_without is advisory.decision:
         without = f"still {without}, instead of {advisory.confidence:.2f}"
-    return f"{_stance(advisory)}, mainly because of {most.field}, *{excerpt}*: without it {without}"
+    return f"{_stance(advisory)}, mainly because of {most.field}, “{excerpt}”: without it {without}"
 
 
 def worded(

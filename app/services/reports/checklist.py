@@ -97,7 +97,7 @@ def _each(judge: Callable[[RolloutFacts], Finding | None]) -> Callable[[Facts], 
 
 
 def _preflight(_: Facts) -> Finding:
-    return _unknown("a running server cannot tell: run `phasegate preflight` on its machine")
+    return _unknown("a running server cannot tell: run phasegate preflight on its machine")
 
 
 def _model_loads(facts: Facts) -> Finding:
@@ -232,7 +232,7 @@ def _corrections(one: RolloutFacts) -> Finding | None:
     n = one.now.n(Metric.OVERRIDDEN)
     if not one.now.n(Metric.REVIEWED):
         return None
-    train = f": train with `phasegate learn {one.name}`" if n >= EXAMPLES_AT_LEAST else ""
+    train = f": train with phasegate learn {one.name}" if n >= EXAMPLES_AT_LEAST else ""
     return _found(f"{n} corrections since the epoch began{train}", float(n), holds=not train)
 
 

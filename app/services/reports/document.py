@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 from app.domain.clock import rfc3339, to_us
+from app.domain.condition import HOPELESS
 from app.domain.counters import LAST_BUCKET, Metric, bucket_middle_ms
 from app.domain.evidence import Evidence
 from app.domain.phase import Phase
@@ -144,6 +145,9 @@ def _promotion(one: RolloutFacts) -> str:
         return f"promote {one.name} to {gate['to']}: all conditions hold"
     missing = [each["sentence"] for each in gate["conditions"] if each["outcome"] == gate["outcome"]]
     others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+    stuck = next((said for said in missing if HOPELESS in said), None)
+    if stuck is not None:
+        return f"change the model or its rules for {gate['to']}: {stuck}{others}"
     if gate["outcome"] == "insufficient":
         return f"wait for evidence for {gate['to']}: {missing[0]}{others}"
     return f"mend what speaks against {gate['to']}: {missing[0]}{others}"

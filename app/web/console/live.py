@@ -84,7 +84,9 @@ def _in_full(kind: str, body: dict[str, Any]) -> tuple[str, dict[str, Any]] | No
         case "transition" if body["rollout"] == "*":
             return "plane", {"sentence": visible(body["sentence"])}
         case "transition" | "guardrail":
-            said = visible(f"{body['rollout']}: {body['sentence']}")
+            # A transition's sentence names its rollout itself.
+            about = "" if kind == "transition" else f"{body['rollout']}: "
+            said = visible(f"{about}{body['sentence']}")
             return "rollout", {
                 "name": body["rollout"],
                 "sentence": said,

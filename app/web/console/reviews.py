@@ -172,9 +172,9 @@ async def undo(request: Asked, data: URLEncodedBody[Sent]) -> Response[bytes]:
     last = await asyncio.to_thread(services.desk.last, principal)
     if last is None:
         raise Conflict("nothing-to-undo", "you have given no verdict that stands")
-    await services.reviews.undo(last, principal)
+    await services.reviews.undo(last["review_id"], principal)
     try:
-        held = await services.desk.hold(last, principal)
+        held = await services.desk.hold(last["review_id"], principal)
     except Conflict:
         return await _next(
             request, data, said="Taken back. Somebody else judges it now: you know the model's answer."
@@ -214,8 +214,8 @@ async def content(request: Asked) -> Response[bytes]:
 def _page(request: Asked, choice: Choice, *, turn_to: str | None) -> Response[bytes]:
     services, principal = services_of(request), principal_of(request)
     judges = principal.may(Role.REVIEWER)
-    hand = services.desk.hand(principal) if judges else []
-    open_at = services.desk.resumed(principal) if hand and not turn_to else None
+    hand = services.desk.hand(choice, principal) if judges else []
+    open_at = services.desk.resumed(choice, principal) if hand and not turn_to else None
     return page(
         request,
         "reviews.html",
@@ -225,12 +225,13 @@ def _page(request: Asked, choice: Choice, *, turn_to: str | None) -> Response[by
         kinds=KINDS,
         rollouts=sorted(services.plane.view.policy.book.names),
         flags=services.desk.flags(principal) if choice.flagged or not judges else [],
+        last=services.desk.last(principal) if judges else None,
         **_card(open_at, hand, turn_to=turn_to, is_new=True),
     )
 
 
 async def _next(request: Asked, data: Sent, *, said: str | None = None) -> Response[bytes]:
-    """The oldest card in hand, else the next, or word that nothing is left."""
+    """The oldest card in hand of the choice, else the next, or word that nothing is left."""
     services, principal = services_of(request), principal_of(request)
     found = await services.desk.proceed(data.choice, principal, wanted=data.wanted or None)
     return await _desk(request, data, found, said=said)
@@ -244,9 +245,11 @@ async def _desk(
     said: str | None = None,
     rollback: dict[str, Any] | None = None,
 ) -> Response[bytes]:
-    hand = await asyncio.to_thread(services_of(request).desk.hand, principal_of(request))
+    desk, principal = services_of(request).desk, principal_of(request)
+    hand = await asyncio.to_thread(desk.hand, data.choice, principal)
+    last = await asyncio.to_thread(desk.last, principal)
     card = _card(shown, hand, said=said, rollback=rollback)
-    return page(request, "review_desk.html", choice=data.choice, **card)
+    return page(request, "review_desk.html", choice=data.choice, last=last, **card)
 
 
 def _card(

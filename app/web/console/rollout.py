@@ -47,6 +47,7 @@ def rollout(request: Asked, name: FromPath[str], to: FromQuery[Phase | None] = N
         transitions=services.rollouts.transitions(name, limit=_SHOWN),
         experiment=services.experiments.of(name),
         versions=[version["id"] for version in services.registry.all()],
+        loaded={model.version_id for model in services.models.loaded},
         causes=CAUSES,
         steers=principal.may(*STEERING),
         approves=principal.may(Role.APPROVER),

@@ -87,15 +87,10 @@ async def by_link(request: Asked, token: FromPath[str], data: URLEncodedBody[Tic
     use = services_of(request).sign_in
     try:
         check_form(request, data.form)
-        session, has_password = await use.by_link(token, address=address_of(request))
+        session = await use.by_link(token, address=address_of(request))
     except Forbidden as refused:
         return page(request, "sign_in_link.html", status=403, title="Sign in", refused=str(refused))
-    return keep(
-        goes_to(request, "/" if has_password else "/account"),
-        session,
-        days=use.days,
-        secure=is_secure(request),
-    )
+    return keep(goes_to(request, "/account"), session, days=use.days, secure=is_secure(request))
 
 
 @post("/sign-out", status_code=200, guards=_SEE)

@@ -19,7 +19,7 @@ def test_the_field_with_the_largest_effect_is_quoted_with_what_its_absence_chang
         ASKED, [effect("action_type", 0.1), effect("recent_history", 0.6)], generated=None, lines=LINES
     )
     assert reasoning.text == (
-        "require_attestation, mainly because of recent_history, *MFA was bypassed*: without it allow at 0.71"
+        "require_attestation, mainly because of recent_history, “MFA was bypassed”: without it allow at 0.71"
     )
     assert reasoning.attributions is not None
     assert [one.field for one in reasoning.attributions] == ["action_type", "recent_history"]

@@ -455,7 +455,7 @@ async def test_reasons_come_from_leaving_fields_out(peer: Peer, opened: Open) ->
     asked = situation(**{**READ, "details": "the token was stolen"})
     advisory = await model.advise(asked, priority=Priority.BINDING, deadline_s=10)
     reasoning = await model.explain(asked, advisory)
-    assert "mainly because of details, *the token was stolen*: without it allow" in reasoning.text
+    assert "mainly because of details, “the token was stolen”: without it allow" in reasoning.text
     assert reasoning.attributions is not None
     most = max(reasoning.attributions, key=lambda found: found.effect)
     assert (most.field, most.decision_without) == ("details", Decision.ALLOW)
@@ -473,7 +473,7 @@ async def test_without_log_probabilities_reasons_name_what_turns_the_decision(
     asked = situation(**{**READ, "details": "the token was stolen"})
     advisory = await model.advise(asked, priority=Priority.BINDING, deadline_s=10)
     reasoning = await model.explain(asked, advisory)
-    assert reasoning.text == "deny, mainly because of details, *the token was stolen*: without it allow"
+    assert reasoning.text == "deny, mainly because of details, “the token was stolen”: without it allow"
     assert reasoning.attributions is None
 
 

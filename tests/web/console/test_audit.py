@@ -42,8 +42,8 @@ async def test_an_empty_history_says_what_will_stand_there(stage: Stage) -> None
 
 async def test_every_transition_has_its_sentence_its_name_and_its_rollout(lived: Stage) -> None:
     page = await seen(lived)
-    assert "Rollback by operator, phase advisory to shadow: it went wrong" in page
-    assert "Freeze by operator" in page
+    assert "operator rolled read back to shadow: it went wrong" in page
+    assert "operator declared a freeze of" in page
     assert 'href="/rollouts/read"' in page
     assert f'href="/audit?who={lived.principal("operator").key_id}"' in page
 

@@ -6,6 +6,7 @@ import pytest
 
 from app.domain.phase import Phase
 from tests.services.plane import Stage
+from tests.services.test_levers import with_evidence
 
 _PART = {"HX-Request": "true"}
 
@@ -86,3 +87,42 @@ async def test_only_an_approver_releases_the_kill_switch(stage: Stage) -> None:
 async def test_the_switch_is_offered_to_those_who_may(stage: Stage, who: str, offered: str | None) -> None:
     text = (await stage.call("GET", "/", who=who)).text
     assert ("Kill switch…" in text) is (offered is not None)
+
+
+async def test_under_the_kill_switch_each_rollout_keeps_its_own_state_and_sentence(stage: Stage) -> None:
+    await stage.enter("write", Phase.ENFORCED)
+    await stage.services.levers.roll_back("write", reason="it errs", by=stage.principal("operator"))
+    by_hand = stage.principal("operator")
+    await stage.services.levers.hold("deploy", reason="the auditors come", by=by_hand)
+
+    async def told() -> list[str]:
+        text = (await stage.call("GET", "/")).text
+        return re.findall(r'<tr id="row-.*?<span class="sentence">.*?</span>', text, re.DOTALL)
+
+    before = await told()
+    assert len(before) == 5
+    await stage.services.levers.kill(engaged=True, reason="smoke", by=by_hand)
+    assert await told() == before
+    page = (await stage.call("GET", "/rollouts/write")).text
+    assert "Rolled back to advisory: it errs" in page
+    assert "an approver releases it on the board" in page
+
+
+async def test_what_is_only_held_back_by_the_kill_switch_says_so(stage: Stage) -> None:
+    await with_evidence(stage)
+    assert 'class="ready"' in (await stage.call("GET", "/?q=read")).text
+    await stage.services.levers.kill(engaged=True, reason="smoke", by=stage.principal("operator"))
+    text = (await stage.call("GET", "/?q=read")).text
+    assert 'class="ready"' not in text
+    assert '<span class="sentence">The kill switch is engaged</span>' in text
+
+
+async def test_a_tile_counts_what_is_stale_and_leads_to_it_and_is_gone_where_nothing_is(stage: Stage) -> None:
+    assert "Stale rollouts" not in (await stage.call("GET", "/")).text
+    await with_evidence(stage)
+    await stage.looks()
+    stage.clock.passes(days=8)
+    await stage.looks()
+    text = (await stage.call("GET", "/")).text
+    assert re.search(r'<dt>Stale rollouts</dt><dd><a href="/\?state=stale">1</a>', text)
+    assert _rows((await stage.call("GET", "/?state=stale")).text) == ["read"]

@@ -55,7 +55,7 @@ async def test_a_rollback_is_told_with_its_reason_to_whoever_sees_rollouts(stage
     events = await _heard(stage, line)
     about = next(about for name, about in events if name == "rollout")
     assert about["name"] == "read"
-    assert "rollback by operator" in about["sentence"]
+    assert "operator rolled read back to advisory" in about["sentence"]
     assert "it errs[U+202E]" in about["sentence"]
     assert about["alarm"] is False
 

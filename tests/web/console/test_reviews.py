@@ -83,6 +83,7 @@ async def test_a_blind_card_does_not_tell_the_models_answer(reading: Stage) -> N
         # How likely it was to be drawn depends on whether model and rules agree.
         assert "%" not in page
         # The fake model is told its answer by the situation; all else must be the same for both.
+        page = re.sub(r'data-key="u".*?</button>', "", page)  # it names what was judged before
         told = re.sub(rf"<dd>{answer}\s*</dd>", "", page)
         texts[answer] = re.sub(r'nonce="[^"]*"|[0-9a-f]{8}-[0-9a-f-]{27}|blind-\d+|question \d+', "", told)
         assert (await reading.call("GET", f"/reviews/{card}/reasons", who=ONE)).status_code == 404
@@ -100,7 +101,7 @@ async def test_after_a_blind_verdict_all_three_stand_side_by_side_and_the_time_i
     assert 'class="differs"' in text
     assert "details" in text
     assert mark_of(reading, card, "reveal")["created_us"] == reading.services.now_us()
-    assert '<option value="model_too_permissive" selected>' in text
+    assert "as the verdict says: model too permissive" in text
 
 
 async def test_an_assisted_card_shows_what_the_model_recommends_and_why(reading: Stage) -> None:
@@ -152,7 +153,7 @@ async def test_going_on_without_a_word_adds_nothing(reading: Stage) -> None:
     card = await of_mode(reading, "blind")
     await post(reading, "verdict", review=card, decision="deny")
     before = reading.rows(t.verdicts)
-    await post(reading, "go-on", review=card, decision="deny", category="model_too_permissive")
+    await post(reading, "go-on", review=card, decision="deny", category="")
     assert reading.rows(t.verdicts) == before
 
 
@@ -312,6 +313,68 @@ async def test_the_address_says_which_reviews_are_wanted(reading: Stage) -> None
     assert shown(await take(reading, flagged="1")) is None
     assert shown(await take(reading, rollout="write", kind="binding")) == waiting["review"]["id"]
     assert (await reading.call("GET", "/reviews?kind=none", who=ONE)).status_code == 422
+
+
+async def test_a_filter_wins_over_what_is_in_hand(reading: Stage) -> None:
+    await reading.enter("write", Phase.ADVISORY)
+    await reading.decide()
+    ordinary = str(shown(await take(reading)))
+    waiting = (await reading.decide("write", legacy="require_attestation"))["review"]["id"]
+    page = (await reading.call("GET", "/reviews?kind=binding", who=ONE)).text
+    assert shown(page) is None
+    assert shown(await take(reading, kind="binding")) == waiting
+    assert shown((await reading.call("GET", "/reviews?kind=binding", who=ONE)).text) == waiting
+    assert shown((await reading.call("GET", "/reviews?rollout=read", who=ONE)).text) == ordinary
+    after = {"after": waiting, "kind": "binding"}
+    assert (await reading.call("GET", "/reviews/next", who=ONE, params=after)).status_code == 204
+    told = await post(reading, "skip", review=ordinary, kind="binding")
+    assert shown(told.text) == waiting
+
+
+async def test_a_skipped_caller_comes_back_after_a_minute_or_when_nothing_else_waits(reading: Stage) -> None:
+    await reading.enter("write", Phase.ADVISORY)
+    waiting = (await reading.decide("write", legacy="require_attestation"))["review"]["id"]
+    await reading.decide()
+    assert shown(await take(reading)) == waiting
+    ordinary = str(shown((await post(reading, "skip", review=waiting)).text))
+    assert ordinary not in ("None", waiting)
+    assert shown((await post(reading, "skip", review=ordinary)).text) == waiting
+    reading.clock.passes(minutes=1)
+    assert reading.services.desk.pace(reading.principal(OTHER))["caller"] is None  # it is held
+    await post(reading, "skip", review=waiting)
+    assert reading.services.desk.pace(reading.principal(ONE))["caller"] is None
+    reading.clock.passes(minutes=2)
+    assert shown((await post(reading, "skip", review=ordinary)).text) == waiting
+
+
+async def test_a_caller_who_begins_to_wait_is_announced_beside_an_open_card(reading: Stage) -> None:
+    await reading.enter("write", Phase.ADVISORY)
+    await reading.decide()
+    ordinary = shown(await take(reading))
+    assert "A caller waits" not in (await reading.call("GET", "/reviews/pace", who=ONE)).text
+    waiting = (await reading.decide("write", legacy="require_attestation"))["review"]["id"]
+    text = (await reading.call("GET", "/reviews/pace", who=ONE)).text
+    assert re.search(rf'value="{waiting}"[^>]*data-key="w"', text)
+    assert shown((await reading.call("GET", "/reviews", who=ONE)).text) == ordinary
+    assert shown(await take(reading, turn_to=waiting)) == waiting
+    assert "A caller waits" not in (await reading.call("GET", "/reviews/pace", who=ONE)).text
+
+
+async def test_whoever_took_a_blind_verdict_back_sees_the_models_answer(reading: Stage) -> None:
+    card = await of_mode(reading, "blind")
+    assert "Hidden until your verdict" in (await reading.call("GET", "/reviews", who=ONE)).text
+    await post(reading, "verdict", review=card, decision="deny")
+    text = (await post(reading, "undo")).text
+    assert ("LLM recommends" in text, "Hidden until your verdict" in text) == (True, False)
+    await post(reading, "skip", review=card)
+    assert "Hidden until your verdict" in await take(reading, OTHER, turn_to=card)
+
+
+async def test_undo_names_what_it_undoes(reading: Stage) -> None:
+    card = await of_mode(reading, "assisted")
+    assert re.search(r'data-key="u"[^>]* disabled', (await reading.call("GET", "/reviews", who=ONE)).text)
+    text = (await post(reading, "verdict", review=card, decision="deny")).text
+    assert "undo: deny, read" in text
 
 
 # --- several people --------------------------------------------------------------------------------

@@ -31,6 +31,17 @@ async def test_a_link_leads_to_a_page_that_asks_for_a_password(stage: Stage) -> 
     assert 'id="old"' not in page
 
 
+async def test_a_link_of_who_has_a_password_leads_to_a_new_one_first(stage: Stage) -> None:
+    await joined(stage)
+    path = (await stage.services.users.link("ada", by=stage.principal("admin")))["path"]
+    browser = Browser(stage)
+    entered = await browser.send(path)
+    assert (entered.status_code, entered.headers["Location"]) == (303, "/account")
+    page = (await browser.see("/account")).text
+    assert page.index("Choose a new password") < page.index("<dt>Name</dt>")
+    assert 'id="old"' not in page
+
+
 async def test_who_only_looks_at_a_link_uses_nothing_up(stage: Stage) -> None:
     path = await invited(stage)
     for _ in range(3):

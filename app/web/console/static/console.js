@@ -56,26 +56,54 @@ function keys(bindings) {
 }
 keys({
   g: event => { led = event.timeStamp; },
-  "Shift+?": () => open($("#help")),
   "/": () => $("[data-filter]")?.focus(),
   ...Object.fromEntries($$(".top nav a").map((link, index) => [`g ${index + 1}`, () => link.click()])),
 });
 
+// By the character: whether it takes Shift is the keyboard's affair.
+const help = idle(() => open($("#help")));
+window.addEventListener("keydown", event => { if (event.key === "?") help(event); });
+
 // News: one stream a page. An event `rollout` about `read` becomes `live:rollout` and `live:rollout:read` on the body;
 // what listens by `hx-trigger="live:rollout:read from:body"` asks for its own part again and is morphed in place.
-const feed = document.body.dataset.live && new EventSource(document.body.dataset.live);
-if (feed) {
+// Silence of three ticks, or an error of 3 s, and a bar says how old the page is until the line is there again.
+const ERROR_MS = 3000, QUIET_MS = 15000, AGAIN_MS = 5000;
+let feed, doubt, failing = false, heard = new Date();
+function hear() {
+  [failing, heard] = [false, new Date()];
+  $("#lost").replaceChildren();
+  lose(QUIET_MS);
+}
+function lose(inMs) {
+  clearTimeout(doubt);
+  doubt = setTimeout(() => {
+    const remedy = feed.readyState === EventSource.CLOSED ? "reload the page" : "it comes back by itself";
+    const textContent = `Connection lost: what you see is from ${heard.toISOString().slice(11, 19)} UTC; ${remedy}.`;
+    $("#lost").replaceChildren(Object.assign(document.createElement("p"), { className: "alarm", textContent }));
+  }, inMs);
+}
+function listen() {
+  feed = new EventSource(document.body.dataset.live);
   const tell = name => document.body.dispatchEvent(new CustomEvent(name));
   for (const kind of ["rollout", "review", "plane", "tick"])
     feed.addEventListener(kind, event => {
+      hear();
       const about = JSON.parse(event.data);
       tell(`live:${kind}`);
       if (about.name) tell(`live:${kind}:${about.name}`);
       if (about.alarm) flash(about.sentence);
       else if (about.sentence) say(about.sentence);
     });
-  feed.addEventListener("open", () => tell("live:tick")); // what came while the line was down
-  window.addEventListener("pagehide", () => feed.close());
+  feed.addEventListener("open", () => { hear(); tell("live:tick"); }); // what came while the line was down
+  feed.addEventListener("error", () => {
+    if (!failing) lose(ERROR_MS);
+    failing = true;
+    if (feed.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN_MS); // refused, which a browser takes for good
+  });
+}
+if (document.body.dataset.live) {
+  listen();
+  window.addEventListener("pagehide", () => { clearTimeout(doubt); feed.close(); });
 }
 
 function switchTheme() {

@@ -7,8 +7,8 @@ const card = () => $("#desk > article");
 let ahead = null; // the next card: its id and its HTML
 let replaced = null; // what stood where the next card stands already, while this request is on its way
 
-for (const key of ["1", "2", "3", "e", "j", "k", "s", "f", "u", "n"])
-  keys({ [key]: event => event.repeat || $(`#desk [data-key="${key}"]`)?.click() });
+for (const key of ["1", "2", "3", "e", "j", "k", "s", "f", "u", "n", "w"])
+  keys({ [key]: event => event.repeat || $(`.judging [data-key="${key}"]`)?.click() });
 
 document.addEventListener("click", event => {
   if (event.target.closest("#desk [aria-disabled=true]")) { event.preventDefault(); event.stopImmediatePropagation(); }
@@ -73,5 +73,10 @@ function watchClaim() {
   claim.textContent = "Your claim has ended: a verdict still counts unless somebody else has taken the card.";
 }
 setInterval(watchClaim, 5000);
+
+// What is opened shows itself above the verdicts.
+document.addEventListener("toggle", event => {
+  if (event.target.open && event.target.closest("#desk > article")) event.target.scrollIntoView({ block: "nearest" });
+}, true);
 
 if (desk().dataset.state === "open") lookAhead();
