@@ -112,8 +112,10 @@ def span(days: float) -> str:
     """A length of time as a person says it."""
     if days >= 1:
         return "1 day" if days == 1 else f"{days:.3g} days"
-    hours = days * 24
-    return f"{hours:.3g} h" if hours >= 1 else f"{days * _DAY_S:.3g} s"
+    hours, seconds = days * 24, days * _DAY_S
+    if hours >= 1:
+        return f"{hours:.3g} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 600 else f"{seconds:.3g} s"
 
 
 def percent(share: float) -> str:
@@ -128,7 +130,7 @@ def rate(value: float | None) -> str:
     said = round(value * 100, 1)
     if said == 0 and value:
         return f"{value * 100:.2g} %"
-    if said == 100 and value != 1:  # noqa: PLR2004 - all of it
+    if said == 100 and value != 1:
         return f"{100 - float(f'{(1 - value) * 100:.2g}'):.10g} %"
     return f"{said:g} %"
 

@@ -40,7 +40,7 @@ async def test_errors_that_rise_roll_back_by_themselves(any_stage: Stage) -> Non
     await decides(any_stage, "read", n=5, model="malformed")
     (transition,) = await any_stage.looks()
     assert (transition["kind"], transition["automatic"]) == ("rollback", True)
-    assert transition["reason"].startswith("guardrail error: error rate 0.3333 of 15")
+    assert transition["reason"].startswith("guardrail error: error rate 33.3 % of 15")
     assert transition["evidence"]["guardrail"]["outcome"] == "breach"
     state = any_stage.state("read")
     assert state.phase is Phase.ADVISORY
@@ -284,7 +284,9 @@ async def test_a_model_that_leaves_the_legacy_engine_rolls_back(any_stage: Stage
     await any_stage.enter("read", Phase.ENFORCED)
     await decides(any_stage, "read", n=20, model="deny")
     (transition,) = await any_stage.looks()
-    assert transition["reason"].startswith("guardrail paired_shift: shift against the legacy engine 1 of 20")
+    assert transition["reason"].startswith(
+        "guardrail paired_shift: shift against the legacy engine 100 % of 20"
+    )
 
 
 async def test_other_traffic_alone_is_told_and_nothing_is_rolled_back(stage: Stage) -> None:
