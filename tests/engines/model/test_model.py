@@ -154,7 +154,7 @@ def test_the_field_that_carries_the_decision_is_named(local: LocalModel) -> None
     assert reasoning.attributions is not None
     most = max(reasoning.attributions, key=lambda one: one.effect)
     assert most.field == "recent_history"
-    assert f"*{history}*" in reasoning.text
+    assert f"“{history}”" in reasoning.text
     assert {one.field for one in reasoning.attributions} == {
         "action_type",
         "actor_role",
