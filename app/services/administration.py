@@ -35,6 +35,12 @@ class Administration:
         with self._plane.database.read() as connection:
             return [key_document(key) for key in keys.everyone(connection)]
 
+    def keys_in_use(self) -> frozenset[str]:
+        """The ids of keys that open something now."""
+        now_us = to_us(self._now())
+        with self._plane.database.read() as connection:
+            return frozenset(key.id for key in keys.everyone(connection) if key.is_active(now_us))
+
     def names(self) -> dict[str, str]:
         """Whose ids stand in the records: keys and users, ended ones too."""
         with self._plane.database.read() as connection:

@@ -14,6 +14,7 @@ from app.domain.counters import LAST_BUCKET, Metric, bucket_edge_ms
 from app.domain.decision import Decision
 from app.domain.evidence import Evidence
 from app.domain.limits import Guardrail
+from app.domain.role import Principal
 from app.domain.rollout import RolloutPolicy, RolloutState
 from app.domain.sequential import lower, lower_bound, upper, upper_bound
 from app.domain.shift import total_variation
@@ -22,6 +23,7 @@ from app.domain.tallies import tallies_of
 from app.services.gates import Gates
 from app.services.plane import Plane
 from app.services.prospects import prospects
+from app.services.rollouts import evidence_for
 from app.store.course import sums_by_span
 from app.store.reporting import phases_by_epoch
 from app.store.rollouts import baselines, load_states
@@ -50,10 +52,10 @@ class CloseUps:
     gates: Gates
     now: Callable[[], datetime]
 
-    def of(self, name: str) -> dict[str, Any]:
+    def of(self, name: str, principal: Principal) -> dict[str, Any]:
         """Raises `NotFound`. Rates are 0..1; every interval holds however often one looks, at the gate's alpha.
 
-        `course` has for each guardrail that counts a rate its points, oldest first, of this epoch and a few before
+        `evidence` is what `Rollouts.evidence` says. `course` has for each guardrail that counts a rate its points, oldest first, of this epoch and a few before
         it, `rates` the epoch's own `{lower, upper}`, `histogram` the model's latencies in buckets of equal ratio without a gap.
         """
         policy = self.plane.view.policy.book.get(name)
@@ -63,6 +65,7 @@ class CloseUps:
             spans = self._spans(connection, state)
         limits = policy.guardrails
         return {
+            "evidence": evidence_for(principal, policy, evidence),
             "prospects": prospects(policy, state),
             "course": _course(policy, state, spans, self.now()),
             "rates": dict(_rates(policy, state, evidence, self.now())),

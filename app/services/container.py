@@ -105,7 +105,7 @@ class Services:
         )
         overview = Overview(plane, gates, now)
         self.board = Board(plane, overview, models, now)
-        self.rollouts = Rollouts(plane, gates, self.guard, self.ramps, now=now)
+        self.rollouts = Rollouts(plane, gates, self.guard, self.ramps, overview, now=now)
         self.close_ups = CloseUps(plane, gates, now=now)
 
         strata, late = Strata(), LateAnswers(plane, ledger, notices, now=now)

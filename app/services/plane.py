@@ -16,7 +16,8 @@ from app.domain.situation import Situation
 from app.engines.legacy.port import LegacyEngine
 from app.policy.rollouts import RolloutBook
 from app.store.database import Database
-from app.store.keys import active, fingerprint
+from app.store.keys import active
+from app.store.people import fingerprint
 from app.store.policies import applied
 from app.store.rollouts import load_states, read_plane
 

@@ -82,6 +82,11 @@ class Models(Protocol):
         ...
 
 
+def statuses(models: Models) -> dict[str, ModelStatus]:
+    """What the models say of themselves, by version: those that this server was to keep ready."""
+    return {model.version_id: model.status for model in models.loaded}
+
+
 class Sole:
     """One model that answers for every version."""
 

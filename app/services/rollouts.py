@@ -40,12 +40,13 @@ class Rollouts:
     gates: Gates
     guard: Guard
     ramps: Ramps
+    overview: Overview
     now: Callable[[], datetime]
 
     def all(self) -> list[dict[str, Any]]:
         """Every rollout of the policy in force, in its order."""
         with self.plane.database.read() as connection:
-            row, standings = Overview(self.plane, self.gates, self.now).read(connection)
+            row, standings = self.overview.read(connection)
             return [self._document(connection, each, kill_switch=row.kill_switch) for each in standings]
 
     def one(self, name: str) -> dict[str, Any]:
@@ -81,11 +82,10 @@ class Rollouts:
         return {"rollout": name, "guardrails": self.guard.assessments(name)}
 
     def evidence(self, name: str, principal: Principal) -> dict[str, Any]:
-        """Beside the decisions that they see, the confusion would tell a reviewer how the others were answered."""
         with self.plane.database.read() as connection:
             policy, state = self._find(connection, name)
-            found = evidence_document(self.gates.evidence(connection, state), alpha=policy.gate_alpha)
-        return {**found, "confusion": None} if principal.only_judges else found
+            evidence = self.gates.evidence(connection, state)
+        return evidence_for(principal, policy, evidence)
 
     def transitions(self, name: str, *, limit: int) -> list[dict[str, Any]]:
         with self.plane.database.read() as connection:
@@ -126,6 +126,12 @@ class Rollouts:
             "investigation": None if case is None else _investigation(case),
             "status": describe(state, policy, seen.gate, why=seen.why),
         }
+
+
+def evidence_for(principal: Principal, policy: RolloutPolicy, evidence: Evidence) -> dict[str, Any]:
+    """The `evidence` shape: beside the decisions that they see, the confusion would tell a reviewer how the others were answered."""
+    found = evidence_document(evidence, alpha=policy.gate_alpha)
+    return {**found, "confusion": None} if principal.only_judges else found
 
 
 def _investigation(case: Investigation) -> dict[str, Any]:

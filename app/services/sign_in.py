@@ -17,7 +17,7 @@ from app.services.plane import Plane
 from app.services.throttle import Throttle
 from app.store import sessions, users
 from app.store.ledger import Ledger
-from app.store.people import USER
+from app.store.people import USER, fingerprint
 from app.store.sessions import Session
 from app.store.transaction import Transaction
 from app.store.users import User
@@ -124,7 +124,7 @@ class SignIn:
                 taken = name.startswith(USER) or users.find(tx.connection, name=name) is not None
                 user = users.create(
                     tx,
-                    name=f"{name} {users.digest(subject)[:6]}" if taken else name,
+                    name=f"{name} {fingerprint(subject)[:6]}" if taken else name,
                     roles=roles,
                     created_by="oidc",
                     now_us=now_us,
@@ -146,7 +146,7 @@ class SignIn:
     async def session(self, token: str, *, is_used: bool) -> Session | None:
         """The session of a browser's token, or None; `is_used` where the person, not the page, asked."""
         now_us = to_us(self._now())
-        found = await asyncio.to_thread(self._session, users.digest(token), now_us)
+        found = await asyncio.to_thread(self._session, fingerprint(token), now_us)
         if found is not None and is_used and now_us - found.seen_us >= _MINUTE_US:
             await self._ledger.run(partial(sessions.touch, session_id=found.id, now_us=now_us))
         return found

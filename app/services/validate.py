@@ -23,7 +23,7 @@ from app.errors import Conflict, InvalidInput, NotFound
 from app.observability import Event
 from app.policy.suites import Suites, find_suites, load_suites
 from app.services.plane import Plane, Policy
-from app.services.ports import Model, Models
+from app.services.ports import Model, Models, statuses
 from app.store import validations as stored
 from app.store.ledger import Ledger
 
@@ -165,7 +165,7 @@ class Validations:
 
     def _unready(self, version: str) -> str:
         """Why the version cannot be asked here: one that was wanted says it itself."""
-        wanted = {model.version_id: model.status for model in self._models.loaded}
+        wanted = statuses(self._models)
         said = "it is not kept ready: make it the active version or a candidate of a rollout first"
         if version in wanted:
             said = wanted[version].error or f"its model is {wanted[version].state}"

@@ -1,7 +1,5 @@
 """Who holds an API key, and what may it do?"""
 
-import hashlib
-import json
 import secrets
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -10,7 +8,7 @@ from sqlalchemy import Connection, RowMapping, select, update
 
 from app.domain.role import Role
 from app.errors import NotFound, SettingsError
-from app.store.people import names_in
+from app.store.people import fingerprint, names_in, roles_in, stored_actors, stored_roles
 from app.store.rollouts import touch_plane
 from app.store.tables import api_keys, plane
 from app.store.transaction import Transaction
@@ -35,11 +33,6 @@ class ApiKey:
         return self.revoked_us is None and (self.expires_us is None or now_us < self.expires_us)
 
 
-def fingerprint(presented: str) -> str:
-    """What a presented key is looked up by: the hash of all of it."""
-    return hashlib.sha256(presented.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 def create(
     tx: Transaction,
     *,
@@ -55,7 +48,7 @@ def create(
     key_id = secrets.token_hex(6)
     plaintext = plaintext or f"pg_{key_id}_{secrets.token_urlsafe(32)}"
     key = ApiKey(key_id, name, frozenset(roles), frozenset(actors), now_us, created_by, expires_us)
-    stored = {"roles": " ".join(sorted(key.roles)), "actors": json.dumps(sorted(key.actors))}
+    stored = {"roles": stored_roles(key.roles), "actors": stored_actors(key.actors)}
     tx.insert(api_keys, {**asdict(key), **stored, "secret_sha256": fingerprint(plaintext)})
     touch_plane(tx)
     return key, plaintext
@@ -104,8 +97,5 @@ def active(connection: Connection) -> dict[str, ApiKey]:
 
 
 def _record(row: RowMapping) -> ApiKey:
-    parsed = {
-        "roles": frozenset(map(Role, row["roles"].split())),
-        "actors": names_in(row["actors"]),
-    }
+    parsed = {"roles": roles_in(row["roles"]), "actors": names_in(row["actors"])}
     return ApiKey(**{field.name: row[field.name] for field in fields(ApiKey)} | parsed)

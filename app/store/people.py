@@ -1,6 +1,8 @@
 """Who stands behind an id in the records: the holder of a key, or a user?"""
 
+import hashlib
 import json
+from collections.abc import Iterable
 
 from sqlalchemy import Connection, null, select, union_all
 
@@ -16,6 +18,24 @@ PEOPLE = union_all(
     select(_k.id, _k.name, _k.roles, _k.actors, _k.expires_us, _k.revoked_us.label("ended_us")),
     select(_u.id, _u.name, _u.roles, _u.actors, null().label("expires_us"), _u.disabled_us.label("ended_us")),
 ).subquery("people")
+
+
+def fingerprint(presented: str) -> str:
+    """What a key or a token is kept and looked up by: the hash of all of it."""
+    return hashlib.sha256(presented.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def stored_roles(roles: Iterable[Role]) -> str:
+    return " ".join(sorted(roles))
+
+
+def stored_actors(actors: Iterable[str]) -> str:
+    return json.dumps(sorted(actors))
+
+
+def roles_in(stored: str) -> frozenset[Role]:
+    """The roles of a key or a user, as their column holds them."""
+    return frozenset(map(Role, stored.split()))
 
 
 def names_in(stored: str) -> frozenset[str]:
@@ -42,5 +62,5 @@ def principal_of(
         return None
     if row["expires_us"] is not None and row["expires_us"] <= now_us:
         return None
-    roles = frozenset(map(Role, row["roles"].split()))
-    return Principal(row["id"], row["name"], roles, names_in(row["actors"])), row["expires_us"]
+    principal = Principal(row["id"], row["name"], roles_in(row["roles"]), names_in(row["actors"]))
+    return principal, row["expires_us"]

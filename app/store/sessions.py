@@ -8,10 +8,9 @@ from typing import Any
 from sqlalchemy import Connection, delete, or_, select, update
 
 from app.domain.role import Principal
-from app.store.people import principal_of
+from app.store.people import fingerprint, principal_of
 from app.store.tables import sessions as t
 from app.store.transaction import Transaction
-from app.store.users import digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ def begin(tx: Transaction, principal_id: str, *, now_us: int, expires_us: int) -
     """Sign somebody in; returns the token of 256 bits for their browser."""
     token = secrets.token_urlsafe(32)
     row = {
-        "token_sha256": digest(token),
+        "token_sha256": fingerprint(token),
         "principal_id": principal_id,
         "created_us": now_us,
         "seen_us": now_us,

@@ -1,7 +1,5 @@
 """Who may sign in to the console, and with what?"""
 
-import hashlib
-import json
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
@@ -10,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, delete, or_, selec
 
 from app.domain.role import Role
 from app.errors import Conflict, NotFound
-from app.store.people import USER, names_in
+from app.store.people import USER, fingerprint, names_in, roles_in, stored_actors, stored_roles
 from app.store.tables import sessions, sign_in_links, users
 from app.store.transaction import Transaction
 
@@ -55,7 +53,7 @@ def create(
         subject=subject,
     )
     row = {each.name: getattr(user, each.name) for each in fields(User)}
-    tx.insert(users, {**row, "roles": _stored_roles(user.roles), "actors": _stored_actors(user.actors)})
+    tx.insert(users, {**row, "roles": stored_roles(user.roles), "actors": stored_actors(user.actors)})
     return user
 
 
@@ -94,11 +92,11 @@ def change(tx: Transaction, user_id: str, **columns: object) -> None:
 
 
 def change_roles(tx: Transaction, user_id: str, roles: Iterable[Role]) -> None:
-    change(tx, user_id, roles=_stored_roles(roles))
+    change(tx, user_id, roles=stored_roles(roles))
 
 
 def change_actors(tx: Transaction, user_id: str, actors: Iterable[str]) -> None:
-    change(tx, user_id, actors=_stored_actors(actors))
+    change(tx, user_id, actors=stored_actors(actors))
 
 
 def make_link(tx: Transaction, user_id: str, *, created_by: str, now_us: int, expires_us: int) -> str:
@@ -106,7 +104,7 @@ def make_link(tx: Transaction, user_id: str, *, created_by: str, now_us: int, ex
     c, token = sign_in_links.c, secrets.token_urlsafe(32)
     tx.connection.execute(delete(sign_in_links).where(c.user_id == user_id, c.used_us.is_(None)))
     row = {
-        "token_sha256": digest(token),
+        "token_sha256": fingerprint(token),
         "user_id": user_id,
         "created_us": now_us,
         "created_by": created_by,
@@ -121,11 +119,11 @@ def use_link(tx: Transaction, token: str, *, now_us: int) -> User | None:
     """Whom a link lets in; it is used up by this. None where it was, has run out, or its user is disabled."""
     c = sign_in_links.c
     this = update(sign_in_links).where(
-        c.token_sha256 == digest(token), c.used_us.is_(None), c.expires_us > now_us
+        c.token_sha256 == fingerprint(token), c.used_us.is_(None), c.expires_us > now_us
     )
     if tx.connection.execute(this.values(used_us=now_us)).rowcount != 1:
         return None
-    user_id = select(c.user_id).where(c.token_sha256 == digest(token))
+    user_id = select(c.user_id).where(c.token_sha256 == fingerprint(token))
     user = lock(tx, tx.connection.execute(user_id).scalar_one())
     return None if user.disabled_us is not None else user
 
@@ -155,19 +153,6 @@ def forget_links(tx: Transaction, *, now_us: int) -> int:
     return tx.connection.execute(delete(sign_in_links).where(sign_in_links.c.expires_us <= now_us)).rowcount
 
 
-def digest(token: str) -> str:
-    """What a token of 256 random bits is kept and looked up by."""
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _stored_roles(roles: Iterable[Role]) -> str:
-    return " ".join(sorted(roles))
-
-
-def _stored_actors(actors: Iterable[str]) -> str:
-    return json.dumps(sorted(actors))
-
-
 def _record(row: RowMapping) -> User:
-    parsed = {"roles": frozenset(map(Role, row["roles"].split())), "actors": names_in(row["actors"])}
+    parsed = {"roles": roles_in(row["roles"]), "actors": names_in(row["actors"])}
     return User(**{each.name: row[each.name] for each in fields(User)} | parsed)

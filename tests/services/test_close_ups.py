@@ -41,7 +41,7 @@ async def test_a_course_goes_on_over_epochs_and_counts_each_answer_once(any_stag
         await any_stage.decide(actor=f"actor-{number}")
     await any_stage.observed(n=5)
     any_stage.clock.passes(hours=3)
-    course = any_stage.services.close_ups.of("read")["course"]["error"]
+    course = any_stage.services.close_ups.of("read", any_stage.principal("operator"))["course"]["error"]
     assert [(point["epoch"], point["n"], point["bad"]) for point in course] == [
         (before, 8, 2),
         (before + 1, 5, 0),
@@ -58,14 +58,17 @@ async def test_a_candidate_is_no_part_of_its_rollouts_course(
         for number in range(6):
             await stage.decide(actor=f"actor-{number}")
         await stage.observed(n=6)
-        assert [point["n"] for point in stage.services.close_ups.of("read")["course"]["error"]] == [6]
+        assert [
+            point["n"]
+            for point in stage.services.close_ups.of("read", stage.principal("operator"))["course"]["error"]
+        ] == [6]
 
 
 async def test_a_rollback_leads_where_its_prospect_said(stage: Stage) -> None:
     await stage.enter("read", Phase.ENFORCED)
     for phase in (Phase.ADVISORY, Phase.SHADOW):
-        said = stage.services.close_ups.of("read")["prospects"]["rollback"]
+        said = stage.services.close_ups.of("read", stage.principal("operator"))["prospects"]["rollback"]
         await stage.services.levers.roll_back("read", reason="a drill", by=stage.principal("operator"))
         assert said.startswith(f"read goes to {phase} at once")
         assert stage.state("read").phase is phase
-    assert stage.services.close_ups.of("read")["prospects"]["rollback"] is None
+    assert stage.services.close_ups.of("read", stage.principal("operator"))["prospects"]["rollback"] is None

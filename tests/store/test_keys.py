@@ -6,7 +6,8 @@ from sqlalchemy import select
 from app.domain.role import Role
 from app.errors import NotFound, SettingsError
 from app.store.database import Database
-from app.store.keys import ApiKey, active, create, ensure_admin, everyone, fingerprint, revoke
+from app.store.keys import ApiKey, active, create, ensure_admin, everyone, revoke
+from app.store.people import fingerprint
 from app.store.tables import api_keys
 from app.store.transaction import transaction
 from tests.store.samples import NOW_US

@@ -9,7 +9,6 @@ from litestar.params import FromPath, URLEncodedBody
 
 from app.domain.role import Role
 from app.errors import NotFound
-from app.services.container import Services
 from app.web.authentication import Asked, principal_of, services_of
 from app.web.bodies import instant_us
 from app.web.console.access import seen_by
@@ -45,13 +44,14 @@ class Typed(msgspec.Struct):
 @get("/keys", guards=_ADMIN, sync_to_thread=True)
 def keys(request: Asked) -> Response[bytes]:
     services = services_of(request)
-    found, users = services.administration.keys(), services.users.all()
+    found, in_use = services.administration.keys(), services.administration.keys_in_use()
+    users = services.users.all()
     return page(
         request,
         "keys.html",
         title="Keys and users",
-        keys=[each for each in found if _stands(services, each)],
-        ended=[each for each in found if not _stands(services, each)],
+        keys=[each for each in found if each["id"] in in_use],
+        ended=[each for each in found if each["id"] not in in_use],
         users=sorted(users, key=lambda each: each["disabled_at"] is not None),
         names=services.administration.names(),
         roles=tuple(Role),
@@ -124,11 +124,6 @@ def _link(request: Asked, made: dict[str, Any]) -> Response[bytes]:
         kind="link",
         expires_at=expires_at,
     )
-
-
-def _stands(services: Services, key: dict[str, Any]) -> bool:
-    expires_us = instant_us("expires_at", key["expires_at"])
-    return key["revoked_at"] is None and (expires_us is None or services.now_us() < expires_us)
 
 
 def _found(every: Sequence[dict[str, Any]], kind: str, wanted: str) -> dict[str, Any]:

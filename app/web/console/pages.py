@@ -9,7 +9,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar import Response
-from litestar.connection import ASGIConnection
 
 from app.domain.decision import Decision
 from app.domain.role import Principal, Role
@@ -94,11 +93,6 @@ def menu_of(principal: Any) -> list[tuple[str, str]]:
 def static(name: str) -> str:
     """The address of an asset; it changes with the file, so a browser may keep it for ever."""
     return f"/static/{name}?v={_digest(name)}"
-
-
-def wants_page(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
-    """Whether a person in a browser asks, rather than a program."""
-    return "text/html" in connection.headers.get("accept", "")
 
 
 def _security(nonce: str) -> dict[str, str]:

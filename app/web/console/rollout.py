@@ -32,7 +32,8 @@ def rollout(request: Asked, name: FromPath[str], to: FromQuery[Phase | None] = N
     services = services_of(request)
     one = services.rollouts.one(name)
     gate = one["gate"] if to in (None, Phase.SHADOW) else services.rollouts.gate(name, to)
-    principal, close = principal_of(request), services.close_ups.of(name)
+    principal = principal_of(request)
+    close = services.close_ups.of(name, principal)
     return page(
         request,
         "rollout.html",
@@ -43,7 +44,7 @@ def rollout(request: Asked, name: FromPath[str], to: FromQuery[Phase | None] = N
         earliest=None if gate is None else _earliest(gate["conditions"]),
         close=close,
         guardrails=_grouped(one["guardrails"], close["course"]),
-        evidence=services.rollouts.evidence(name, principal),
+        evidence=close["evidence"],
         transitions=services.rollouts.transitions(name, limit=_SHOWN),
         experiment=services.experiments.of(name),
         versions=[version["id"] for version in services.registry.all()],

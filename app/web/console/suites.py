@@ -9,6 +9,7 @@ from litestar.params import FromPath, FromQuery, URLEncodedBody
 
 from app.domain.role import Role
 from app.services.container import Services
+from app.services.ports import statuses
 from app.web.authentication import Asked, principal_of, services_of
 from app.web.console.access import seen_by
 from app.web.console.pages import page
@@ -80,7 +81,7 @@ def validation(request: Asked, name: FromPath[str]) -> Response[bytes]:
 
 def _versions(services: Services, validated: Iterable[str]) -> list[Mapping[str, Any]]:
     """Every version: whether this server can ask it now, else why not, and whether it was validated."""
-    status = {model.version_id: model.status for model in services.models.loaded}
+    status = statuses(services.models)
     return [
         {
             "id": each["id"],

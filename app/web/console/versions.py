@@ -10,6 +10,7 @@ from litestar.params import FromPath, URLEncodedBody
 from app.domain.role import Role
 from app.domain.rollout import Comparison, RolloutState
 from app.services.container import Services
+from app.services.ports import statuses
 from app.services.succession import Act, Wish
 from app.web.authentication import Asked, principal_of, services_of
 from app.web.bodies import Reason
@@ -44,7 +45,7 @@ def versions(request: Asked) -> Response[bytes]:
         "versions.html",
         title="Versions",
         versions=[_shown(services, each) for each in _in_order(services.registry.all())],
-        health=_health(services),
+        health=statuses(services.models),
         validations=services.validations.latest(),
         waiting=services.lineage.waiting(),
         experiments=services.experiments.all(),
@@ -68,7 +69,7 @@ def version(request: Asked, version_id: FromPath[str]) -> Response[bytes]:
         title=version_id,
         version=found,
         lineage=lineage,
-        health=_health(services).get(version_id),
+        health=statuses(services.models).get(version_id),
         validations=services.validations.of(version_id),
         open_to=_open_to(services, version_id),
     )
@@ -95,11 +96,6 @@ def _shown(services: Services, found: Mapping[str, Any]) -> dict[str, Any]:
     roles = found["rollouts"]
     uses = {role: [name for name in order if roles.get(name) == role] for role in _ROLES}
     return {**found, "uses": {role: names for role, names in uses.items() if names}}
-
-
-def _health(services: Services) -> dict[str, Any]:
-    """What the models say of themselves, by version: those that this server was to keep ready."""
-    return {model.version_id: model.status for model in services.models.loaded}
 
 
 def _open_to(services: Services, version_id: str) -> list[RolloutState]:

@@ -1,12 +1,11 @@
 """How are numbers, times and names written for a person?"""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 _NOTHING = "–"
-_DECISIONS = {"allow": "allow", "require_attestation": "require attestation", "deny": "deny"}
 # Characters that turn the direction of what follows, or are not seen at all: they could hide what was sent.
 _UNSEEN = frozenset(
     [
@@ -73,15 +72,6 @@ def upper_first(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def bar_spans(parts: Iterable[tuple[str, float]], width: float = 100) -> list[tuple[str, float, float]]:
-    """Shares one beside the other on a bar: name, where it begins, how wide it is."""
-    spans, at = [], 0.0
-    for name, share in parts:
-        spans.append((name, round(at, 3), round(share * width, 3)))
-        at += share * width
-    return spans
-
-
 FILTERS: dict[str, Callable[..., Any]] = {
     "visible": visible,
     "words": words,
@@ -91,5 +81,4 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "size": size,
     "moment": moment,
     "upper_first": upper_first,
-    "bar_spans": bar_spans,
 }
